@@ -1,0 +1,131 @@
+/*
+ * The bus: an immutable map of physical addresses behind one pointer, and ports
+ * through which initiators (a CPU, a walker, a DMA engine, the host) use it.
+ *
+ * This file and every other *_api.h is read twice: by the C compiler, through
+ * mmu.h, and verbatim by cffi's cdef(). So: declarations only, no #include, no
+ * macro, no inline function.
+ *
+ * Zero is success, positive is an outcome for the guest, negative is misuse by
+ * the host. Results go through pointers named ret or *_ret, untouched on failure.
+ */
+typedef struct mmu_bus mmu_bus;
+typedef struct mmu_port mmu_port;
+typedef struct mmu_route mmu_route;
+
+enum mmu_status {
+	MMU_OK = 0,
+	MMU_FAULTED = 1,
+	MMU_ENOMEM = -1,
+	MMU_EOVERLAP = -2,
+	MMU_ERANGE = -3,
+	MMU_ECALLBACK = -4,	/* a host callback failed; the host holds the reason */
+	MMU_EHOST = -5		/* the operating system refused; errno says why */
+};
+
+/* Both return a set of MMU_MEMTX_* bits, or MMU_ECALLBACK. Size is 1, 2, 4 or 8. */
+typedef int mmu_io_read_fn(void *ctx, uint64_t offset, uint32_t size, uint64_t *value);
+typedef int mmu_io_write_fn(void *ctx, uint64_t offset, uint32_t size, uint64_t value);
+
+/* An MMIO region. An access outside valid_min..valid_max, or unaligned where that is not
+   allowed, is refused with DECODE_ERROR; one outside impl_min..impl_max is adjusted. */
+struct mmu_io {
+	mmu_io_read_fn *read;
+	mmu_io_write_fn *write;
+	void *ctx;
+	uint32_t valid_min, valid_max, impl_min, impl_max;	/* bytes, powers of two, at most 8 */
+	uint32_t unaligned;					/* nonzero: unaligned accesses are valid */
+};
+
+enum mmu_range_kind {
+	MMU_RANGE_RAM = 0,
+	MMU_RANGE_ROM = 1,		/* writes are dropped */
+	MMU_RANGE_IO = 2,
+	MMU_RANGE_STRIPED = 3
+};
+
+/* first..last (inclusive) of the bus answers as `kind`; `offset` is the offset of `first` in its region. */
+struct mmu_range {
+	uint64_t first, last, offset;
+	uint32_t kind;
+	uint32_t region;		/* the host's number of the region */
+	void *host;			/* RAM, ROM: address of the region's byte 0 */
+	const struct mmu_io *io;	/* IO */
+	const mmu_route *route;		/* STRIPED; HPA = route base + offset in the region */
+};
+
+/* Device memory behind a window: `host` may be NULL when nothing is there. */
+struct mmu_target { uint8_t *host; uint64_t size; };
+
+enum mmu_slot_kind {
+	MMU_SLOT_DEVICE = 0,
+	MMU_SLOT_NO_DEVICE = 1,		/* reads err, writes are dropped */
+	MMU_SLOT_REFUSED = 2		/* reads and writes err */
+};
+
+/* A device's decoder: DPA = dpa + ((HPA - base) >> (granularity_shift + ways_shift) / (mod3 ? 3 : 1)
+   << granularity_shift) + (HPA - base) mod granularity. See mmu/stripes.py, Slot. */
+struct mmu_slot {
+	uint64_t base, dpa;
+	uint32_t target;
+	uint8_t kind, granularity_shift, ways_shift, mod3;
+};
+
+/* See mmu/stripes.py, Span. slot_first is an index into the route's slots. */
+struct mmu_span {
+	uint64_t first, last, granule;
+	uint32_t slot_first, slot_count;
+	uint8_t shift, bits, map_count, mod3_shift;	/* mod3_shift 0: none */
+	uint64_t maps[4];
+};
+
+/* Copies everything it is given. `base` is the HPA of the region's byte 0.
+   MMU_ERANGE when a span, slot or target is out of range or spans are not sorted. */
+int mmu_route_create(uint64_t base, const struct mmu_span *spans, uint32_t span_count,
+		     const struct mmu_slot *slots, uint32_t slot_count,
+		     const struct mmu_target *targets, uint32_t target_count, mmu_route **ret);
+void mmu_route_destroy(mmu_route *route);
+/* MMU_OK and (target, dpa), or 1 + enum mmu_slot_kind of the miss: 2 or 3. */
+int mmu_route_locate(const mmu_route *route, uint64_t hpa, uint32_t *target_ret, uint64_t *dpa_ret);
+
+int mmu_bus_create(mmu_bus **ret);
+void mmu_bus_destroy(mmu_bus *bus);
+/* Replaces the whole map. Ranges are sorted by `first` and do not overlap; what they point to
+   must outlive the bus, or the next publish and every access that began before it. */
+int mmu_bus_publish(mmu_bus *bus, const struct mmu_range *ranges, uint32_t count);
+
+enum mmu_trace_kind { MMU_TRACE_READ = 0, MMU_TRACE_WRITE = 1, MMU_TRACE_EXCHANGE = 2 };
+
+/* One access as the initiator made it, before it is split. `value` is what was read or written;
+   of an exchange, `value` is what was there and `desired` what was offered. */
+struct mmu_trace_entry {
+	uint64_t address, value, desired;
+	uint8_t size, kind;
+	uint8_t result;			/* MMU_MEMTX_* bits */
+	uint8_t stored;			/* of an exchange: nonzero when it took place */
+};
+
+/* What reached one device through striped windows. Exact while one thread uses the port. */
+struct mmu_traffic { uint64_t reads, writes, read_bytes, write_bytes; };
+
+/* A port counts traffic for targets 0..targets-1 of routes; the others go uncounted. */
+int mmu_port_create(mmu_bus *bus, uint32_t targets, mmu_port **ret);
+void mmu_port_destroy(mmu_port *port);
+/* Records into entries[0..capacity-1] from now on; NULL ends it. `used` counts on past capacity. */
+void mmu_port_trace(mmu_port *port, struct mmu_trace_entry *entries, uint64_t capacity);
+uint64_t mmu_port_trace_used(const mmu_port *port);
+const struct mmu_traffic *mmu_port_traffic(const mmu_port *port);
+
+/* Single accesses of 1, 2, 4 or 8 bytes at any alignment, values in host byte order.
+   Return MMU_MEMTX_* bits or MMU_ECALLBACK; bytes that could not be read are zero. */
+int mmu_port_load(mmu_port *port, uint64_t address, uint32_t size, uint64_t *value_ret);
+int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t value);
+/* Compare and exchange of 4 or 8 aligned bytes; *old_ret is what was there (it took place when that is `expected`).
+   Atomic in RAM and device memory; on IO a read, then, when equal, a write. */
+int mmu_port_exchange(mmu_port *port, uint64_t address, uint32_t size, uint64_t expected,
+		      uint64_t desired, uint64_t *old_ret);
+/* Blocks of any length; not traced. Bytes that could not be read are zero. */
+int mmu_port_read(mmu_port *port, uint64_t address, void *data, uint64_t size);
+int mmu_port_write(mmu_port *port, uint64_t address, const void *data, uint64_t size);
+/* Length (bytes, at most `size`) and host address of the run of plain memory at `address`; 0 when it is none. */
+uint64_t mmu_port_host(mmu_port *port, uint64_t address, uint64_t size, bool write, uint8_t **host_ret);

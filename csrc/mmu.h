@@ -1,0 +1,13 @@
+#ifndef MMU_H
+#define MMU_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "mmu_tables.h"
+#include "bus_api.h"
+#include "hostmem_api.h"
+#include "walk_api.h"
+#include "x86_api.h"
+#include "arm64_api.h"
+#include "guest_api.h"
+#endif

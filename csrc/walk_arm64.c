@@ -1,0 +1,1 @@
+#include "mmu.h"

@@ -1,0 +1,1 @@
+"""CXL policy: registers, windows and devices that end up as striped regions on a bus."""

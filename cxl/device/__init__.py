@@ -1,0 +1,1 @@
+"""Devices: what is behind a root port."""

@@ -1,0 +1,1 @@
+"""Guest programs that are shipped: sources and their assembled bytes."""

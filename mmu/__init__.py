@@ -1,0 +1,43 @@
+"""A software MMU: address spaces, page walkers, guests. Knows nothing of CXL (see the package `cxl`)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmu import arm64, stripes, x86
+    from mmu.errors import MmuError
+    from mmu.machine import Machine, RunResult
+    from mmu.memory import Alias, AddressSpace, Container, Frames, HostMemory, Mmio, Ram, RamDevice, Rom, Striped, Target
+    from mmu.types import Access, Fault, FaultKind, MemTxResult, Place, Step, Translation
+
+# Loaded on first use, so that importing one room does not cost all of them (and formats need no compiled core).
+_HOME = {
+    "mmu.types": ("Access", "Fault", "FaultKind", "MemTxResult", "Place", "Step", "Translation"),
+    "mmu.errors": ("MmuError",),
+    "mmu.machine": ("Machine", "RunResult"),
+    "mmu.memory": (
+        "AddressSpace", "Alias", "Container", "Frames", "HostMemory", "Mmio", "Ram", "RamDevice", "Rom", "Striped", "Target",
+    ),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+_ROOMS = ("arm64", "stripes", "x86")
+
+__all__ = [
+    "Access", "AddressSpace", "Alias", "Container", "Fault", "FaultKind", "Frames", "HostMemory", "Machine",
+    "MemTxResult", "Mmio", "MmuError", "Place", "Ram", "RamDevice", "Rom", "RunResult", "Step", "Striped",
+    "Target", "Translation", "arm64", "stripes", "x86",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"mmu.{name}")
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'mmu' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

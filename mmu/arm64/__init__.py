@@ -1,0 +1,1 @@
+"""arm64 (VMSAv8-64) paging."""

@@ -1,0 +1,1 @@
+"""Formats as tables of bits. No control flow in this file."""

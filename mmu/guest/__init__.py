@@ -1,0 +1,1 @@
+"""Runs guest instructions. The only room that imports unicorn."""

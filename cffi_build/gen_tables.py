@@ -37,7 +37,7 @@ def render_enums() -> str:
     """C enums whose numbers Python and C share; also read by cffi."""
     out = []
     for prefix, enum in ENUMS.items():
-        members: list[Enum] = list(enum)
+        members: list[Enum] = list(enum.__members__.values())  # a Flag's zero is not iterated
         body = "\n".join(f"\t{prefix}_{m.name} = {m.value}," for m in members)
         out.append(f"enum {prefix.lower()} {{\n{body}\n}};\n")
     return "\n".join(out)

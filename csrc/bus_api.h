@@ -54,8 +54,8 @@ struct mmu_range {
 	const mmu_route *route;		/* STRIPED; HPA = route base + offset in the region */
 };
 
-/* Device memory behind a window: `host` may be NULL when nothing is there. */
-struct mmu_target { uint8_t *host; uint64_t size; };
+/* Device memory behind a window. A port counts traffic under `number`. */
+struct mmu_target { uint8_t *host; uint64_t size; uint32_t number; };
 
 enum mmu_slot_kind {
 	MMU_SLOT_DEVICE = 0,
@@ -108,7 +108,7 @@ struct mmu_trace_entry {
 /* What reached one device through striped windows. Exact while one thread uses the port. */
 struct mmu_traffic { uint64_t reads, writes, read_bytes, write_bytes; };
 
-/* A port counts traffic for targets 0..targets-1 of routes; the others go uncounted. */
+/* A port counts traffic of targets whose number is below `targets`; the others go uncounted. */
 int mmu_port_create(mmu_bus *bus, uint32_t targets, mmu_port **ret);
 void mmu_port_destroy(mmu_port *port);
 /* Records into entries[0..capacity-1] from now on; NULL ends it. `used` counts on past capacity. */
@@ -127,5 +127,6 @@ int mmu_port_exchange(mmu_port *port, uint64_t address, uint32_t size, uint64_t 
 /* Blocks of any length; not traced. Bytes that could not be read are zero. */
 int mmu_port_read(mmu_port *port, uint64_t address, void *data, uint64_t size);
 int mmu_port_write(mmu_port *port, uint64_t address, const void *data, uint64_t size);
-/* Length (bytes, at most `size`) and host address of the run of plain memory at `address`; 0 when it is none. */
+/* Length (bytes, at most `size`) and host address of the run of RAM (or, to read, ROM) at `address`;
+   0 when it is none. Valid until the next publish. Windows have no such run: they are counted. */
 uint64_t mmu_port_host(mmu_port *port, uint64_t address, uint64_t size, bool write, uint8_t **host_ret);

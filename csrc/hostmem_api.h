@@ -8,6 +8,4 @@ int mmu_hostmem_map_file(mmu_hostmem *mem, uint64_t offset, uint64_t size, int f
 /* Writes what is mapped from files back to them. */
 int mmu_hostmem_sync(mmu_hostmem *mem);
 uint8_t *mmu_hostmem_address(const mmu_hostmem *mem);
-/* Bytes that occupy host memory now. */
-uint64_t mmu_hostmem_resident(const mmu_hostmem *mem);
 void mmu_hostmem_destroy(mmu_hostmem *mem);

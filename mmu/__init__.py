@@ -8,25 +8,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmu import arm64, stripes, x86
     from mmu.errors import MmuError
-    from mmu.machine import Machine, RunResult
-    from mmu.memory import Alias, AddressSpace, Container, Frames, HostMemory, Mmio, Ram, RamDevice, Rom, Striped, Target
+    from mmu.memory import (
+        AddressSpace,
+        Alias,
+        Container,
+        Frames,
+        HostMemory,
+        Mmio,
+        Ram,
+        RamDevice,
+        Rom,
+        Striped,
+        Target,
+    )
     from mmu.types import Access, Fault, FaultKind, MemTxResult, Place, Step, Translation
 
 # Loaded on first use, so that importing one room does not cost all of them (and formats need no compiled core).
 _HOME = {
     "mmu.types": ("Access", "Fault", "FaultKind", "MemTxResult", "Place", "Step", "Translation"),
     "mmu.errors": ("MmuError",),
-    "mmu.machine": ("Machine", "RunResult"),
     "mmu.memory": (
-        "AddressSpace", "Alias", "Container", "Frames", "HostMemory", "Mmio", "Ram", "RamDevice", "Rom", "Striped", "Target",
+        "AddressSpace", "Alias", "Container", "Frames", "HostMemory", "Mmio", "Ram", "RamDevice", "Rom", "Striped",
+        "Target",
     ),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 _ROOMS = ("arm64", "stripes", "x86")
 
 __all__ = [
-    "Access", "AddressSpace", "Alias", "Container", "Fault", "FaultKind", "Frames", "HostMemory", "Machine",
-    "MemTxResult", "Mmio", "MmuError", "Place", "Ram", "RamDevice", "Rom", "RunResult", "Step", "Striped",
+    "Access", "AddressSpace", "Alias", "Container", "Fault", "FaultKind", "Frames", "HostMemory",
+    "MemTxResult", "Mmio", "MmuError", "Place", "Ram", "RamDevice", "Rom", "Step", "Striped",
     "Target", "Translation", "arm64", "stripes", "x86",
 ]
 

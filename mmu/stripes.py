@@ -108,7 +108,8 @@ class Span:
     def __post_init__(self) -> None:
         need = (1 << (self.bits + len(self.maps))) * (1 if self.mod3_shift is None else 3)
         if len(self.slots) != need:
-            raise ValueError(f"a span with {self.bits} bits and {len(self.maps)} maps needs {need} slots, not {len(self.slots)}")
+            raise ValueError(
+                f"a span with {self.bits} bits and {len(self.maps)} maps needs {need} slots, not {len(self.slots)}")
         if self.first > self.last:
             raise ValueError(f"a span must not end ({self.last:#x}) before it begins ({self.first:#x})")
 
@@ -136,7 +137,8 @@ class Route:
     def __post_init__(self) -> None:
         for a, b in zip(self.spans, self.spans[1:]):
             if b.first <= a.last:
-                raise ValueError(f"spans must be sorted and apart: {a.first:#x}..{a.last:#x}, {b.first:#x}..{b.last:#x}")
+                raise ValueError(
+                    f"spans must be sorted and apart, not {a.first:#x}..{a.last:#x} then {b.first:#x}..{b.last:#x}")
 
     def locate(self, hpa: int) -> tuple[int, int] | Miss:
         """(target, DPA) of *hpa*, or why there is none."""

@@ -101,7 +101,8 @@ class Fault:
     """A walk that failed: why, at which level, for what access.
 
     Levels carry the architecture's own number (x86: 5..1 with 1 the PTE; arm64: -1..3 with 3 the page);
-    None means that no entry was at fault. `entry_address` is the physical address of the entry at fault, `entry` its value.
+    None means that no entry was at fault. `entry_address` is the physical address of the entry at fault, `entry` its
+    value.
     Nested walks: `stage` 2 with `gpa` the guest-physical (intermediate) address, and `on_table` True when stage 2
     refused the address of a stage-1 entry and not the final page.
     """

@@ -1,0 +1,90 @@
+/* Reserved address ranges: a terabyte costs what is touched. */
+#define _DEFAULT_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "mmu.h"
+
+struct file_part {
+	struct file_part *next;
+	uint8_t *start;
+	size_t size;
+};
+
+struct mmu_hostmem {
+	uint8_t *start;
+	size_t size;			/* rounded up to host pages */
+	size_t page;
+	struct file_part *files;
+};
+
+int mmu_hostmem_create(uint64_t size, mmu_hostmem **ret)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	mmu_hostmem *mem;
+	void *start;
+
+	if (size == 0 || size > SIZE_MAX / 2)
+		return MMU_ERANGE;
+	size = (size + page - 1) & ~(uint64_t)(page - 1);
+	mem = calloc(1, sizeof(*mem));
+	if (!mem)
+		return MMU_ENOMEM;
+	start = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (start == MAP_FAILED) {
+		free(mem);
+		return MMU_EHOST;
+	}
+	mem->start = start;
+	mem->size = size;
+	mem->page = page;
+	*ret = mem;
+	return MMU_OK;
+}
+
+int mmu_hostmem_map_file(mmu_hostmem *mem, uint64_t offset, uint64_t size, int fd)
+{
+	struct file_part *part;
+
+	if (size == 0 || (offset | size) & (mem->page - 1) || offset > mem->size ||
+	    size > mem->size - offset)
+		return MMU_ERANGE;
+	part = malloc(sizeof(*part));
+	if (!part)
+		return MMU_ENOMEM;
+	*part = (struct file_part){ mem->files, mem->start + offset, size };
+	if (mmap(part->start, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
+	    MAP_FAILED) {
+		free(part);
+		return MMU_EHOST;
+	}
+	mem->files = part;
+	return MMU_OK;
+}
+
+int mmu_hostmem_sync(mmu_hostmem *mem)
+{
+	for (struct file_part *part = mem->files; part; part = part->next)
+		if (msync(part->start, part->size, MS_SYNC))
+			return MMU_EHOST;
+	return MMU_OK;
+}
+
+uint8_t *mmu_hostmem_address(const mmu_hostmem *mem)
+{
+	return mem->start;
+}
+
+void mmu_hostmem_destroy(mmu_hostmem *mem)
+{
+	if (!mem)
+		return;
+	munmap(mem->start, mem->size);
+	for (struct file_part *part = mem->files, *next; part; part = next) {
+		next = part->next;
+		free(part);
+	}
+	free(mem);
+}

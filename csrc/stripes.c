@@ -1,0 +1,99 @@
+/* Routes: the compiled form of a window's committed decoders. */
+#include "stripes.h"
+#include <stdlib.h>
+#include <string.h>
+
+static bool slot_valid(const struct mmu_slot *s, uint32_t target_count)
+{
+	return s->kind <= MMU_SLOT_REFUSED && s->granularity_shift < 32 && s->ways_shift < 8 &&
+	       (s->kind != MMU_SLOT_DEVICE || s->target < target_count);
+}
+
+/* A naturally aligned access of 8 bytes must lie in one slot: so 8-byte edges and granules. */
+static bool span_valid(const struct mmu_span *s, uint32_t slot_count)
+{
+	uint64_t need;
+
+	if (s->first > s->last || s->first % 8 || s->last % 8 != 7)
+		return false;
+	if (s->granule < 8 || s->granule & (s->granule - 1))
+		return false;
+	if (s->shift > 63 || s->bits > 16 || s->map_count > 4 || s->mod3_shift > 63)
+		return false;
+	need = (UINT64_C(1) << (s->bits + s->map_count)) * (s->mod3_shift ? 3 : 1);
+	return s->slot_count == need && s->slot_first <= slot_count &&
+	       need <= slot_count - s->slot_first;
+}
+
+static bool route_valid(const struct mmu_span *spans, uint32_t span_count,
+			const struct mmu_slot *slots, uint32_t slot_count, uint32_t target_count)
+{
+	for (uint32_t i = 0; i < slot_count; i++)
+		if (!slot_valid(&slots[i], target_count))
+			return false;
+	for (uint32_t i = 0; i < span_count; i++)
+		if (!span_valid(&spans[i], slot_count) ||
+		    (i && spans[i].first <= spans[i - 1].last))
+			return false;
+	return true;
+}
+
+static void *copy(const void *from, size_t count, size_t size)
+{
+	void *to = calloc(count ? count : 1, size);
+
+	if (to && count)
+		memcpy(to, from, count * size);
+	return to;
+}
+
+int mmu_route_create(uint64_t base, const struct mmu_span *spans, uint32_t span_count,
+		     const struct mmu_slot *slots, uint32_t slot_count,
+		     const struct mmu_target *targets, uint32_t target_count, mmu_route **ret)
+{
+	mmu_route *route;
+
+	if (!route_valid(spans, span_count, slots, slot_count, target_count))
+		return MMU_ERANGE;
+	route = malloc(sizeof(*route));
+	if (!route)
+		return MMU_ENOMEM;
+	*route = (mmu_route){
+		.base = base, .span_count = span_count, .slot_count = slot_count,
+		.target_count = target_count,
+		.spans = copy(spans, span_count, sizeof(*spans)),
+		.slots = copy(slots, slot_count, sizeof(*slots)),
+		.targets = copy(targets, target_count, sizeof(*targets)),
+	};
+	if (!route->spans || !route->slots || !route->targets) {
+		mmu_route_destroy(route);
+		return MMU_ENOMEM;
+	}
+	*ret = route;
+	return MMU_OK;
+}
+
+void mmu_route_destroy(mmu_route *route)
+{
+	if (!route)
+		return;
+	free(route->spans);
+	free(route->slots);
+	free(route->targets);
+	free(route);
+}
+
+int mmu_route_locate(const mmu_route *route, uint64_t hpa, uint32_t *target_ret, uint64_t *dpa_ret)
+{
+	const struct mmu_span *span = route_span(route, hpa);
+	const struct mmu_slot *slot;
+
+	if (!span || hpa < span->first)
+		return 1 + MMU_SLOT_NO_DEVICE;
+	slot = span_slot(route, span, hpa);
+	if (slot->kind != MMU_SLOT_DEVICE)
+		return 1 + slot->kind;
+	*target_ret = slot->target;
+	*dpa_ret = slot_dpa(slot, hpa).v;
+	return MMU_OK;
+}

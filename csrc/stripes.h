@@ -1,0 +1,55 @@
+/* Inside of a route. The reference is mmu/stripes.py. */
+#ifndef MMU_STRIPES_H
+#define MMU_STRIPES_H
+#include "address.h"
+#include "mmu.h"
+
+struct mmu_route {
+	uint64_t base;
+	uint32_t span_count, slot_count, target_count;
+	struct mmu_span *spans;
+	struct mmu_slot *slots;
+	struct mmu_target *targets;
+};
+
+/* First span that ends at or after hpa, or NULL. */
+static inline const struct mmu_span *route_span(const struct mmu_route *route, uint64_t hpa)
+{
+	uint32_t lo = 0, hi = route->span_count;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (hpa > route->spans[mid].last)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < route->span_count ? &route->spans[lo] : NULL;
+}
+
+static inline const struct mmu_slot *span_slot(const struct mmu_route *route,
+					       const struct mmu_span *span, uint64_t hpa)
+{
+	uint64_t index = (hpa >> span->shift) & ((UINT64_C(1) << span->bits) - 1);
+	unsigned width = span->bits;
+
+	for (unsigned i = 0; i < span->map_count; i++)
+		index |= (uint64_t)__builtin_parityll(hpa & span->maps[i]) << width++;
+	if (span->mod3_shift)
+		index += ((hpa >> span->mod3_shift) % 3) << width;
+	return &route->slots[span->slot_first + index];
+}
+
+static inline dpa_t slot_dpa(const struct mmu_slot *slot, uint64_t hpa)
+{
+	uint64_t offset = hpa - slot->base;
+	uint64_t chunk = offset >> (slot->granularity_shift + slot->ways_shift);
+
+	if (slot->mod3)
+		chunk /= 3;
+	return dpa_of(slot->dpa + (chunk << slot->granularity_shift) +
+		      (offset & ((UINT64_C(1) << slot->granularity_shift) - 1)));
+}
+
+#endif

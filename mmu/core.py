@@ -1,0 +1,78 @@
+"""The only file that imports mmu._core: handles, status codes, and callbacks from C.
+
+`ffi` and `lib` go from here to the rooms' own `native.py`; no cdata leaves through a public signature.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from mmu._core import ffi, lib
+from mmu.errors import AddressRangeError, RegionOverlapError
+from mmu.types import MemTxResult
+
+__all__ = ["check", "ffi", "io_context", "lib", "memtx"]
+
+# A callback runs on the thread that entered C, so what it raised waits here for that thread.
+_pending = threading.local()
+
+
+class Device(Protocol):
+    """What a Python MMIO region must offer."""
+
+    def io_read(self, offset: int, size: int) -> tuple[int, MemTxResult]: ...
+    def io_write(self, offset: int, size: int, value: int) -> MemTxResult: ...
+
+
+def _raise(status: int, message: str) -> NoReturn:
+    if status == lib.MMU_ECALLBACK:
+        raise _pending.__dict__.pop("error")
+    if status == lib.MMU_ENOMEM:
+        raise MemoryError(message)
+    if status == lib.MMU_EHOST:
+        raise OSError(ffi.errno, f"{message}: {os.strerror(ffi.errno)}")
+    if status == lib.MMU_EOVERLAP:
+        raise RegionOverlapError(message)
+    raise AddressRangeError(message)
+
+
+def check(status: int, message: str = "") -> int:
+    """Return *status* unless it is negative (host misuse): then raise what it stands for.
+
+    An exception raised inside a callback comes out unchanged.
+    """
+    if status < 0:
+        _raise(status, message)
+    return status
+
+
+_MEMTX = tuple(MemTxResult(n) for n in range(8))
+
+
+def memtx(status: int, message: str = "") -> MemTxResult:
+    """MemTxResult of a port call's status; raises on a negative one."""
+    return _MEMTX[status] if status >= 0 else _MEMTX[check(status, message)]
+
+
+def io_context(device: Device) -> Any:
+    """A handle that C hands back to the callbacks. The caller keeps it alive as long as C may use it."""
+    return ffi.new_handle(device)
+
+
+def _stash(exception: type[BaseException], error: BaseException, traceback: Any) -> None:
+    _pending.error = error
+
+
+# `onerror` and not try/except: it also catches KeyboardInterrupt before the first line, and a value too wide for C.
+if not TYPE_CHECKING:
+
+    @ffi.def_extern(error=lib.MMU_ECALLBACK, onerror=_stash)
+    def mmu_py_io_read(context, offset, size, ret):
+        ret[0], result = ffi.from_handle(context).io_read(offset, size)
+        return result.value
+
+    @ffi.def_extern(error=lib.MMU_ECALLBACK, onerror=_stash)
+    def mmu_py_io_write(context, offset, size, value):
+        return ffi.from_handle(context).io_write(offset, size, value).value

@@ -1,0 +1,39 @@
+"""A frame allocator: what page-table builders take their frames from."""
+
+from __future__ import annotations
+
+from mmu.errors import AddressRangeError, AlignmentError
+
+
+class Frames:
+    """Hands out page frames of *size* bytes from *first* to *last* (inclusive bus addresses), lowest first."""
+
+    def __init__(self, first: int, last: int, size: int = 4096) -> None:
+        if size <= 0 or size & (size - 1):
+            raise AlignmentError(f"a frame must be a power of two in bytes, not {size}")
+        if first % size:
+            raise AlignmentError(f"the first frame must be a multiple of {size:#x}, not {first:#x}")
+        self.first, self.last, self.size = first, last, size
+        self._next = first
+        self._free: list[int] = []
+
+    def __call__(self) -> int:
+        """Base of a fresh frame. Raises AddressRangeError when none is left."""
+        if self._free:
+            return self._free.pop()
+        if self._next + self.size - 1 > self.last:
+            raise AddressRangeError(
+                f"no frame left in {self.first:#x}..{self.last:#x}: {self.used} of {self.size:#x} bytes given out")
+        base, self._next = self._next, self._next + self.size
+        return base
+
+    def free(self, base: int) -> None:
+        """Take a frame back. Raises ValueError when it was not given out."""
+        if not self.first <= base < self._next or base % self.size or base in self._free:
+            raise ValueError(f"frame {base:#x} is not one given out from {self.first:#x}..{self._next - 1:#x}")
+        self._free.append(base)
+
+    @property
+    def used(self) -> int:
+        """Frames given out and not taken back."""
+        return (self._next - self.first) // self.size - len(self._free)

@@ -1,0 +1,50 @@
+"""Host memory behind RAM and devices: one run of addresses, sparse, optionally laid over files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmu.core import check, ffi, lib
+from mmu.errors import AddressRangeError
+
+
+class HostMemory:
+    """*size* bytes (rounded up to host pages) of zeroes that cost nothing until touched."""
+
+    def __init__(self, size: int) -> None:
+        if not 0 < size < 1 << 62:
+            raise AddressRangeError(f"a memory must have 1 .. 2^62-1 bytes, not {size}")
+        out = ffi.new("mmu_hostmem **")
+        check(lib.mmu_hostmem_create(size, out), f"host memory of {size:#x} bytes")
+        self._handle = ffi.gc(out[0], lib.mmu_hostmem_destroy)
+        self.size = size
+
+    @property
+    def address(self) -> Any:
+        """Host address of byte 0 (cdata, internal)."""
+        return lib.mmu_hostmem_address(self._handle)
+
+    def _range(self, offset: int, size: int) -> None:
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise AddressRangeError(f"bytes {offset:#x}..{offset + size:#x} leave a memory of {self.size:#x} bytes")
+
+    def map_file(self, offset: int, size: int, fd: int) -> None:
+        """Lay bytes 0..size-1 of the open file over the memory at *offset*, shared: stores reach the file.
+
+        Both must be multiples of the host page. Raises AddressRangeError or OSError; the file is not grown.
+        """
+        self._range(offset, size)
+        check(lib.mmu_hostmem_map_file(self._handle, offset, size, fd),
+              f"file mapping {offset:#x}+{size:#x} in {self.size:#x} bytes must be host pages")
+
+    def read(self, offset: int, size: int) -> bytes:
+        self._range(offset, size)
+        return bytes(ffi.buffer(self.address + offset, size))
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._range(offset, len(data))
+        ffi.memmove(self.address + offset, data, len(data))
+
+    def sync(self) -> None:
+        """Wait until what is mapped from files is in the files."""
+        check(lib.mmu_hostmem_sync(self._handle), "writing device files back")

@@ -1,0 +1,168 @@
+"""Kinds of memory that an address space maps. Sizes and offsets are in bytes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from mmu.core import ffi, io_context, lib
+from mmu.errors import AddressRangeError, RegionOverlapError
+from mmu.memory.host import HostMemory
+from mmu.types import MemTxResult
+
+SPACE_SIZE = 1 << 64
+
+
+class Region:
+    """Base of all. A change is told to every space that shows the region."""
+
+    def __init__(self, size: int, name: str) -> None:
+        if not 0 < size <= SPACE_SIZE:
+            raise AddressRangeError(f"region {name}: size must be 1 .. 2^64 bytes, not {size:#x}")
+        self.size, self.name = size, name
+        self._watchers: weakref.WeakSet[Any] = weakref.WeakSet()  # containers, aliases and spaces that show it
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.size:#x} bytes)"
+
+    def watch(self, watcher: Any) -> None:
+        """*watcher*.refresh() is called after each change of what this region shows."""
+        self._watchers.add(watcher)
+
+    def unwatch(self, watcher: Any) -> None:
+        self._watchers.discard(watcher)
+
+    def refresh(self) -> None:
+        for watcher in list(self._watchers):
+            watcher.refresh()
+
+
+class Ram(Region):
+    """Plain memory, sparse: it costs what is touched. *memory* shares host memory made elsewhere."""
+
+    kind = lib.MMU_RANGE_RAM
+
+    def __init__(self, size: int, name: str = "ram", memory: HostMemory | None = None) -> None:
+        super().__init__(size, name)
+        self.memory = HostMemory(size) if memory is None else memory
+        if self.memory.size < size:
+            raise AddressRangeError(f"region {name}: {size:#x} bytes do not fit in a memory of {self.memory.size:#x}")
+
+
+class Rom(Ram):
+    """Memory whose writes through the bus are dropped; fill it through `memory`."""
+
+    kind = lib.MMU_RANGE_ROM
+
+    def __init__(self, data: bytes, name: str = "rom") -> None:
+        super().__init__(len(data), name)
+        self.memory.write(0, data)
+
+
+class RamDevice(Ram):
+    """A device's memory mapped into the host (a BAR): RAM for the CPU."""
+
+
+class Mmio(Region):
+    """Memory made of calls: ``read(offset, size) -> int`` and ``write(offset, size, value)``.
+
+    Either may return a MemTxResult instead, to refuse. Without a callback reads give 0 and writes are dropped.
+    An access outside *valid* (smallest, largest size) or unaligned unless *unaligned* ends with DECODE_ERROR, uncalled;
+    one outside *implemented* is cut or widened to fit. Sizes are 1, 2, 4 or 8 bytes.
+    An exception comes out unchanged of the call that made the access.
+    """
+
+    kind = lib.MMU_RANGE_IO
+
+    def __init__(
+        self,
+        size: int,
+        read: Callable[[int, int], int | MemTxResult] | None = None,
+        write: Callable[[int, int, int], MemTxResult | None] | None = None,
+        name: str = "mmio",
+        valid: tuple[int, int] = (1, 8),
+        implemented: tuple[int, int] = (1, 8),
+        unaligned: bool = False,
+    ) -> None:
+        super().__init__(size, name)
+        for what, (low, high) in {"valid": valid, "implemented": implemented}.items():
+            if low not in (1, 2, 4, 8) or high not in (1, 2, 4, 8) or low > high:
+                raise ValueError(f"region {name}: {what} must be two of 1, 2, 4, 8 in order, not {(low, high)}")
+        self._read, self._write = read, write
+        self._context = io_context(self)
+        self.io = ffi.new("struct mmu_io *", {
+            "read": lib.mmu_py_io_read, "write": lib.mmu_py_io_write, "ctx": self._context,
+            "valid_min": valid[0], "valid_max": valid[1], "unaligned": unaligned,
+            "impl_min": implemented[0], "impl_max": implemented[1],
+        })  # fmt: skip
+
+    def io_read(self, offset: int, size: int) -> tuple[int, MemTxResult]:
+        value = self._read(offset, size) if self._read else 0
+        if isinstance(value, MemTxResult):
+            return 0, value
+        if not 0 <= value < 1 << 8 * size:
+            raise OverflowError(f"region {self.name}: a read of {size} bytes at {offset:#x} returned {value:#x}")
+        return value, MemTxResult.OK
+
+    def io_write(self, offset: int, size: int, value: int) -> MemTxResult:
+        return (self._write(offset, size, value) if self._write else None) or MemTxResult.OK
+
+
+class Alias(Region):
+    """A look at *size* bytes of *target* from *offset* on."""
+
+    def __init__(self, target: Region, offset: int, size: int, name: str | None = None) -> None:
+        super().__init__(size, name or f"alias of {target.name}")
+        if offset < 0 or offset + size > target.size:
+            raise AddressRangeError(
+                f"alias {offset:#x}..{offset + size - 1:#x} leaves {target.name} of {target.size:#x} bytes")
+        self.target, self.offset = target, offset
+        target.watch(self)
+
+
+class Container(Region):
+    """Holds regions at offsets. Of two that overlap, the higher priority is seen."""
+
+    def __init__(self, size: int, name: str = "container") -> None:
+        super().__init__(size, name)
+        self.children: list[tuple[int, Region, int]] = []  # (offset, region, priority), highest priority first
+
+    def map(self, base: int, region: Region, priority: int = 0) -> None:
+        """Show *region* from offset *base* on.
+
+        Raises AddressRangeError when it does not fit, RegionOverlapError when one of equal priority is there,
+        ValueError when it would contain itself.
+        """
+        last = base + region.size - 1
+        if base < 0 or last >= self.size:
+            raise AddressRangeError(
+                f"region {base:#x}..{last:#x} ({region.name}) leaves {self.name} (0..{self.size - 1:#x})")
+        if _reaches(region, self):
+            raise ValueError(f"{region.name} contains {self.name}, so it cannot be mapped into it")
+        for at, other, rank in self.children:
+            if rank == priority and base < at + other.size and at < base + region.size:
+                raise RegionOverlapError(
+                    f"region {base:#x}..{last:#x} ({region.name}) overlaps {at:#x}..{at + other.size - 1:#x} "
+                    f"({other.name}); give one of them a higher priority")
+        self.children.append((base, region, priority))
+        self.children.sort(key=lambda child: -child[2])
+        region.watch(self)
+        self.refresh()
+
+    def unmap(self, region: Region) -> None:
+        """Take *region* out, wherever it is. Raises ValueError when it is not here."""
+        left = [child for child in self.children if child[1] is not region]
+        if len(left) == len(self.children):
+            raise ValueError(f"{region.name} is not mapped in {self.name}")
+        self.children = left
+        region.unwatch(self)
+        self.refresh()
+
+
+def _reaches(start: Region, goal: Region) -> bool:
+    if start is goal:
+        return True
+    if isinstance(start, Alias):
+        return _reaches(start.target, goal)
+    return isinstance(start, Container) and any(_reaches(child, goal) for _, child, _ in start.children)

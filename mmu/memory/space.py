@@ -1,0 +1,215 @@
+"""An address space: regions at addresses, and the accesses that an initiator makes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, overload
+
+from mmu.core import check, ffi, lib, memtx
+from mmu.errors import AddressRangeError, BusError
+from mmu.memory.flatview import FlatRange, FlatView
+from mmu.memory.region import SPACE_SIZE, Container, Mmio, Ram, Region
+from mmu.memory.striped import Striped, Target
+from mmu.types import MemTxResult, Place
+
+TARGETS = 1024  # devices whose traffic a port counts
+TRACE_CAPACITY = 1 << 16
+_KINDS = {lib.MMU_TRACE_READ: "read", lib.MMU_TRACE_WRITE: "write", lib.MMU_TRACE_EXCHANGE: "exchange"}
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEntry:
+    """One access as its initiator made it. `value` is what was read or written; of an exchange it is what was there,
+    `desired` what was offered and `stored` whether it took place."""
+
+    kind: str
+    address: int
+    size: int
+    value: int
+    result: MemTxResult = MemTxResult.OK
+    desired: int | None = None
+    stored: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What reached one device through windows: accesses after splitting, and bytes."""
+
+    reads: int = 0
+    writes: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+
+
+class Port:
+    """An initiator's own way onto the bus, with its own counters and trace. Not for two threads at once."""
+
+    def __init__(self, space: AddressSpace) -> None:
+        out = ffi.new("mmu_port **")
+        check(lib.mmu_port_create(space.bus, TARGETS, out), "bus port")
+        self.handle = ffi.gc(out[0], lib.mmu_port_destroy)
+        self._space = space
+
+    def traffic(self) -> dict[str, Traffic]:
+        """Per device name, since the port was made; devices never reached are left out."""
+        raw = lib.mmu_port_traffic(self.handle)
+        found = {t.name: raw[n] for t, n in self._space.targets.items() if n < TARGETS}
+        return {
+            name: Traffic(t.reads, t.writes, t.read_bytes, t.write_bytes)
+            for name, t in found.items() if t.reads or t.writes
+        }  # fmt: skip
+
+    @contextmanager
+    def trace(self, capacity: int = TRACE_CAPACITY) -> Iterator[list[TraceEntry]]:
+        """The list fills when the block ends. Raises BufferError when more than *capacity* accesses were made."""
+        raw = ffi.new("struct mmu_trace_entry[]", capacity)
+        entries: list[TraceEntry] = []
+        lib.mmu_port_trace(self.handle, raw, capacity)
+        try:
+            yield entries
+        finally:
+            used = lib.mmu_port_trace_used(self.handle)
+            lib.mmu_port_trace(self.handle, ffi.NULL, 0)
+            entries += [_trace_entry(raw[i]) for i in range(min(used, capacity))]
+        if used > capacity:
+            raise BufferError(f"{used} accesses were made, the trace holds {capacity}")
+
+
+def _trace_entry(e: Any) -> TraceEntry:
+    exchange = e.kind == lib.MMU_TRACE_EXCHANGE
+    return TraceEntry(
+        _KINDS[e.kind], e.address, e.size, e.value, MemTxResult(e.result & 7),
+        e.desired if exchange else None, bool(e.stored) if exchange else None)
+
+
+class AddressSpace:
+    """64 bits of addresses, empty at first. Changes may be made while other threads read."""
+
+    def __init__(self, name: str = "space") -> None:
+        out = ffi.new("mmu_bus **")
+        check(lib.mmu_bus_create(out), "bus")
+        self.bus = ffi.gc(out[0], lib.mmu_bus_destroy)
+        self.name = name
+        self.targets: dict[Target, int] = {}  # the number under which ports count a device
+        self._lock = threading.RLock()
+        self._kept: list[Any] = []  # whatever a published map points to: a reader may still be in an old one
+        self._root = Container(SPACE_SIZE, name)
+        self._root.watch(self)
+        self._view = FlatView(self._root)
+        self._port = Port(self)
+
+    @property
+    def view(self) -> FlatView:
+        """What is seen at each address, as of now."""
+        return self._view
+
+    @property
+    def port(self) -> Any:
+        """The space's own mmu_port (cdata, internal)."""
+        return self._port.handle
+
+    def new_port(self) -> Port:
+        return Port(self)
+
+    def map(self, base: int, region: Region, priority: int = 0) -> None:
+        """Show *region* at addresses base .. base+size-1. See `Container.map` for what it raises."""
+        with self._lock:
+            self._root.map(base, region, priority)
+
+    def unmap(self, region: Region) -> None:
+        with self._lock:
+            self._root.unmap(region)
+
+    def refresh(self) -> None:
+        """Render the tree anew and publish it: one store, so that readers see the old map or the new one."""
+        with self._lock:
+            view = FlatView(self._root)
+            kept: list[Any] = [view]
+            ranges = ffi.new("struct mmu_range[]", [self._range(r, kept) for r in view.ranges])
+            check(lib.mmu_bus_publish(self.bus, ranges, len(view.ranges)), f"publishing {self.name}")
+            self._view = view
+            self._kept.append(kept)
+
+    def _range(self, r: FlatRange, kept: list[Any]) -> dict[str, Any]:
+        out: dict[str, Any] = {"first": r.first, "last": r.last, "offset": r.offset, "kind": r.region.kind}  # type: ignore[attr-defined]
+        if isinstance(r.region, Ram):
+            out["host"] = r.region.memory.address
+        elif isinstance(r.region, Mmio):
+            out["io"] = r.region.io
+        elif isinstance(r.region, Striped):
+            out["route"] = r.region.compile(r.region.route, lambda t: self.targets.setdefault(t, len(self.targets)))
+            kept.append(out["route"])
+        return out
+
+    def place(self, address: int) -> Place | None:
+        """The region, and behind a window the device, that answers at *address*; None where nothing is mapped."""
+        found = self._view.find(address)
+        if found is None:
+            return None
+        offset = found.offset + address - found.first
+        return found.region.place(offset) if isinstance(found.region, Striped) else Place(found.region.name, offset)
+
+    # -- single accesses, as an initiator makes them ------------------------------------------------
+
+    def load(self, address: int, size: int) -> tuple[int, MemTxResult]:
+        """(value, result) of one little-endian access of 1, 2, 4 or 8 bytes; bytes that nobody answered are 0."""
+        out = ffi.new("uint64_t *")
+        result = memtx(lib.mmu_port_load(self.port, address, size, out), f"load of {size} bytes at {address:#x}")
+        return out[0], result
+
+    def store(self, address: int, size: int, value: int) -> MemTxResult:
+        return memtx(lib.mmu_port_store(self.port, address, size, value), f"store of {size} bytes at {address:#x}")
+
+    def exchange(self, address: int, size: int, expected: int, desired: int) -> tuple[int, MemTxResult]:
+        """Compare and exchange of 4 or 8 aligned bytes: (what was there, result).
+
+        It took place when what was there equals *expected* and the result is OK.
+        """
+        out = ffi.new("uint64_t *")
+        status = lib.mmu_port_exchange(self.port, address, size, expected, desired, out)
+        result = memtx(status, f"exchange of {size} bytes at {address:#x}")
+        return out[0], result
+
+    # -- blocks, as the host reads and writes them --------------------------------------------------
+
+    @overload
+    def access(self, address: int, size: int) -> tuple[bytes, MemTxResult]: ...
+    @overload
+    def access(self, address: int, *, data: bytes) -> MemTxResult: ...
+    def access(
+        self, address: int, size: int = 0, *, data: bytes | None = None
+    ) -> tuple[bytes, MemTxResult] | MemTxResult:
+        """Read *size* bytes or write *data*, and say how it ended; bytes that nobody answered read as 0."""
+        n = size if data is None else len(data)
+        if address < 0 or n < 0 or address + n > SPACE_SIZE:
+            raise AddressRangeError(f"{n} bytes at {address:#x} leave the 64-bit address space")
+        if data is not None:
+            return memtx(lib.mmu_port_write(self.port, address, ffi.from_buffer(data), n), f"write at {address:#x}")
+        buffer = bytearray(n)
+        result = memtx(lib.mmu_port_read(self.port, address, ffi.from_buffer(buffer), n), f"read at {address:#x}")
+        return bytes(buffer), result
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes address .. address+size-1. Raises BusError when any part of it is refused."""
+        data, result = self.access(address, size)
+        if result:
+            raise BusError(f"read of {size} bytes at {address:#x} ended with {result.name}", result)
+        return data
+
+    def write(self, address: int, data: bytes) -> None:
+        """Raises BusError when any part of it is refused."""
+        result = self.access(address, data=data)
+        if result:
+            raise BusError(f"write of {len(data)} bytes at {address:#x} ended with {result.name}", result)
+
+    def trace(self, capacity: int = TRACE_CAPACITY) -> Any:
+        """Context manager: the single accesses made through this object within the block, as a list of TraceEntry."""
+        return self._port.trace(capacity)
+
+    def traffic(self) -> dict[str, Traffic]:
+        return self._port.traffic()
+
+

@@ -1,0 +1,91 @@
+"""A window whose bytes are spread over several memories, as a route says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmu.core import check, ffi, lib
+from mmu.errors import AddressRangeError
+from mmu.memory.host import HostMemory
+from mmu.memory.region import Region
+from mmu.stripes import ENCODED_GRANULARITY, ENCODED_WAYS, Miss, Route, Slot, Span
+from mmu.types import Place
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Memory of one device; offset 0 is DPA 0."""
+
+    name: str
+    memory: HostMemory
+
+
+class Striped(Region):
+    """A window of *size* bytes whose byte 0 has the host-physical address *base*.
+
+    The route speaks in HPAs, so it stays right wherever the region is mapped. With no route every read errs.
+    """
+
+    kind = lib.MMU_RANGE_STRIPED
+
+    def __init__(self, size: int, base: int, targets: Sequence[Target], name: str = "window") -> None:
+        super().__init__(size, name)
+        if base < 0 or base + size > 1 << 64:
+            raise AddressRangeError(f"window {name}: {base:#x}+{size:#x} leaves the 64-bit address space")
+        self.base, self.targets = base, tuple(targets)
+        self._route = Route()
+
+    @property
+    def route(self) -> Route:
+        return self._route
+
+    def set_route(self, route: Route) -> None:
+        """Replace the route, all at once: an access sees the old one or the new one for the whole of a piece.
+
+        Raises AddressRangeError when a span or a slot is out of range; nothing changes then.
+        """
+        self.compile(route, lambda target: 0)
+        self._route = route
+        self.refresh()
+
+    def place(self, offset: int) -> Place:
+        """Where byte *offset* of the window is; a miss has no device."""
+        found = self._route.locate(self.base + offset)
+        if isinstance(found, Miss) or found[1] >= self.targets[found[0]].memory.size:
+            return Place(self.name, offset)
+        return Place(self.name, offset, self.targets[found[0]].name, found[1])
+
+    def compile(self, route: Route, number: Callable[[Target], int]) -> Any:
+        """The C form of *route*; *number* tells under which number a target's traffic is counted."""
+        slots: list[dict[str, Any]] = []
+        spans = [self._span(span, slots) for span in route.spans]
+        targets = [{"host": t.memory.address, "size": t.memory.size, "number": number(t)} for t in self.targets]
+        out = ffi.new("mmu_route **")
+        check(
+            lib.mmu_route_create(
+                self.base, ffi.new("struct mmu_span[]", spans), len(spans),
+                ffi.new("struct mmu_slot[]", slots), len(slots),
+                ffi.new("struct mmu_target[]", targets), len(targets), out),
+            f"window {self.name}: a span, a slot or a target of its route is out of range")
+        return ffi.gc(out[0], lib.mmu_route_destroy)
+
+    def _span(self, span: Span, slots: list[dict[str, Any]]) -> dict[str, Any]:
+        first = len(slots)
+        slots += [_slot(s) for s in span.slots]
+        return {
+            "first": span.first, "last": span.last, "granule": span.granule, "shift": span.shift, "bits": span.bits,
+            "slot_first": first, "slot_count": len(span.slots), "map_count": len(span.maps), "maps": list(span.maps),
+            "mod3_shift": span.mod3_shift or 0,
+        }  # fmt: skip
+
+
+def _slot(slot: Slot | Miss) -> dict[str, Any]:
+    if isinstance(slot, Miss):
+        return {"kind": lib.MMU_SLOT_REFUSED if slot.at_device else lib.MMU_SLOT_NO_DEVICE}
+    code = ENCODED_WAYS[slot.ways]
+    return {
+        "kind": lib.MMU_SLOT_DEVICE, "base": slot.base, "dpa": slot.dpa, "target": slot.target,
+        "granularity_shift": 8 + ENCODED_GRANULARITY[slot.granularity], "ways_shift": code & 7, "mod3": code >> 3,
+    }  # fmt: skip

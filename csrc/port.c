@@ -355,11 +355,14 @@ static bool size_valid(uint32_t size)
 	return size == 1 || size == 2 || size == 4 || size == 8;
 }
 
+/* The largest power of two, at most 8, that is aligned at `address` and fits in `size`. */
 static uint32_t piece_size(uint64_t address, uint64_t size)
 {
-	uint64_t bits = address | size | 8;
+	uint64_t n = (address | 8) & -(address | 8);
 
-	return (uint32_t)(bits & -bits);
+	while (n > size)
+		n /= 2;
+	return (uint32_t)n;
 }
 
 static int load(mmu_port *port, uint64_t address, uint32_t size, uint64_t *ret)

@@ -1,0 +1,326 @@
+"""The address space: what is seen where, and how accesses are cut, traced and refused."""
+
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmu import AddressSpace, Alias, Container, Frames, HostMemory, Mmio, Ram, Rom
+from mmu.errors import AddressRangeError, AlignmentError, BusError, RegionOverlapError
+from mmu.memory import FlatView, TraceEntry
+from mmu.types import MemTxResult, Place
+
+
+def recorder(size, **options):
+    """An Mmio region of bytes that records each call as (kind, offset, size)."""
+    memory, calls = bytearray(size), []
+
+    def read(offset, n):
+        calls.append(("r", offset, n))
+        return int.from_bytes(memory[offset : offset + n], "little")
+
+    def write(offset, n, value):
+        calls.append(("w", offset, n))
+        memory[offset : offset + n] = value.to_bytes(n, "little")
+
+    return Mmio(size, read, write, **options), calls
+
+
+@pytest.mark.parametrize(
+    "offset, size, pieces",
+    [(0, 8, [8]), (1, 8, [1, 2, 4, 1]), (2, 4, [2, 2]), (4, 8, [4, 4]), (3, 2, [1, 1]), (7, 1, [1])],
+)
+def test_an_access_is_cut_into_naturally_aligned_pieces(offset, size, pieces):
+    space = AddressSpace()
+    region, calls = recorder(64)
+    space.map(0x1000, region)
+    space.store(0x1000 + offset, size, 0x8877665544332211)
+    value, result = space.load(0x1000 + offset, size)
+    assert (value, result) == (0x8877665544332211 & ((1 << 8 * size) - 1), MemTxResult.OK)
+    assert [n for kind, _, n in calls if kind == "r"] == pieces
+    assert [n for kind, _, n in calls if kind == "w"] == pieces
+
+
+def test_a_device_with_4_byte_registers_sees_two_calls_low_first():
+    space = AddressSpace()
+    region, calls = recorder(64, implemented=(4, 4))
+    space.map(0, region)
+    space.store(8, 8, 0x8877665544332211)
+    assert space.load(8, 8)[0] == 0x8877665544332211
+    assert calls == [("w", 8, 4), ("w", 12, 4), ("r", 8, 4), ("r", 12, 4)]
+
+
+def test_a_size_that_a_device_does_not_take_is_a_decode_error_and_not_a_call():
+    space = AddressSpace()
+    region, calls = recorder(64, valid=(4, 4))
+    space.map(0, region)
+    assert space.load(0, 8) == (0, MemTxResult.DECODE_ERROR)
+    assert space.store(0, 1, 0) == MemTxResult.DECODE_ERROR
+    assert calls == []
+
+
+def test_a_refusal_by_the_device_is_the_result():
+    space = AddressSpace()
+    space.map(0, Mmio(64, lambda o, n: MemTxResult.ERROR, lambda o, n, v: MemTxResult.ERROR))
+    assert space.load(0, 8) == (0, MemTxResult.ERROR)
+    assert space.store(0, 8, 1) == MemTxResult.ERROR
+
+
+def test_nothing_there_is_a_decode_error_with_zeroes():
+    space = AddressSpace()
+    assert space.load(0x1000, 8) == (0, MemTxResult.DECODE_ERROR)
+    with pytest.raises(BusError, match="DECODE_ERROR"):
+        space.read(0x1000, 8)
+    with pytest.raises(BusError, match="DECODE_ERROR"):
+        space.write(0x1000, b"x")
+
+
+def test_an_access_that_runs_out_of_ram_errs_and_keeps_what_it_read():
+    space = AddressSpace()
+    space.map(0, Ram(4096))
+    space.write(4092, b"\x11\x22\x33\x44")
+    assert space.load(4092, 8) == (0x44332211, MemTxResult.DECODE_ERROR)
+
+
+def test_rom_drops_writes():
+    space = AddressSpace()
+    space.map(0, Rom(b"\x42" * 4096))
+    assert space.store(0, 8, 0) == MemTxResult.OK
+    assert space.read(0, 2) == b"\x42\x42"
+
+
+def test_an_exception_in_a_callback_comes_out_unchanged():
+    space = AddressSpace()
+    space.map(0, Mmio(64, lambda o, n: 1 // 0))
+    with pytest.raises(ZeroDivisionError):
+        space.load(0, 8)
+    with pytest.raises(ZeroDivisionError):
+        space.read(0, 8)
+
+
+def test_a_value_too_wide_from_a_callback_is_an_exception_and_not_a_zero():
+    space = AddressSpace()
+    space.map(0, Mmio(64, lambda o, n: 1 << 64))
+    with pytest.raises(OverflowError, match="read of 8 bytes at 0x8"):
+        space.load(8, 8)
+
+
+def test_threads_keep_their_own_exceptions():
+    wrong = []
+
+    def go(kind):
+        space = AddressSpace()
+
+        def bad(offset, size):
+            raise kind()
+
+        space.map(0, Mmio(64, bad))
+        for _ in range(500):
+            try:
+                space.load(0, 8)
+            except Exception as e:
+                if type(e) is not kind:
+                    wrong.append(e)
+
+    threads = [threading.Thread(target=go, args=(k,)) for k in (KeyError, ValueError, OSError)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert wrong == []
+
+
+def test_a_callback_may_use_the_bus():
+    space = AddressSpace()
+    space.map(0, Ram(4096))
+    space.store(8, 8, 77)
+    space.map(0x10000, Mmio(64, lambda o, n: space.load(8, 8)[0]))
+    assert space.load(0x10000, 8) == (77, MemTxResult.OK)
+
+
+def test_trace_lists_accesses_before_they_are_cut():
+    space = AddressSpace()
+    space.map(0, Ram(4096))
+    with space.trace() as entries:
+        space.store(1, 8, 5)
+        space.load(0, 4)
+        space.exchange(16, 8, 0, 3)
+        space.exchange(16, 8, 0, 4)
+    space.load(0, 1)
+    assert entries == [
+        TraceEntry("write", 1, 8, 5),
+        TraceEntry("read", 0, 4, 5 << 8),
+        TraceEntry("exchange", 16, 8, 0, desired=3, stored=True),
+        TraceEntry("exchange", 16, 8, 3, desired=4, stored=False),
+    ]
+
+
+def test_a_trace_that_is_too_short_says_so():
+    space = AddressSpace()
+    space.map(0, Ram(4096))
+    with pytest.raises(BufferError, match="2 accesses were made, the trace holds 1"), space.trace(1):
+        space.load(0, 1)
+        space.load(0, 1)
+
+
+@pytest.mark.parametrize("address, size", [(0, 3), (0, 16), ((1 << 64) - 4, 8)])
+def test_misuse_of_a_single_access_is_refused(address, size):
+    with pytest.raises(AddressRangeError):
+        AddressSpace().load(address, size)
+
+
+def test_exchange_must_be_aligned():
+    space = AddressSpace()
+    space.map(0, Ram(4096))
+    with pytest.raises(AddressRangeError):
+        space.exchange(4, 8, 0, 1)
+
+
+def test_a_space_reaches_to_its_last_byte():
+    space = AddressSpace()
+    space.map((1 << 64) - 4096, Ram(4096))
+    space.write((1 << 64) - 8, b"12345678")
+    assert space.load((1 << 64) - 8, 8)[0] == int.from_bytes(b"12345678", "little")
+    with pytest.raises(AddressRangeError, match="leave the 64-bit address space"):
+        space.read((1 << 64) - 8, 9)
+
+
+def test_overlap_names_both_regions():
+    space = AddressSpace()
+    space.map(0x1000, Ram(4096, "ram0"))
+    with pytest.raises(RegionOverlapError, match=r"0x800\.\.0x17ff \(ram1\) overlaps 0x1000\.\.0x1fff \(ram0\)"):
+        space.map(0x800, Ram(4096, "ram1"))
+    assert len(space.view.ranges) == 1
+
+
+def test_region_outside_the_space_is_refused():
+    with pytest.raises(AddressRangeError, match="leaves space"):
+        AddressSpace().map((1 << 64) - 4095, Ram(4096))
+
+
+def test_a_container_cannot_contain_itself():
+    inner, outer = Container(4096, "inner"), Container(8192, "outer")
+    outer.map(0, inner)
+    with pytest.raises(ValueError, match="look contains inner"):
+        inner.map(0, Alias(outer, 0, 4096, "look"))
+
+
+def test_higher_priority_is_seen_and_comes_off_again():
+    space = AddressSpace()
+    low, high = Ram(0x3000, "low"), Ram(0x1000, "high")
+    space.map(0, low)
+    space.map(0x1000, high, priority=1)
+    assert [(r.first, r.last, r.region.name, r.offset) for r in space.view.ranges] == [
+        (0, 0xFFF, "low", 0), (0x1000, 0x1FFF, "high", 0), (0x2000, 0x2FFF, "low", 0x2000),
+    ]  # fmt: skip
+    assert space.place(0x1004) == Place("high", 4)
+    space.unmap(high)
+    assert [(r.first, r.last, r.region.name) for r in space.view.ranges] == [(0, 0x2FFF, "low")]
+
+
+def test_a_change_below_an_alias_reaches_the_space():
+    space = AddressSpace()
+    box = Container(0x2000)
+    space.map(0x10000, Alias(box, 0x1000, 0x1000))
+    assert space.view.ranges == ()
+    box.map(0x1000, Ram(0x1000, "ram"))
+    assert space.place(0x10000) == Place("ram", 0)
+
+
+def naive(tree, address):
+    """What *address* shows, by descent: the slow twin of FlatView."""
+    region, offset = tree, address
+    if isinstance(region, Alias):
+        return naive(region.target, offset + region.offset)
+    if not isinstance(region, Container):
+        return region, offset
+    for base, child, _ in region.children:
+        if base <= offset < base + child.size and (found := naive(child, offset - base)):
+            return found
+    return None
+
+
+@st.composite
+def trees(draw, depth=2):
+    box = Container(64)
+    leaves = []
+    for i in range(draw(st.integers(1, 5))):
+        size = draw(st.integers(1, 40))
+        if depth and draw(st.booleans()):
+            child = draw(trees(depth - 1))
+        else:
+            child = Ram(size, f"ram{depth}{i}")
+            leaves.append(child)
+        if draw(st.booleans()):
+            at = draw(st.integers(0, child.size - 1))
+            child = Alias(child, at, draw(st.integers(1, child.size - at)))
+        base = draw(st.integers(0, max(0, box.size - child.size)))
+        if base + child.size <= box.size:
+            box.map(base, child, priority=i)
+    return box
+
+
+@settings(max_examples=300, deadline=None)
+@given(tree=trees())
+def test_flat_view_shows_what_descent_finds(tree):
+    view = FlatView(tree)
+    for address in range(64):
+        found = view.find(address)
+        expected = naive(tree, address)
+        if expected is None:
+            assert found is None
+        else:
+            assert (found.region, found.offset + address - found.first) == expected
+    assert all(a.last < b.first for a, b in zip(view.ranges, view.ranges[1:]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    edges=st.lists(st.integers(1, 63), min_size=1, max_size=5, unique=True),
+    address=st.integers(0, 56), size=st.sampled_from([1, 2, 4, 8]),
+)  # fmt: skip
+def test_an_access_over_region_edges_gives_each_region_its_bytes(edges, address, size):
+    space, pattern = AddressSpace(), bytes(range(1, 65))
+    cuts = [0, *sorted(edges), 64]
+    for a, b in zip(cuts, cuts[1:]):
+        memory = HostMemory(64)
+        memory.write(0, pattern[a:b])
+        space.map(a, Ram(b - a, memory=memory))
+    assert space.load(address, size) == (int.from_bytes(pattern[address : address + size], "little"), MemTxResult.OK)
+    assert space.read(0, 64) == pattern
+
+
+def test_terabytes_cost_what_is_touched():
+    space = AddressSpace()
+    space.map(0, Ram(400 << 30))
+    space.write((400 << 30) - 8, b"deadbeef")
+    assert space.read((400 << 30) - 8, 8) == b"deadbeef"
+
+
+def test_frames_come_lowest_first_and_run_out():
+    frames = Frames(0x1000, 0x2FFF)
+    assert [frames(), frames()] == [0x1000, 0x2000]
+    with pytest.raises(AddressRangeError, match=r"no frame left in 0x1000\.\.0x2fff"):
+        frames()
+    frames.free(0x1000)
+    assert (frames.used, frames()) == (1, 0x1000)
+    with pytest.raises(ValueError, match="not one given out"):
+        frames.free(0x9000)
+    with pytest.raises(AlignmentError):
+        Frames(1, 0x1000)
+
+
+def test_host_memory_over_a_file(tmp_path):
+    path = tmp_path / "m0"
+    path.write_bytes(bytes(8192))
+    memory = HostMemory(16384)
+    with path.open("r+b") as f:
+        memory.map_file(4096, 8192, f.fileno())
+        with pytest.raises(AddressRangeError):
+            memory.map_file(100, 8192, f.fileno())
+    memory.write(4096, b"hello")
+    memory.sync()
+    assert path.read_bytes()[:5] == b"hello"
+    with pytest.raises(AddressRangeError, match="leave a memory"):
+        memory.read(16380, 8)

@@ -1,0 +1,217 @@
+"""Windows: the C route against the plain-integer reference, and where the bytes land."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mmu import AddressSpace, HostMemory, Striped, Target
+from mmu.core import ffi, lib
+from mmu.errors import AddressRangeError
+from mmu.stripes import GRANULARITIES, WAYS, Miss, Route, Slot, Span, dpa_offset, hpa_offset, position, xor_address
+from mmu.types import MemTxResult, Place
+from tests.strategies import PART, WINDOW, granularities, routes, ways
+
+SIZE = 4 * PART
+
+
+@pytest.fixture(scope="module")
+def targets():
+    return [Target(f"mem{i}", HostMemory(4 * PART)) for i in range(4)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(route=routes(), addresses=st.lists(st.integers(WINDOW, WINDOW + SIZE - 1), min_size=20, max_size=20))
+def test_compiled_route_agrees_with_plain_integers(targets, route, addresses):
+    compiled = Striped(SIZE, WINDOW, targets).compile(route, lambda t: 0)
+    target, dpa = ffi.new("uint32_t *"), ffi.new("uint64_t *")
+    for hpa in addresses:
+        status = lib.mmu_route_locate(compiled, hpa, target, dpa)
+        match route.locate(hpa):
+            case Miss(at_device=at_device):
+                assert status == (1 + lib.MMU_SLOT_REFUSED if at_device else 1 + lib.MMU_SLOT_NO_DEVICE)
+            case found:
+                assert (status, target[0], dpa[0]) == (0, *found)
+
+
+@given(ways=ways, granularity=granularities, offset=st.integers(0, (1 << 52) - 1))
+def test_position_and_dpa_have_an_inverse(ways, granularity, offset):
+    there = position(offset, ways, granularity), dpa_offset(offset, ways, granularity)
+    assert offset == hpa_offset(there[1], there[0], ways, granularity)
+
+
+@given(address=st.integers(0, (1 << 52) - 1))
+def test_xor_is_its_own_inverse(address):
+    maps = (0x404100, 0x808200)
+    assert address == xor_address(xor_address(address, maps), maps)
+
+
+@pytest.mark.parametrize("wrong", [0, 5, 7, 9, 24, -1])
+def test_ways_without_an_encoding_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"not {wrong}"):
+        position(0, wrong, 256)
+
+
+@pytest.mark.parametrize("wrong", [0, 128, 300, 32768])
+def test_granularity_without_an_encoding_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"not {wrong}"):
+        dpa_offset(0, 2, wrong)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2])
+def test_position_outside_the_set_is_refused(wrong):
+    with pytest.raises(ValueError, match=rf"0\.\.1, not {wrong}"):
+        hpa_offset(0, wrong, 2, 256)
+
+
+def window(targets, count, granularity):
+    """A window over *count* targets in position order, all of it decoded."""
+    space = AddressSpace()
+    striped = Striped(SIZE, WINDOW, targets)
+    space.map(WINDOW, striped)
+    shift, bits = granularity.bit_length() - 1, (count & -count).bit_length() - 1
+    # The index comes from the absolute address, positions count from the base: for 3, 6 and 12 ways they differ.
+    first = WINDOW // granularity
+    order = sorted(range(count), key=lambda i: (first + i) % count)
+    slots = tuple(Slot(i, WINDOW, 0, count, granularity) for i in order)
+    mod3 = shift + bits if count % 3 == 0 else None
+    striped.set_route(Route((Span(WINDOW, WINDOW + SIZE - 1, shift, bits, granularity, slots, (), mod3),)))
+    return space
+
+
+SETS = [(w, g) for w in sorted(WAYS.values()) for g in GRANULARITIES]
+PATTERN = bytes((13 * i + (i >> 8)) & 255 for i in range(4096))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    which=st.sampled_from(SETS),
+    start=st.integers(0, 1 << 17),
+    stores=st.lists(st.tuples(st.integers(0, 4000), st.sampled_from([1, 2, 4, 8])), min_size=1, max_size=20),
+)
+@example(which=(2, 256), start=0, stores=[(252, 8)])
+def test_every_byte_of_a_store_lands_where_plain_integers_say(which, start, stores):
+    count, granularity = which
+    targets = [Target(f"mem{i}", HostMemory(1 << 20)) for i in range(count)]
+    space = window(targets, count, granularity)
+    expected = [bytearray(1 << 20) for _ in targets]
+    for at, size in stores:
+        data = PATTERN[at : at + size]
+        assert space.store(WINDOW + start + at, size, int.from_bytes(data, "little")) == MemTxResult.OK
+        for i, byte in enumerate(data):
+            offset = start + at + i
+            expected[position(offset, count, granularity)][dpa_offset(offset, count, granularity)] = byte
+    assert expected == [bytearray(t.memory.read(0, 1 << 20)) for t in targets]
+    for at, size in stores:
+        value, result = space.load(WINDOW + start + at, size)
+        assert (value.to_bytes(size, "little"), result) == (PATTERN[at : at + size], MemTxResult.OK)
+
+
+@settings(max_examples=100, deadline=None)
+@given(which=st.sampled_from(SETS), start=st.integers(0, 1 << 16), size=st.integers(0, 1 << 16))
+def test_blocks_and_single_accesses_see_the_same_bytes(which, start, size):
+    count, granularity = which
+    space = window([Target(f"mem{i}", HostMemory(1 << 20)) for i in range(count)], count, granularity)
+    data = (PATTERN * 17)[:size]
+    space.write(WINDOW + start, data)
+    assert space.read(WINDOW + start, size) == data
+    for at in range(0, size - 8, 997):
+        assert space.load(WINDOW + start + at, 8)[0].to_bytes(8, "little") == data[at : at + 8]
+
+
+def test_an_8_byte_store_across_a_granule_reaches_two_devices():
+    targets = [Target(f"mem{i}", HostMemory(4096)) for i in range(2)]
+    space = window(targets, 2, 256)
+    space.store(WINDOW + 252, 8, 0x8877665544332211)
+    assert (targets[0].memory.read(252, 4), targets[1].memory.read(0, 4)) == (b"\x11\x22\x33\x44", b"\x55\x66\x77\x88")
+    assert targets[0].memory.read(256, 4) == bytes(4)
+    traffic = space.traffic()
+    assert [(traffic[n].writes, traffic[n].write_bytes) for n in ("mem0", "mem1")] == [(1, 4), (1, 4)]
+
+
+def test_undecoded_read_errs_and_undecoded_write_is_dropped(targets):
+    space = AddressSpace()
+    space.map(WINDOW, Striped(SIZE, WINDOW, targets))
+    assert space.load(WINDOW, 8) == (0, MemTxResult.ERROR)
+    assert space.store(WINDOW, 8, 1) == MemTxResult.OK
+    assert space.access(WINDOW, 16) == (bytes(16), MemTxResult.ERROR)
+    assert space.exchange(WINDOW, 8, 0, 1) == (0, MemTxResult.ERROR)
+    assert space.place(WINDOW) == Place("window", 0)
+
+
+def test_a_device_that_refuses_errs_on_writes_too(targets):
+    space = AddressSpace()
+    striped = Striped(SIZE, WINDOW, targets)
+    space.map(WINDOW, striped)
+    striped.set_route(Route((Span(WINDOW, WINDOW + PART - 1, 8, 0, 256, (Miss("no", at_device=True),)),)))
+    assert space.load(WINDOW, 8) == (0, MemTxResult.ERROR)
+    assert space.store(WINDOW, 8, 1) == MemTxResult.ERROR
+
+
+def test_access_past_the_device_memory_errs():
+    space = window([Target("small", HostMemory(4096))], 1, 256)
+    assert space.load(WINDOW + 4088, 8) == (0, MemTxResult.OK)
+    assert space.load(WINDOW + 4096, 8) == (0, MemTxResult.ERROR)
+    assert space.store(WINDOW + 4096, 8, 1) == MemTxResult.ERROR
+    data, result = space.access(WINDOW + 4090, 12)
+    assert (data, result) == (bytes(12), MemTxResult.ERROR)
+
+
+def test_exchange_in_a_window_is_counted_as_read_and_write():
+    targets = [Target(f"mem{i}", HostMemory(4096)) for i in range(2)]
+    space = window(targets, 2, 256)
+    space.store(WINDOW + 256, 8, 5)
+    assert space.exchange(WINDOW + 256, 8, 4, 6) == (5, MemTxResult.OK)
+    assert space.exchange(WINDOW + 256, 8, 5, 6) == (5, MemTxResult.OK)
+    assert targets[1].memory.read(0, 1) == b"\x06"
+    t = space.traffic()["mem1"]
+    assert (t.reads, t.writes) == (2, 2)
+
+
+def test_a_new_route_is_seen_at_once(targets):
+    space = window(targets, 1, 256)
+    space.store(WINDOW, 1, 7)
+    (striped,) = {r.region for r in space.view.ranges}
+    striped.set_route(Route())
+    assert space.load(WINDOW, 1) == (0, MemTxResult.ERROR)
+
+
+def test_a_window_knows_its_hpa_wherever_it_is_mapped():
+    targets = [Target(f"mem{i}", HostMemory(4096)) for i in range(2)]
+    space = window(targets, 2, 256)
+    (striped,) = {r.region for r in space.view.ranges}
+    space.unmap(striped)
+    space.map(0x1000, striped)
+    space.store(0x1000 + 0x100, 1, 9)
+    assert targets[1].memory.read(0, 1) == b"\x09"
+
+
+def test_route_with_a_target_that_is_not_there_is_refused(targets):
+    striped = Striped(SIZE, WINDOW, targets)
+    with pytest.raises(AddressRangeError, match="out of range"):
+        striped.set_route(Route((Span(WINDOW, WINDOW + 4095, 8, 0, 256, (Slot(4, WINDOW, 0, 1, 256),)),)))
+    assert striped.route == Route()
+
+
+def test_spans_must_be_sorted_and_apart():
+    a = Span(0, 4095, 8, 0, 256, (Miss("x"),))
+    with pytest.raises(ValueError, match="sorted and apart"):
+        Route((a, a))
+
+
+def test_span_needs_a_slot_for_each_index():
+    with pytest.raises(ValueError, match="needs 2 slots, not 1"):
+        Span(0, 4095, 8, 1, 256, (Miss("x"),))
+
+
+@settings(max_examples=200, deadline=None)
+@given(route=routes(), start=st.integers(WINDOW, WINDOW + SIZE - 65536), size=st.integers(1, 65536))
+def test_pieces_cover_an_access_and_stay_in_one_slot(route, start, size):
+    pieces = route.pieces(start, size)
+    assert sum(n for _, n in pieces) == size
+    assert [a for a, _ in pieces] == [start + sum(n for _, n in pieces[:i]) for i in range(len(pieces))]
+    for at, n in pieces:
+        first, last = route.locate(at), route.locate(at + n - 1)
+        if isinstance(first, Miss):
+            assert isinstance(last, Miss)
+        else:
+            assert (first[0], first[1] + n - 1) == last

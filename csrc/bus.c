@@ -1,7 +1,11 @@
-/* The map of the bus. Readers take no lock: they follow one pointer to an immutable map. */
+/* The map of the bus: checked, published with one store, freed when no reader can hold it. */
+#define _GNU_SOURCE
 #include "bus.h"
+#include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static struct mmu_map *map_new(uint32_t count)
 {
@@ -14,7 +18,7 @@ static struct mmu_map *map_new(uint32_t count)
 
 int mmu_bus_create(mmu_bus **ret)
 {
-	mmu_bus *bus = malloc(sizeof(*bus));
+	mmu_bus *bus = calloc(1, sizeof(*bus));
 	struct mmu_map *map = map_new(0);
 
 	if (!bus || !map) {
@@ -22,20 +26,133 @@ int mmu_bus_create(mmu_bus **ret)
 		free(map);
 		return MMU_ENOMEM;
 	}
+	pthread_mutex_init(&bus->lock, NULL);
 	atomic_init(&bus->map, map);
+	atomic_init(&bus->epoch, 1);
+	bus->retired_end = &bus->retired;
+	bus->membarrier =
+		syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 	*ret = bus;
 	return MMU_OK;
 }
 
-void mmu_bus_destroy(mmu_bus *bus)
+static void bus_free(struct mmu_bus *bus)
 {
-	if (!bus)
-		return;
-	for (struct mmu_map *map = atomic_load(&bus->map), *older; map; map = older) {
-		older = map->retired;
+	for (struct mmu_map *map = bus->retired, *next; map; map = next) {
+		next = map->next;
 		free(map);
 	}
+	free(atomic_load(&bus->map));
+	pthread_mutex_destroy(&bus->lock);
 	free(bus);
+}
+
+void mmu_bus_destroy(mmu_bus *bus)
+{
+	bool last;
+
+	if (!bus)
+		return;
+	pthread_mutex_lock(&bus->lock);
+	bus->closed = true;
+	last = !bus->ports;
+	pthread_mutex_unlock(&bus->lock);
+	if (last)
+		bus_free(bus);
+}
+
+int mmu_port_create(mmu_bus *bus, uint32_t targets, mmu_port **ret)
+{
+	mmu_port *port = calloc(1, sizeof(*port) + (size_t)targets * sizeof(port->traffic[0]));
+
+	if (!port)
+		return MMU_ENOMEM;
+	port->bus = bus;
+	port->targets = targets;
+	pthread_mutex_lock(&bus->lock);
+	port->next = bus->ports;
+	port->link = &bus->ports;
+	if (port->next)
+		port->next->link = &port->next;
+	bus->ports = port;
+	pthread_mutex_unlock(&bus->lock);
+	*ret = port;
+	return MMU_OK;
+}
+
+void mmu_port_destroy(mmu_port *port)
+{
+	struct mmu_bus *bus;
+	bool last;
+
+	if (!port)
+		return;
+	bus = port->bus;
+	pthread_mutex_lock(&bus->lock);
+	*port->link = port->next;
+	if (port->next)
+		port->next->link = port->link;
+	last = bus->closed && !bus->ports;
+	pthread_mutex_unlock(&bus->lock);
+	free(port);
+	if (last)
+		bus_free(bus);
+}
+
+/* The oldest epoch in which a port still reads; the present one when none does. */
+static uint64_t oldest_reader(struct mmu_bus *bus)
+{
+	uint64_t oldest = atomic_load_explicit(&bus->epoch, memory_order_relaxed);
+
+	/* Pairs with the fence in port_enter(): a port that found the old map has its note visible now. */
+	if (bus->membarrier)
+		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	else
+		atomic_thread_fence(memory_order_seq_cst);
+	for (struct mmu_port *port = bus->ports; port; port = port->next) {
+		/* Acquire: pairs with the release in port_leave(). */
+		uint64_t epoch = atomic_load_explicit(&port->epoch, memory_order_acquire);
+
+		if (epoch && epoch < oldest)
+			oldest = epoch;
+	}
+	return oldest;
+}
+
+static uint64_t reclaim(struct mmu_bus *bus)
+{
+	uint64_t oldest = oldest_reader(bus);
+
+	while (bus->retired && bus->retired->retired_at <= oldest) {
+		struct mmu_map *map = bus->retired;
+
+		bus->retired = map->next;
+		free(map);
+	}
+	if (!bus->retired)
+		bus->retired_end = &bus->retired;
+	return oldest;
+}
+
+uint64_t mmu_bus_reclaim(mmu_bus *bus)
+{
+	uint64_t oldest;
+
+	pthread_mutex_lock(&bus->lock);
+	oldest = reclaim(bus);
+	pthread_mutex_unlock(&bus->lock);
+	return oldest;
+}
+
+uint32_t mmu_bus_retired(mmu_bus *bus)
+{
+	uint32_t count = 0;
+
+	pthread_mutex_lock(&bus->lock);
+	for (struct mmu_map *map = bus->retired; map; map = map->next)
+		count++;
+	pthread_mutex_unlock(&bus->lock);
+	return count;
 }
 
 static bool power_of_two_to_8(uint32_t n)
@@ -67,7 +184,25 @@ static bool range_valid(const struct mmu_range *r)
 	return false;
 }
 
-int mmu_bus_publish(mmu_bus *bus, const struct mmu_range *ranges, uint32_t count)
+/* Puts `map` in place; returns the epoch from which on nobody can find the one before. */
+static uint64_t replace(struct mmu_bus *bus, struct mmu_map *map)
+{
+	struct mmu_map *old = atomic_load_explicit(&bus->map, memory_order_relaxed);
+	uint64_t epoch = atomic_load_explicit(&bus->epoch, memory_order_relaxed) + 1;
+
+	/* Release: pairs with the acquire of the map in port_enter(): who finds it sees all of it. */
+	atomic_store_explicit(&bus->map, map, memory_order_release);
+	/* Release: pairs with the acquire of the epoch in port_enter(). */
+	atomic_store_explicit(&bus->epoch, epoch, memory_order_release);
+	old->retired_at = epoch;
+	old->next = NULL;
+	*bus->retired_end = old;
+	bus->retired_end = &old->next;
+	return epoch;
+}
+
+int mmu_bus_publish(mmu_bus *bus, const struct mmu_range *ranges, uint32_t count,
+		    uint64_t *generation_ret)
 {
 	struct mmu_map *map;
 
@@ -82,12 +217,9 @@ int mmu_bus_publish(mmu_bus *bus, const struct mmu_range *ranges, uint32_t count
 		return MMU_ENOMEM;
 	if (count)
 		memcpy(map->ranges, ranges, (size_t)count * sizeof(*ranges));
-	map->retired = atomic_load_explicit(&bus->map, memory_order_relaxed);
-	/*
-	 * Release: pairs with the acquire in bus_map(). Whoever sees the new map sees every
-	 * store into it. Writers are serialised by the caller; the old map may still be in use
-	 * by a reader, so it is kept until the bus is destroyed.
-	 */
-	atomic_store_explicit(&bus->map, map, memory_order_release);
+	pthread_mutex_lock(&bus->lock);
+	*generation_ret = replace(bus, map);
+	reclaim(bus);
+	pthread_mutex_unlock(&bus->lock);
 	return MMU_OK;
 }

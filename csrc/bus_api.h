@@ -89,10 +89,15 @@ void mmu_route_destroy(mmu_route *route);
 int mmu_route_locate(const mmu_route *route, uint64_t hpa, uint32_t *target_ret, uint64_t *dpa_ret);
 
 int mmu_bus_create(mmu_bus **ret);
+/* The memory goes with the last port. */
 void mmu_bus_destroy(mmu_bus *bus);
-/* Replaces the whole map. Ranges are sorted by `first` and do not overlap; what they point to
-   must outlive the bus, or the next publish and every access that began before it. */
-int mmu_bus_publish(mmu_bus *bus, const struct mmu_range *ranges, uint32_t count);
+/* Replaces the whole map. Ranges are sorted by `first` and do not overlap. What they point to must
+   live until mmu_bus_reclaim() has returned the generation that the next publish gave, or a later one. */
+int mmu_bus_publish(mmu_bus *bus, const struct mmu_range *ranges, uint32_t count, uint64_t *generation_ret);
+/* Frees what no reader can hold any more. Maps replaced at or before the generation that comes back are gone. */
+uint64_t mmu_bus_reclaim(mmu_bus *bus);
+/* Maps that were replaced and are not freed yet. */
+uint32_t mmu_bus_retired(mmu_bus *bus);
 
 enum mmu_trace_kind { MMU_TRACE_READ = 0, MMU_TRACE_WRITE = 1, MMU_TRACE_EXCHANGE = 2 };
 
@@ -108,7 +113,7 @@ struct mmu_trace_entry {
 /* What reached one device through striped windows. Exact while one thread uses the port. */
 struct mmu_traffic { uint64_t reads, writes, read_bytes, write_bytes; };
 
-/* A port counts traffic of targets whose number is below `targets`; the others go uncounted. */
+/* For one thread at a time. A port counts traffic of targets whose number is below `targets`; others go uncounted. */
 int mmu_port_create(mmu_bus *bus, uint32_t targets, mmu_port **ret);
 void mmu_port_destroy(mmu_port *port);
 /* Records into entries[0..capacity-1] from now on; NULL ends it. `used` counts on past capacity. */

@@ -5,48 +5,21 @@
  * fits at each address; an aligned piece is single-copy atomic in RAM and device memory.
  */
 #include "port.h"
-#include <stdlib.h>
 #include <string.h>
 #include "bus.h"
 #include "stripes.h"
-
-struct mmu_port {
-	struct mmu_bus *bus;
-	struct mmu_trace_entry *trace;
-	uint64_t trace_capacity;
-	_Atomic uint64_t trace_used;	/* atomic: host threads may share a traced port */
-	uint32_t targets;
-	struct mmu_traffic traffic[];
-};
-
-int mmu_port_create(mmu_bus *bus, uint32_t targets, mmu_port **ret)
-{
-	mmu_port *port = calloc(1, sizeof(*port) + (size_t)targets * sizeof(port->traffic[0]));
-
-	if (!port)
-		return MMU_ENOMEM;
-	port->bus = bus;
-	port->targets = targets;
-	*ret = port;
-	return MMU_OK;
-}
-
-void mmu_port_destroy(mmu_port *port)
-{
-	free(port);
-}
 
 void mmu_port_trace(mmu_port *port, struct mmu_trace_entry *entries, uint64_t capacity)
 {
 	port->trace = NULL;
 	port->trace_capacity = entries ? capacity : 0;
-	atomic_store_explicit(&port->trace_used, 0, memory_order_relaxed);
+	port->trace_used = 0;
 	port->trace = entries;
 }
 
 uint64_t mmu_port_trace_used(const mmu_port *port)
 {
-	return atomic_load_explicit(&((mmu_port *)port)->trace_used, memory_order_relaxed);
+	return port->trace_used;
 }
 
 const struct mmu_traffic *mmu_port_traffic(const mmu_port *port)
@@ -56,11 +29,9 @@ const struct mmu_traffic *mmu_port_traffic(const mmu_port *port)
 
 static void trace(mmu_port *port, struct mmu_trace_entry entry)
 {
-	/* Relaxed: the count alone is shared; entries are read after the traced calls returned. */
-	uint64_t at = atomic_fetch_add_explicit(&port->trace_used, 1, memory_order_relaxed);
-
-	if (at < port->trace_capacity)
-		port->trace[at] = entry;
+	if (port->trace_used < port->trace_capacity)
+		port->trace[port->trace_used] = entry;
+	port->trace_used++;
 }
 
 /* ---- plain memory ---- */
@@ -177,14 +148,6 @@ static int io_store(const struct mmu_io *io, uint64_t offset, uint32_t size, uin
 
 /* ---- windows ---- */
 
-/* Relaxed load and store: cheap, and exact while one thread uses the port. */
-static void count(uint64_t *counter, uint64_t by)
-{
-	uint64_t now = __atomic_load_n(counter, __ATOMIC_RELAXED);
-
-	__atomic_store_n(counter, now + by, __ATOMIC_RELAXED);
-}
-
 /*
  * Finds device memory for a run at hpa. Returns MMU_MEMTX_OK with *host and *run (bytes, at most
  * *run on entry), or why not with *run set to how many bytes share that answer.
@@ -232,8 +195,8 @@ static void striped_count(mmu_port *port, const struct mmu_target *target, bool 
 	if (target->number >= port->targets)
 		return;
 	t = &port->traffic[target->number];
-	count(write ? &t->writes : &t->reads, 1);
-	count(write ? &t->write_bytes : &t->read_bytes, bytes);
+	*(write ? &t->writes : &t->reads) += 1;
+	*(write ? &t->write_bytes : &t->read_bytes) += bytes;
 }
 
 /* ---- one aligned piece ---- */
@@ -365,9 +328,9 @@ static uint32_t piece_size(uint64_t address, uint64_t size)
 	return (uint32_t)n;
 }
 
-static int load(mmu_port *port, uint64_t address, uint32_t size, uint64_t *ret)
+static int load(mmu_port *port, const struct mmu_map *map, uint64_t address, uint32_t size,
+		uint64_t *ret)
 {
-	const struct mmu_map *map = bus_map(port->bus);
 	int result = MMU_MEMTX_OK;
 
 	*ret = 0;
@@ -391,38 +354,49 @@ int mmu_port_load(mmu_port *port, uint64_t address, uint32_t size, uint64_t *ret
 
 	if (!size_valid(size) || address + (size - 1) < address)
 		return MMU_ERANGE;
-	rc = load(port, address, size, ret);
+	rc = load(port, port_enter(port), address, size, ret);
+	port_leave(port);
 	if (port->trace)
 		trace(port, (struct mmu_trace_entry){ .address = address, .value = *ret,
 			.size = (uint8_t)size, .kind = MMU_TRACE_READ, .result = (uint8_t)rc });
 	return rc;
 }
 
-int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t value)
+static int store(mmu_port *port, const struct mmu_map *map, uint64_t address, uint32_t size,
+		 uint64_t value)
 {
-	const struct mmu_map *map = bus_map(port->bus);
 	int result = MMU_MEMTX_OK;
 
-	if (!size_valid(size) || address + (size - 1) < address)
-		return MMU_ERANGE;
-	for (uint32_t done = 0; done < size && result >= 0;) {
+	for (uint32_t done = 0; done < size;) {
 		uint32_t n = piece_size(address + done, size - done);
 		int rc = piece_store(port, map, address + done, n, value >> (8 * done));
 
-		result = rc < 0 ? rc : result | rc;
+		if (rc < 0)
+			return rc;
+		result |= rc;
 		done += n;
 	}
-	if (port->trace)
-		trace(port, (struct mmu_trace_entry){ .address = address,
-			.value = value & mask_of(size), .size = (uint8_t)size,
-			.kind = MMU_TRACE_WRITE, .result = (uint8_t)result });
 	return result;
 }
 
-static int exchange(mmu_port *port, uint64_t address, uint32_t size, uint64_t expected,
-		    uint64_t desired, uint64_t *old)
+int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t value)
 {
-	const struct mmu_map *map = bus_map(port->bus);
+	int rc;
+
+	if (!size_valid(size) || address + (size - 1) < address)
+		return MMU_ERANGE;
+	rc = store(port, port_enter(port), address, size, value);
+	port_leave(port);
+	if (port->trace)
+		trace(port, (struct mmu_trace_entry){ .address = address,
+			.value = value & mask_of(size), .size = (uint8_t)size,
+			.kind = MMU_TRACE_WRITE, .result = (uint8_t)rc });
+	return rc;
+}
+
+static int exchange(mmu_port *port, const struct mmu_map *map, uint64_t address, uint32_t size,
+		    uint64_t expected, uint64_t desired, uint64_t *old)
+{
 	const struct mmu_target *target;
 	const struct mmu_range *r;
 	uint64_t offset, run = size;
@@ -462,7 +436,8 @@ int mmu_port_exchange(mmu_port *port, uint64_t address, uint32_t size, uint64_t 
 
 	if ((size != 4 && size != 8) || address & (size - 1))
 		return MMU_ERANGE;
-	rc = exchange(port, address, size, expected, desired, old);
+	rc = exchange(port, port_enter(port), address, size, expected, desired, old);
+	port_leave(port);
 	if (port->trace)
 		trace(port, (struct mmu_trace_entry){ .address = address, .value = *old,
 			.desired = desired, .size = (uint8_t)size, .kind = MMU_TRACE_EXCHANGE,
@@ -524,15 +499,11 @@ static int run_copy(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint
 	return MMU_MEMTX_DECODE_ERROR;
 }
 
-static int block(mmu_port *port, uint64_t address, uint8_t *data, uint64_t size, bool write)
+static int block(mmu_port *port, const struct mmu_map *map, uint64_t address, uint8_t *data,
+		 uint64_t size, bool write)
 {
-	const struct mmu_map *map = bus_map(port->bus);
 	int result = MMU_MEMTX_OK;
 
-	if (size && address + (size - 1) < address)
-		return MMU_ERANGE;
-	if (!write)
-		memset(data, 0, size);
 	while (size) {
 		uint64_t run = size;
 		int rc = run_copy(port, map, address, data, write, &run);
@@ -549,18 +520,32 @@ static int block(mmu_port *port, uint64_t address, uint8_t *data, uint64_t size,
 
 int mmu_port_read(mmu_port *port, uint64_t address, void *data, uint64_t size)
 {
-	return block(port, address, data, size, false);
+	int rc;
+
+	if (size && address + (size - 1) < address)
+		return MMU_ERANGE;
+	if (size)
+		memset(data, 0, size);
+	rc = block(port, port_enter(port), address, data, size, false);
+	port_leave(port);
+	return rc;
 }
 
 int mmu_port_write(mmu_port *port, uint64_t address, const void *data, uint64_t size)
 {
+	int rc;
+
+	if (size && address + (size - 1) < address)
+		return MMU_ERANGE;
 	/* Written through only when `write` is false; one body serves both directions. */
-	return block(port, address, (uint8_t *)(uintptr_t)data, size, true);
+	rc = block(port, port_enter(port), address, (uint8_t *)(uintptr_t)data, size, true);
+	port_leave(port);
+	return rc;
 }
 
-uint64_t mmu_port_host(mmu_port *port, uint64_t address, uint64_t size, bool write, uint8_t **ret)
+static uint64_t host_run(const struct mmu_map *map, uint64_t address, uint64_t size, bool write,
+			 uint8_t **ret)
 {
-	const struct mmu_map *map = bus_map(port->bus);
 	uint32_t i = map_search(map, address);
 	const struct mmu_range *r = &map->ranges[i];
 
@@ -570,4 +555,12 @@ uint64_t mmu_port_host(mmu_port *port, uint64_t address, uint64_t size, bool wri
 		return 0;
 	*ret = (uint8_t *)r->host + r->offset + (address - r->first);
 	return size - 1 > r->last - address ? r->last - address + 1 : size;
+}
+
+uint64_t mmu_port_host(mmu_port *port, uint64_t address, uint64_t size, bool write, uint8_t **ret)
+{
+	uint64_t run = host_run(port_enter(port), address, size, write, ret);
+
+	port_leave(port);
+	return run;
 }

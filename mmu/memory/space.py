@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,19 +45,25 @@ class Traffic:
     write_bytes: int = 0
 
 
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.reads + other.reads, self.writes + other.writes,
+            self.read_bytes + other.read_bytes, self.write_bytes + other.write_bytes)  # fmt: skip
+
+
 class Port:
     """An initiator's own way onto the bus, with its own counters and trace. Not for two threads at once."""
 
-    def __init__(self, space: AddressSpace) -> None:
+    def __init__(self, bus: Any, targets: dict[Target, int]) -> None:
         out = ffi.new("mmu_port **")
-        check(lib.mmu_port_create(space.bus, TARGETS, out), "bus port")
+        check(lib.mmu_port_create(bus, TARGETS, out), "bus port")
         self.handle = ffi.gc(out[0], lib.mmu_port_destroy)
-        self._space = space
+        self._targets = targets
 
     def traffic(self) -> dict[str, Traffic]:
         """Per device name, since the port was made; devices never reached are left out."""
         raw = lib.mmu_port_traffic(self.handle)
-        found = {t.name: raw[n] for t, n in self._space.targets.items() if n < TARGETS}
+        found = {t.name: raw[n] for t, n in self._targets.items() if n < TARGETS}
         return {
             name: Traffic(t.reads, t.writes, t.read_bytes, t.write_bytes)
             for name, t in found.items() if t.reads or t.writes
@@ -95,11 +102,13 @@ class AddressSpace:
         self.name = name
         self.targets: dict[Target, int] = {}  # the number under which ports count a device
         self._lock = threading.RLock()
-        self._kept: list[Any] = []  # whatever a published map points to: a reader may still be in an old one
+        self._kept: deque[tuple[int, Any]] = deque()  # (generation, what its map points to), newest last
+        self._own = threading.local()  # each thread's port
+        self._ports: list[tuple[threading.Thread, Port]] = []
+        self._past: dict[str, Traffic] = {}  # traffic of threads that ended
         self._root = Container(SPACE_SIZE, name)
         self._root.watch(self)
         self._view = FlatView(self._root)
-        self._port = Port(self)
 
     @property
     def view(self) -> FlatView:
@@ -108,11 +117,22 @@ class AddressSpace:
 
     @property
     def port(self) -> Any:
-        """The space's own mmu_port (cdata, internal)."""
-        return self._port.handle
+        """This thread's mmu_port (cdata, internal)."""
+        return self._port().handle
+
+    def _port(self) -> Port:
+        port: Port | None = getattr(self._own, "port", None)
+        if port is None:
+            port = self._own.port = self.new_port()
+            with self._lock:
+                self._past = _total([self._past, *(p.traffic() for t, p in self._ports if not t.is_alive())])
+                self._ports = [(t, p) for t, p in self._ports if t.is_alive()]
+                self._ports.append((threading.current_thread(), port))
+        return port
 
     def new_port(self) -> Port:
-        return Port(self)
+        """A port for another initiator, such as a guest's CPU."""
+        return Port(self.bus, self.targets)
 
     def map(self, base: int, region: Region, priority: int = 0) -> None:
         """Show *region* at addresses base .. base+size-1. See `Container.map` for what it raises."""
@@ -129,9 +149,15 @@ class AddressSpace:
             view = FlatView(self._root)
             kept: list[Any] = [view]
             ranges = ffi.new("struct mmu_range[]", [self._range(r, kept) for r in view.ranges])
-            check(lib.mmu_bus_publish(self.bus, ranges, len(view.ranges)), f"publishing {self.name}")
+            generation = ffi.new("uint64_t *")
+            status = lib.mmu_bus_publish(self.bus, ranges, len(view.ranges), generation)
+            check(status, f"publishing {self.name}")
             self._view = view
-            self._kept.append(kept)
+            self._kept.append((generation[0], kept))
+            # A reader may still be in an old map: what it points to goes when the one after it is all that is left.
+            oldest = lib.mmu_bus_reclaim(self.bus)
+            while len(self._kept) > 1 and self._kept[1][0] <= oldest:
+                self._kept.popleft()
 
     def _range(self, r: FlatRange, kept: list[Any]) -> dict[str, Any]:
         out: dict[str, Any] = {"first": r.first, "last": r.last, "offset": r.offset, "kind": r.region.kind}  # type: ignore[attr-defined]
@@ -206,10 +232,20 @@ class AddressSpace:
             raise BusError(f"write of {len(data)} bytes at {address:#x} ended with {result.name}", result)
 
     def trace(self, capacity: int = TRACE_CAPACITY) -> Any:
-        """Context manager: the single accesses made through this object within the block, as a list of TraceEntry."""
-        return self._port.trace(capacity)
+        """Context manager: the single accesses that this thread makes through this object, as a list of TraceEntry."""
+        return self._port().trace(capacity)
 
     def traffic(self) -> dict[str, Traffic]:
-        return self._port.traffic()
+        """Per device name, what all threads made through this object; other initiators have ports of their own."""
+        with self._lock:
+            return _total([self._past, *(p.traffic() for _, p in self._ports)])
+
+
+def _total(parts: list[dict[str, Traffic]]) -> dict[str, Traffic]:
+    out: dict[str, Traffic] = {}
+    for part in parts:
+        for name, traffic in part.items():
+            out[name] = out.get(name, Traffic()) + traffic
+    return out
 
 

@@ -80,6 +80,7 @@ int main(void)
 {
 	struct mmu_range ranges[2];
 	mmu_hostmem *memory;
+	uint64_t generation;
 	mmu_bus *bus;
 
 	if (mmu_bus_create(&bus) || mmu_hostmem_create(65536, &memory))
@@ -89,7 +90,7 @@ int main(void)
 					.host = mmu_hostmem_address(memory) };
 	ranges[1] = (struct mmu_range){ .first = UINT64_MAX - 4095, .last = UINT64_MAX,
 					.kind = MMU_RANGE_ROM, .host = mmu_hostmem_address(memory) };
-	if (mmu_bus_publish(bus, ranges, 2))
+	if (mmu_bus_publish(bus, ranges, 2, &generation))
 		return 1;
 	fuzz_routes(memory);
 	fuzz_port(bus);
@@ -99,7 +100,7 @@ int main(void)
 		ranges[0].last = odd();
 		ranges[0].kind = (uint32_t)odd();
 		ranges[1].first = odd();
-		mmu_bus_publish(bus, ranges, 2);	/* accepted or refused; never used below */
+		mmu_bus_publish(bus, ranges, 2, &generation);	/* accepted or refused; never used below */
 		if (!mmu_hostmem_create(odd() & 0xffffffff, &other)) {
 			mmu_hostmem_map_file(other, odd(), odd(), -1);
 			mmu_hostmem_destroy(other);

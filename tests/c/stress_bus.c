@@ -57,6 +57,7 @@ int main(void)
 	struct mmu_target targets[2];
 	struct mmu_range ranges[2];
 	mmu_route *routes[2];
+	uint64_t generation;
 	pthread_t threads[READERS];
 
 	if (mmu_bus_create(&bus) || mmu_hostmem_create(4096, &ram))
@@ -74,13 +75,13 @@ int main(void)
 					.host = mmu_hostmem_address(ram) };
 	ranges[1] = (struct mmu_range){ .first = 1 << 20, .last = (1 << 20) + 2 * DEVICE - 1,
 					.kind = MMU_RANGE_STRIPED, .route = routes[0] };
-	if (mmu_bus_publish(bus, ranges, 2))
+	if (mmu_bus_publish(bus, ranges, 2, &generation))
 		return 1;
 	for (uintptr_t i = 0; i < READERS; i++)
 		pthread_create(&threads[i], NULL, reader, (void *)i);
 	for (int i = 0; i < PUBLISHES; i++) {
 		ranges[1].route = routes[i & 1];
-		if (mmu_bus_publish(bus, ranges, 2))
+		if (mmu_bus_publish(bus, ranges, 2, &generation))
 			return 1;
 	}
 	for (int i = 0; i < READERS; i++)

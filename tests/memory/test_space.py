@@ -1,14 +1,18 @@
 """The address space: what is seen where, and how accesses are cut, traced and refused."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmu import AddressSpace, Alias, Container, Frames, HostMemory, Mmio, Ram, Rom
+from mmu import AddressSpace, Alias, Container, Frames, HostMemory, Mmio, Ram, Rom, Striped, Target
+from mmu.core import lib
 from mmu.errors import AddressRangeError, AlignmentError, BusError, RegionOverlapError
 from mmu.memory import FlatView, TraceEntry
+from mmu.stripes import Route, Slot, Span
 from mmu.types import MemTxResult, Place
 
 
@@ -324,3 +328,82 @@ def test_host_memory_over_a_file(tmp_path):
     assert path.read_bytes()[:5] == b"hello"
     with pytest.raises(AddressRangeError, match="leave a memory"):
         memory.read(16380, 8)
+
+
+def test_what_an_old_map_showed_is_let_go():
+    space = AddressSpace()
+    ram = Ram(4096)
+    space.map(0, ram)
+    space.load(0, 8)
+    space.unmap(ram)
+    watched = weakref.ref(ram)
+    del ram
+    space.map(0, Ram(4096))
+    gc.collect()
+    assert watched() is None
+    assert lib.mmu_bus_retired(space.bus) == 0
+
+
+def test_a_callback_may_change_the_map_under_its_own_access():
+    space = AddressSpace()
+
+    def read(offset, size):
+        space.unmap(region)
+        for i in range(3):
+            space.map(0x100000 * (i + 1), Ram(4096))
+        return 7
+
+    region = Mmio(64, read)
+    space.map(0, region)
+    assert space.load(0, 8) == (7, MemTxResult.OK)
+    assert space.load(0, 8) == (0, MemTxResult.DECODE_ERROR)
+    space.refresh()
+    assert lib.mmu_bus_retired(space.bus) == 0
+
+
+def test_readers_see_whole_maps_while_another_thread_changes_them():
+    space = AddressSpace()
+    memories = [HostMemory(4096) for _ in range(2)]
+    for i, m in enumerate(memories):
+        m.write(0, bytes([i + 1]) * 4096)
+    regions = [Ram(4096, f"ram{i}", m) for i, m in enumerate(memories)]
+    space.map(0, regions[0], priority=0)
+    seen, stop = set(), threading.Event()
+
+    def read():
+        while not stop.is_set():
+            seen.add(space.load(8, 8))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for t in threads:
+        t.start()
+    for _ in range(300):
+        space.map(0, regions[1], priority=1)
+        space.unmap(regions[1])
+    stop.set()
+    for t in threads:
+        t.join()
+    assert seen <= {(int.from_bytes(bytes([i]) * 8, "little"), MemTxResult.OK) for i in (1, 2)}
+
+
+def test_a_space_in_a_cycle_with_its_callback_is_collected():
+    space = AddressSpace()
+    space.map(0, Mmio(64, lambda o, n: space.load(0x1000, 8)[0]))
+    space.load(0, 8)
+    watched = weakref.ref(space)
+    del space
+    gc.collect()
+    assert watched() is None
+
+
+def test_traffic_of_threads_that_ended_is_kept():
+    space = AddressSpace()
+    window = Striped(1 << 28, 1 << 32, [Target("mem0", HostMemory(4096))])
+    space.map(1 << 32, window)
+    span = Span(1 << 32, (1 << 32) + 4095, 8, 0, 256, (Slot(0, 1 << 32, 0, 1, 256),))
+    window.set_route(Route((span,)))
+    for _ in range(3):
+        t = threading.Thread(target=space.load, args=(1 << 32, 8))
+        t.start()
+        t.join()
+    assert space.traffic()["mem0"].reads == 3

@@ -42,12 +42,6 @@ struct mmu_x86_fault {
 /* options of mmu_x86_walk */
 enum mmu_x86_option { MMU_X86_UPDATE = 1 };
 
-/* MMU_OK (*ret), MMU_FAULTED (*fault_ret), MMU_ECALLBACK, or MMU_ERANGE when `access` is not one access.
-   Any thread that owns the port. steps may be NULL. */
-int mmu_x86_walk(mmu_port *port, const struct mmu_x86_regs *regs, uint64_t va, uint32_t access,
-		 uint32_t options, struct mmu_x86_translation *ret,
-		 struct mmu_x86_fault *fault_ret, struct mmu_steps *steps);
-
 enum mmu_x86_event_kind {
 	MMU_X86_EXCEPTION = 0,
 	MMU_X86_EXIT_NPF = 1,
@@ -61,6 +55,3 @@ struct mmu_x86_event {
 	uint64_t code, address;
 	uint32_t kind, vector;
 };
-
-void mmu_x86_exception(const struct mmu_x86_regs *regs, const struct mmu_x86_fault *fault,
-		       struct mmu_x86_event *ret);

@@ -50,7 +50,9 @@ class Layout:
 
     def __init_subclass__(cls, *, bits: int, source: str) -> None:
         cls.BITS, cls.SOURCE = bits, source
-        cls.fields = {k: v for k, v in vars(cls).items() if isinstance(v, Bits)}
+        # Bases too: formats that differ in the address only share their attribute bits through a plain class.
+        rows = [vars(base) for base in reversed(cls.__mro__)]
+        cls.fields = {k: v for row in rows for k, v in row.items() if isinstance(v, Bits)}
         seen = 0
         for f in cls.fields.values():
             if seen & f.mask:

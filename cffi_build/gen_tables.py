@@ -4,13 +4,22 @@ from enum import Enum
 from importlib import import_module
 from types import ModuleType
 
+from mmu.arm64 import format as arm64
 from mmu.layout import Layout
 from mmu.types import Access, FaultKind, MemTxResult
 
 # Prefix in C -> module whose layouts are rendered. A room that also has tables of its own
 # (levels, start levels, ...) defines them in its format module and a renderer in RENDERERS.
 FORMATS = {"X86": "mmu.x86.format", "ARM64": "mmu.arm64.format"}
-ENUMS = {"MMU_ACCESS": Access, "MMU_MEMTX": MemTxResult, "MMU_FAULT": FaultKind}
+ENUMS = {
+    "MMU_ACCESS": Access,
+    "MMU_MEMTX": MemTxResult,
+    "MMU_FAULT": FaultKind,
+    "MMU_ARM64_FORM": arm64.Form,
+    "MMU_ARM64_ENTRY": arm64.EntryKind,
+    "MMU_ARM64_FSC": arm64.FaultStatus,
+    "MMU_ARM64_EC": arm64.ExceptionClass,
+}
 
 
 def _layouts(module: ModuleType) -> list[type[Layout]]:
@@ -30,6 +39,28 @@ def render_layouts(prefix: str, module: ModuleType) -> list[str]:
         out += [_constant(f"{noun}_{f.name}", f.mask) for f in layout.fields.values() if f.kind == "field"]
         out.append(_constant(f"{noun}_RESERVED", layout.reserved_mask))
         out.append("")
+    return out
+
+
+def _is_numbers(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, tuple) and all(map(_is_numbers, value)))
+
+
+def _initializer(value: object) -> str:
+    if isinstance(value, tuple):
+        names = [f".{n} = " for n in getattr(value, "_fields", ())] or [""] * len(value)
+        return "{ " + ", ".join(n + _initializer(v) for n, v in zip(names, value, strict=True)) + " }"
+    return str(value)
+
+
+def render_tables(prefix: str, module: ModuleType) -> list[str]:
+    """Tuples of numbers, or of NamedTuples of them, as initializers of C arrays: {prefix}_{name}."""
+    out: list[str] = []
+    for name, rows in vars(module).items():
+        if isinstance(rows, tuple) and _is_numbers(rows):
+            wrap = " \\\n\t" if isinstance(rows[0], tuple) else " "
+            body = f",{wrap}".join(_initializer(row) for row in rows)
+            out += [f"#define {prefix}_{name} {{{wrap}{body} }}", ""]
     return out
 
 
@@ -53,6 +84,7 @@ def render() -> str:
         render_enums(),
     ]
     for prefix, name in FORMATS.items():
-        out += render_layouts(prefix, import_module(name))
+        module = import_module(name)
+        out += render_tables(prefix, module) + render_layouts(prefix, module)
     out += ["#endif", ""]
     return "\n".join(out)

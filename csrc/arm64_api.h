@@ -1,1 +1,54 @@
-/* arm64 walker. */
+/*
+ * arm64 walker (VMSAv8-64): stage 1, stage 2, or both, as the registers say.
+ *
+ * Any register value is safe: a field that the manual calls out of range takes the behaviour that
+ * the manual permits and the reference walker (mmu/arm64) documents.
+ */
+
+/* What translation reads. `pa_range` is in bits (32 .. 52), `el` 0 .. 3, `pan` and `uao` PSTATE's. */
+struct mmu_arm64_regs {
+	uint64_t sctlr_el1, tcr_el1, ttbr0_el1, ttbr1_el1, mair_el1;
+	uint64_t sctlr_el2, tcr_el2, ttbr0_el2, ttbr1_el2, mair_el2;
+	uint64_t sctlr_el3, tcr_el3, ttbr0_el3, mair_el3;
+	uint64_t hcr_el2, vtcr_el2, vttbr_el2, scr_el3;
+	uint8_t el, pan, uao, pa_range;
+};
+
+/* Options of a walk. */
+enum mmu_arm64_option {
+	MMU_ARM64_UPDATE = 1,		/* write AF and dirty state back where TCR or VTCR say so */
+	MMU_ARM64_STAGE1_ONLY = 2	/* the output is the IPA; stage 1 tables still pass stage 2 */
+};
+
+/* Rights that the tables grant, by privilege, with PAN left out. */
+enum mmu_arm64_rights {
+	MMU_ARM64_PRIV_READ = 1, MMU_ARM64_PRIV_WRITE = 2, MMU_ARM64_PRIV_FETCH = 4,
+	MMU_ARM64_USER_READ = 8, MMU_ARM64_USER_WRITE = 16, MMU_ARM64_USER_FETCH = 32
+};
+
+/* One stage's result. `descriptor` is the leaf as it stands after the walk; level 4: the stage is off. */
+struct mmu_arm64_stage {
+	uint64_t descriptor;
+	int32_t level;
+	uint8_t form;			/* enum mmu_arm64_form */
+	uint8_t reserved[3];
+};
+
+/* `pa` includes the offset in the page. `allowed`: MMU_ACCESS_READ|WRITE|FETCH that the same
+   privilege may use without another walk; WRITE is withheld as long as hardware must still mark
+   the page dirty. `page_size` (bytes) is that of the smaller page of the two stages. */
+struct mmu_arm64_translation {
+	uint64_t pa, ipa, page_size;
+	struct mmu_arm64_stage stage1, stage2;
+	uint32_t allowed, rights;
+	uint8_t writable, user, executable, device;
+	uint8_t reserved[4];
+};
+
+/* `ipa` holds with stage 2, `entry` and `entry_address` with has_entry; `result` with MMU_FAULT_BUS. */
+struct mmu_arm64_fault {
+	uint64_t va, entry_address, entry, ipa;
+	uint32_t kind, access;
+	int32_t level;
+	uint8_t stage, on_table, has_entry, result;
+};

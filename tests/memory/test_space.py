@@ -387,11 +387,13 @@ def test_readers_see_whole_maps_while_another_thread_changes_them():
 
 
 def test_a_space_in_a_cycle_with_its_callback_is_collected():
-    space = AddressSpace()
-    space.map(0, Mmio(64, lambda o, n: space.load(0x1000, 8)[0]))
-    space.load(0, 8)
-    watched = weakref.ref(space)
-    del space
+    def make():
+        space = AddressSpace()
+        space.map(0, Mmio(64, lambda o, n: space.load(0x1000, 8)[0]))
+        space.load(0, 8)
+        return weakref.ref(space)
+
+    watched = make()
     gc.collect()
     assert watched() is None
 

@@ -46,7 +46,7 @@ class PageTables:
     Nothing protects an edit from other writers of the same tables, a walker's accessed and dirty updates included.
     """
 
-    RIGHTS: ClassVar[Mapping[str, Right]]
+    RIGHTS: Mapping[str, Right]
     SHORTHANDS: ClassVar[Mapping[str, int]] = {}  # further keywords, which `expand` resolves, with defaults
     BREAK_BEFORE_MAKE: ClassVar[bool] = False
 
@@ -69,6 +69,8 @@ class PageTables:
         self.va_bits = levels[0].shift + levels[0].bits
         self.page_sizes = tuple(level.size for level in levels if level.leaf is not None)
         self.hardware = tuple(name for name, right in self.RIGHTS.items() if right.hardware)
+        if (given := getattr(frames, "size", self.page_sizes[-1])) < self.page_sizes[-1]:
+            raise AlignmentError(f"a table needs a frame of {self.page_sizes[-1]:#x} bytes, not {given:#x}")
         self.root = self._fresh_root(root_bits) if root is None else root
         if self.root % levels[0].table_bytes:
             raise AlignmentError(f"the root must be a multiple of {levels[0].table_bytes:#x}, not {self.root:#x}")
@@ -234,15 +236,25 @@ class PageTables:
         self._give_back(gone)
 
     def _fresh_root(self, bits: int) -> int:
-        (root,) = self._take(1)
+        """A zeroed root below 1 << *bits*; one that is larger than a frame takes frames that follow each other."""
+        size, unit = self.levels[0].table_bytes, self.page_sizes[-1]
+        count = -(-size // unit)
+        taken = sorted(self._take(2 * count - 1))  # enough for one aligned run when they are consecutive
+        runs = (i for i, base in enumerate(taken) if base % (count * unit) == 0)
         try:
-            if root >> bits:
+            at = next((i for i in runs if taken[i : i + count] == [taken[i] + n * unit for n in range(count)]), None)
+            if at is None:
+                given = ", ".join(map(hex, taken))
+                raise AlignmentError(f"the root needs {count} frames in a row at a multiple of {size:#x}: {given}")
+            root = taken[at]
+            if root + size - 1 >> bits:
                 raise ValueError(f"the root must lie in 0..{(1 << bits) - 1:#x}, not at {root:#x}")
-            self.space.write(root, bytes(self.levels[0].table_bytes))
+            self.space.write(root, bytes(count * unit))
         except BaseException:
-            self._give_back([root])
+            self._give_back(taken)
             raise
-        self.owned.add(root)
+        self.owned.update(taken[at : at + count])
+        self._give_back(taken[:at] + taken[at + count :])
         return root
 
     def _broken(self, low: int, size: int) -> None:
@@ -252,15 +264,15 @@ class PageTables:
     def _take(self, count: int) -> list[int]:
         """*count* frames fit for tables, or none and what the allocator raised."""
         taken: list[int] = []
+        unit = self.page_sizes[-1]
         try:
             for _ in range(count):
                 frame = self._spare.pop() if self._spare else integer(self._frames())
-                need = max(level.table_bytes for level in self.levels)
                 if frame in self.owned or frame in taken:
                     raise ValueError(f"the frame allocator gave {frame:#x}, which is a table in use")
                 taken.append(frame)
-                if frame % need:
-                    raise AlignmentError(f"a table needs a frame at a multiple of {need:#x}, not {frame:#x}")
+                if frame % unit:
+                    raise AlignmentError(f"a table needs a frame at a multiple of {unit:#x}, not {frame:#x}")
                 form = self.levels[0].table
                 if not 0 <= frame < 1 << self.pa_bits or (form and form.target(form.place(frame)) != frame):
                     raise ValueError(f"a table must lie in 0..{(1 << self.pa_bits) - 1:#x}, not at {frame:#x}")

@@ -3,27 +3,19 @@
 #include "bus.h"
 #include <linux/membarrier.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "map.h"
 
-static struct mmu_map *map_new(uint32_t count)
-{
-	struct mmu_map *map = malloc(sizeof(*map) + (size_t)count * sizeof(map->ranges[0]));
-
-	if (map)
-		*map = (struct mmu_map){ .count = count };
-	return map;
-}
 
 int mmu_bus_create(mmu_bus **ret)
 {
 	mmu_bus *bus = calloc(1, sizeof(*bus));
-	struct mmu_map *map = map_new(0);
+	struct mmu_map *map = map_create(NULL, 0);
 
 	if (!bus || !map) {
 		free(bus);
-		free(map);
+		map_destroy(map);
 		return MMU_ENOMEM;
 	}
 	pthread_mutex_init(&bus->lock, NULL);
@@ -40,9 +32,9 @@ static void bus_free(struct mmu_bus *bus)
 {
 	for (struct mmu_map *map = bus->retired, *next; map; map = next) {
 		next = map->next;
-		free(map);
+		map_destroy(map);
 	}
-	free(atomic_load(&bus->map));
+	map_destroy(atomic_load(&bus->map));
 	pthread_mutex_destroy(&bus->lock);
 	free(bus);
 }
@@ -127,7 +119,7 @@ static uint64_t reclaim(struct mmu_bus *bus)
 		struct mmu_map *map = bus->retired;
 
 		bus->retired = map->next;
-		free(map);
+		map_destroy(map);
 	}
 	if (!bus->retired)
 		bus->retired_end = &bus->retired;
@@ -212,11 +204,9 @@ int mmu_bus_publish(mmu_bus *bus, const struct mmu_range *ranges, uint32_t count
 		if (i && ranges[i].first <= ranges[i - 1].last)
 			return MMU_EOVERLAP;
 	}
-	map = map_new(count);
+	map = map_create(ranges, count);
 	if (!map)
 		return MMU_ENOMEM;
-	if (count)
-		memcpy(map->ranges, ranges, (size_t)count * sizeof(*ranges));
 	pthread_mutex_lock(&bus->lock);
 	*generation_ret = replace(bus, map);
 	reclaim(bus);

@@ -12,10 +12,27 @@
 #include "address.h"
 #include "mmu.h"
 
+/*
+ * A table over one run of ranges: the bucket of an address says where to begin looking. A bucket that
+ * would hold many ranges has a table of its own (MAP_NESTED and its number), so that the search is
+ * short however the ranges lie.
+ */
+struct map_table {
+	uint64_t base;
+	uint32_t shift, mask;		/* bucket = (address - base) >> shift, at most mask */
+	uint32_t first;			/* of its buckets, among the map's */
+	uint32_t reserved;
+};
+
+enum { MAP_NESTED = 1u << 31, MAP_SCAN = 4 };	/* at most MAP_SCAN + 1 ranges begin in a plain bucket */
+
 struct mmu_map {
 	struct mmu_map *next;		/* among the retired: replaced later */
 	uint64_t retired_at;		/* the epoch in which no new reader can find it */
 	uint32_t count;
+	uint32_t largest;		/* number of the largest RAM range, tried before all others; or count */
+	struct map_table *tables;	/* tables[0] covers all; NULL: no range */
+	uint32_t *buckets;
 	struct mmu_range ranges[];	/* sorted, apart */
 };
 
@@ -86,17 +103,25 @@ static inline void port_release(struct mmu_port *port)
 /* First range that ends at or after pa; map->count when there is none. */
 static inline uint32_t map_search(const struct mmu_map *map, uint64_t pa)
 {
-	uint32_t lo = 0, hi = map->count;
+	const struct map_table *table = map->tables;
+	uint32_t i;
 
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
+	if (map->largest < map->count && pa >= map->ranges[map->largest].first &&
+	    pa <= map->ranges[map->largest].last)
+		return map->largest;
+	if (!table || pa > map->ranges[map->count - 1].last)
+		return map->count;
+	for (;;) {
+		uint64_t bucket = pa < table->base ? 0 : (pa - table->base) >> table->shift;
 
-		if (pa > map->ranges[mid].last)
-			lo = mid + 1;
-		else
-			hi = mid;
+		i = map->buckets[table->first + (bucket > table->mask ? table->mask : bucket)];
+		if (!(i & MAP_NESTED))
+			break;
+		table = &map->tables[i & ~MAP_NESTED];
 	}
-	return lo;
+	while (map->ranges[i].last < pa)
+		i++;
+	return i;
 }
 
 #endif

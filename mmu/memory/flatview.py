@@ -6,7 +6,7 @@ an alias shows its target; neighbours that continue one another are merged.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 from mmu.memory.region import Alias, Container, Region
@@ -49,13 +49,17 @@ class FlatView:
 
     def _fill(self, region: Region, base: int, first: int, last: int) -> None:
         """Put *region* into the gaps that earlier ranges left in first..last."""
-        for r in [r for r in self._ranges if r.last >= first and r.first <= last]:
+        low = bisect_left(self._ranges, first, key=lambda r: r.last)
+        high = bisect_right(self._ranges, last, key=lambda r: r.first)
+        filled: list[FlatRange] = []
+        for r in self._ranges[low:high]:
             if first < r.first:
-                self._ranges.append(FlatRange(first, r.first - 1, region, first - base))
+                filled.append(FlatRange(first, r.first - 1, region, first - base))
+            filled.append(r)
             first = r.last + 1
         if first <= last:
-            self._ranges.append(FlatRange(first, last, region, first - base))
-        self._ranges.sort(key=lambda r: r.first)
+            filled.append(FlatRange(first, last, region, first - base))
+        self._ranges[low:high] = filled
 
     def _merged(self) -> list[FlatRange]:
         out: list[FlatRange] = []

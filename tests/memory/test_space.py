@@ -1,6 +1,7 @@
 """The address space: what is seen where, and how accesses are cut, traced and refused."""
 
 import gc
+import random
 import threading
 import weakref
 
@@ -409,3 +410,31 @@ def test_traffic_of_threads_that_ended_is_kept():
         t.start()
         t.join()
     assert space.traffic()["mem0"].reads == 3
+
+
+def layouts():
+    """(first, size) of regions that do not overlap: even, crowded at one end, doubling, huge and tiny together."""
+    even = [(i << 20, 4096) for i in range(1000)]
+    crowded = [*((i * 4096, 2048) for i in range(500)), (1 << 62, 1 << 61)]
+    doubling = [(1 << i, 1 << (i - 1)) for i in range(3, 63)]
+    tiny = [(3 * i, 2) for i in range(300)]
+    return {"even": even, "crowded": crowded, "doubling": doubling, "tiny": tiny}
+
+
+@pytest.mark.parametrize("layout", layouts())
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1 << 32))
+def test_search_of_the_map_finds_what_a_scan_finds(layout, seed):
+    space, calls = AddressSpace(), []
+    box = Container(1 << 64)
+    for n, (first, size) in enumerate(layouts()[layout]):
+        box.map(first, Mmio(size, lambda o, s, n=n: calls.append((n, o)) or 0))
+    space.map(0, box)
+    rng = random.Random(seed)
+    edges = [a + d for a, s in layouts()[layout] for d in (-1, 0, 1, s - 1, s) if a + d >= 0]
+    for address in [*rng.sample(edges, min(100, len(edges))), *(rng.randrange(1 << 64) for _ in range(20))]:
+        calls.clear()
+        _, result = space.load(address, 1)
+        expected = [(n, address - a) for n, (a, s) in enumerate(layouts()[layout]) if a <= address < a + s]
+        assert calls == expected
+        assert result == (MemTxResult.OK if expected else MemTxResult.DECODE_ERROR)

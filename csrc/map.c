@@ -1,0 +1,116 @@
+/* Builds the tables that make the search of a map short, however many ranges there are. */
+#include "map.h"
+#include <stdlib.h>
+#include <string.h>
+
+struct builder {
+	struct mmu_map *map;
+	size_t tables, table_space, buckets, bucket_space;
+};
+
+/* Makes room for `more` elements; false when memory is out, what was there stays. */
+static bool grow(void **array, size_t *space, size_t used, size_t more, size_t size)
+{
+	size_t want = *space ? *space : 64;
+	void *larger;
+
+	if (used + more <= *space)
+		return true;
+	while (want < used + more)
+		want *= 2;
+	larger = realloc(*array, want * size);
+	if (!larger)
+		return false;
+	*array = larger;
+	*space = want;
+	return true;
+}
+
+static unsigned bits_of(uint64_t v)
+{
+	return v ? 64 - (unsigned)__builtin_clzll(v) : 0;
+}
+
+/*
+ * The table number `at` over addresses first..last, in which the ranges from `range` on are looked for.
+ * Twice as many buckets as ranges; a crowded bucket gets a table of its own. Depth is bounded: each
+ * table's span is at most 2^-3 of its parent's.
+ */
+static bool build(struct builder *b, uint32_t at, uint64_t first, uint64_t last, uint32_t range,
+		  uint32_t ranges)
+{
+	unsigned width = bits_of(ranges) + 1 < 4 ? 4 : bits_of(ranges) + 1;
+	unsigned span = bits_of(last - first), shift = span > width ? span - width : 0;
+	uint32_t buckets = (uint32_t)((last - first) >> shift) + 1, base = (uint32_t)b->buckets;
+
+	if (!grow((void **)&b->map->buckets, &b->bucket_space, b->buckets, buckets, sizeof(uint32_t)))
+		return false;
+	b->buckets += buckets;
+	b->map->tables[at] = (struct map_table){ .base = first, .shift = shift, .mask = buckets - 1,
+						 .first = base };
+	for (uint32_t i = 0; i < buckets; i++) {
+		uint64_t low = first + ((uint64_t)i << shift);
+		uint64_t high = i == buckets - 1 ? last : low + ((UINT64_C(1) << shift) - 1);
+		uint32_t end;
+
+		while (range < b->map->count && b->map->ranges[range].last < low)
+			range++;
+		for (end = range; end < b->map->count && b->map->ranges[end].first <= high; end++)
+			;
+		b->map->buckets[base + i] = range;
+		if (end - range <= MAP_SCAN + 1 || !shift)
+			continue;
+		if (!grow((void **)&b->map->tables, &b->table_space, b->tables, 1,
+			  sizeof(struct map_table)))
+			return false;
+		b->map->buckets[base + i] = MAP_NESTED | (uint32_t)b->tables++;
+		if (!build(b, (uint32_t)b->tables - 1, low, high, range, end - range))
+			return false;
+	}
+	return true;
+}
+
+static uint32_t largest_ram(const struct mmu_map *map)
+{
+	uint32_t found = map->count;
+
+	for (uint32_t i = 0; i < map->count; i++) {
+		const struct mmu_range *r = &map->ranges[i];
+
+		if (r->kind == MMU_RANGE_RAM &&
+		    (found == map->count ||
+		     r->last - r->first > map->ranges[found].last - map->ranges[found].first))
+			found = i;
+	}
+	return found;
+}
+
+struct mmu_map *map_create(const struct mmu_range *ranges, uint32_t count)
+{
+	struct mmu_map *map = malloc(sizeof(*map) + (size_t)count * sizeof(map->ranges[0]));
+	struct builder b = { .map = map, .tables = 1 };
+
+	if (!map)
+		return NULL;
+	*map = (struct mmu_map){ .count = count };
+	if (count) {
+		memcpy(map->ranges, ranges, (size_t)count * sizeof(*ranges));
+		if (count >= MAP_NESTED ||
+		    !grow((void **)&map->tables, &b.table_space, 0, 1, sizeof(struct map_table)) ||
+		    !build(&b, 0, ranges[0].first, ranges[count - 1].last, 0, count)) {
+			map_destroy(map);
+			return NULL;
+		}
+	}
+	map->largest = largest_ram(map);
+	return map;
+}
+
+void map_destroy(struct mmu_map *map)
+{
+	if (!map)
+		return;
+	free(map->tables);
+	free(map->buckets);
+	free(map);
+}

@@ -1,0 +1,56 @@
+"""`cxl-mmu`: exit status 0 as expected, 1 the thing asked about is wrong, 2 misuse (one line on stderr)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from mmu.errors import MmuError
+
+# Command -> module that defines it under the same name; loaded when asked for.
+COMMANDS = {
+    "run": "cxl.cli.run",
+}
+
+
+class Commands(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[name]), name)
+        return command
+
+
+@click.command(cls=Commands)
+@click.version_option(package_name="cxl-mmu")
+def cli() -> None:
+    """A software MMU whose page tables, code, data and DMA buffers may live in CXL memory."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    try:
+        status = cli.main(arguments, prog_name="cxl-mmu", standalone_mode=False)
+    except click.ClickException as error:
+        return misuse(error.format_message())
+    except click.Abort:
+        return misuse("interrupted")
+    except (MmuError, ValueError, OSError) as error:
+        return misuse(str(error))
+    return status if isinstance(status, int) else 0
+
+
+def misuse(message: str) -> int:
+    """One line, whatever the message was."""
+    click.echo(f"cxl-mmu: {' '.join(message.split())}", err=True)
+    return 2
+
+
+def entry() -> None:
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""The public Topology: windows, host bridges, switches, devices, and where addresses go."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cxl import decode as levels
+from cxl.blueprint import Blueprint
+from cxl.build import Parts
+from cxl.compile import compile_route, nodes_below
+from cxl.decode import Miss, Route
+from cxl.decoder import DecoderBlock
+from cxl.device.type3 import Type3
+from cxl.errors import TopologyError
+from cxl.format import DECODER_GRAIN
+from cxl.nodes import HostBridge, Port, Switch
+from cxl.region import MODES, Region, Wiring, blockers, lowest_base, natural, program, withdraw
+from cxl.window import Window
+from mmu import Striped, Target
+from mmu.errors import AddressRangeError
+from mmu.stripes import ENCODED_WAYS, GRANULARITIES
+from mmu.stripes import Route as Stripes
+
+if TYPE_CHECKING:
+    from mmu import AddressSpace
+
+
+class Topology:
+    """A machine's CXL: built whole from a blueprint, programmed through the registers of its decoders.
+
+    *strict* chooses how decoders answer (`cxl.decoder`). Raises TopologyError when the blueprint describes no
+    possible machine; no file is created or changed then.
+    """
+
+    def __init__(self, plan: Blueprint, strict: bool = True) -> None:
+        parts = Parts(plan, strict, self._changed)
+        self.strict, self.ram = strict, tuple(plan.ram)
+        self.windows: tuple[Window, ...] = parts.windows
+        self.bridges: dict[str, HostBridge] = parts.bridges
+        self.switches: dict[str, Switch] = parts.switches
+        self.ports: dict[str, Port] = parts.ports
+        self.devices: dict[str, Type3] = parts.devices
+        self.regions: dict[str, Region] = {}
+        self._wiring = Wiring({id(p.device): p for p in self.ports.values() if p.device is not None})
+        self._below = {w.name: nodes_below(w) for w in self.windows}
+        self._reach: dict[int, list[Window]] = {}  # block -> the windows whose route it decides
+        for window in self.windows:
+            nodes, devices = self._below[window.name]
+            for block in (*(n.registers for n in nodes), *(d.registers for d in devices)):
+                self._reach.setdefault(id(block), []).append(window)
+        self._routes: dict[str, Stripes] = {}
+        self._striped: dict[str, Striped] = {}
+        self._lock = threading.RLock()
+        self._batches = 0
+
+    @classmethod
+    def from_qemu(cls, args: str | Sequence[str], strict: bool = True) -> Topology:
+        """The machine that QEMU would make of this command line (one string, as a shell reads it, or its words)."""
+        from cxl.exchange.qemu import parse
+
+        return cls(parse(args), strict)
+
+    @classmethod
+    def default(cls) -> Topology:
+        """Two 256 MiB devices behind one host bridge, a 4 GiB window, 256 bytes: `cxl.DEFAULT_QEMU_ARGS`."""
+        from cxl.exchange.qemu import DEFAULT_QEMU_ARGS
+
+        return cls.from_qemu(DEFAULT_QEMU_ARGS)
+
+    # -- where addresses go ---------------------------------------------------------------------------
+
+    def window_at(self, hpa: int) -> Window | None:
+        return next((w for w in self.windows if w.base <= hpa <= w.last), None)
+
+    def decode(self, hpa: int) -> Route | Miss:
+        """Where *hpa* goes, every level explained. Reads the registers, level by level."""
+        if not 0 <= hpa < 1 << 64:
+            raise AddressRangeError(f"an HPA must be in 0..2^64-1, not {hpa:#x}")
+        window = self.window_at(hpa)
+        if window is None:
+            return Miss("platform", f"{hpa:#x} is in no window")
+        with self._lock:
+            return levels.decode(window, hpa)
+
+    def encode(self, device: str | Type3, dpa: int) -> list[int]:
+        """Every HPA, ascending, that reaches byte *dpa* of *device*: each candidate is tried, none is trusted."""
+        part = self.device(device)
+        if not 0 <= dpa < part.capacity:
+            raise AddressRangeError(f"device {part.name}: DPA must be in 0..{part.capacity - 1:#x}, not {dpa:#x}")
+        out = set()
+        with self._lock:
+            for hpa in levels.candidates(part.registers, dpa):
+                found = self.decode(hpa) if hpa < 1 << 64 else None
+                if isinstance(found, Route) and (found.device, found.dpa) == (part.name, dpa):
+                    out.add(hpa)
+        return sorted(out)
+
+    def device(self, device: str | Type3) -> Type3:
+        name = device if isinstance(device, str) else device.name
+        if name not in self.devices:
+            raise TopologyError(f"there is no device {name}, only {', '.join(self.devices) or 'none'}")
+        return self.devices[name]
+
+    def window(self, window: int | str | Window) -> Window:
+        """By number (ascending base), by name, or itself."""
+        for number, w in enumerate(self.windows):
+            if window is w or window == w.name or window == number:
+                return w
+        names = ", ".join(w.name for w in self.windows)
+        raise TopologyError(f"there is no window {window}, only {names or 'none'}")
+
+    def route(self, window: int | str | Window) -> Stripes:
+        """The compiled form of what the registers say now."""
+        w = self.window(window)
+        with self._lock:
+            if w.name not in self._routes:
+                self._routes[w.name] = compile_route(w, self._below[w.name])
+            return self._routes[w.name]
+
+    # -- on a bus -------------------------------------------------------------------------------------
+
+    def attach(self, space: AddressSpace) -> None:
+        """Map each window into *space* at its HPA. What is committed later shows up there at once."""
+        with self._lock:
+            done: list[Striped] = []
+            try:
+                for window in self.windows:
+                    space.map(window.base, self._region(window))
+                    done.append(self._striped[window.name])
+            except BaseException:
+                for region in done:
+                    space.unmap(region)
+                raise
+
+    def _region(self, window: Window) -> Striped:
+        if window.name not in self._striped:
+            targets = [Target(d.name, d.memory) for d in self.devices.values()]
+            striped = Striped(window.size, window.base, targets, window.name)
+            striped.set_route(self.route(window))
+            self._striped[window.name] = striped
+        return self._striped[window.name]
+
+    def _changed(self, block: DecoderBlock) -> None:
+        with self._lock:
+            for window in self._reach.get(id(block), ()):
+                self._routes.pop(window.name, None)
+            if not self._batches:
+                self._publish()
+
+    def _publish(self) -> None:
+        """Give each attached window whose route is out of date a new one."""
+        for window in self.windows:
+            if window.name in self._striped and window.name not in self._routes:
+                self._striped[window.name].set_route(self.route(window))
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Register writes in this block become visible on the bus together, at its end."""
+        with self._lock:
+            self._batches += 1
+            try:
+                yield
+            finally:
+                self._batches -= 1
+                if not self._batches:
+                    self._publish()
+
+    # -- regions --------------------------------------------------------------------------------------
+
+    def commit(self, window: int | str | Window | None = None) -> list[Region]:
+        """Create and commit regions in *window*, or in every window in ascending order; returns the new ones.
+
+        In each window, as long as memory, addresses and decoders last: the most devices that fit at once, taken in
+        port order, with the window's granularity, volatile memory first, then persistent.
+        """
+        chosen = self.windows if window is None else (self.window(window),)
+        made = []
+        with self.batch():
+            for w in chosen:
+                for mode in MODES:
+                    while devices := natural(w, mode, self._wiring):
+                        size = self._largest(w, devices, mode)
+                        if not size:
+                            break
+                        made.append(self.create_region(w, devices, size=size, mode=mode))
+        if window is not None and not made:
+            raise TopologyError(f"window {self.window(window).name}: nothing below it is left to commit")
+        return made
+
+    def create_region(
+        self, window: int | str | Window, devices: Sequence[str | Type3] | None = None, *,
+        granularity: int | None = None, size: int | None = None, mode: str = "ram", name: str | None = None,
+    ) -> Region:  # fmt: skip
+        """Program a region over *devices*, listed by position; default: the most that fit, all that they have free.
+
+        *size* and *granularity* are in bytes; the granularity must be the window's unless that has one target.
+        Raises TopologyError when it cannot be, CommitError when a decoder refuses; nothing is left programmed then.
+        """
+        w = self.window(window)
+        if mode not in MODES:
+            raise TopologyError(f"mode must be one of {MODES}, not {mode!r}")
+        parts = natural(w, mode, self._wiring) if devices is None else [self.device(d) for d in devices]
+        grain = self._granularity(w, granularity)
+        if len(parts) not in ENCODED_WAYS:
+            raise TopologyError(f"a region must have one of {sorted(ENCODED_WAYS)} devices, not {len(parts)}")
+        with self._lock:
+            splits = self._wiring.splits(w, parts, grain)
+            base = self._base(w, parts)
+            size = self._largest(w, parts, mode) if size is None else size
+            unit = DECODER_GRAIN * len(parts)
+            if size <= 0 or size % unit:
+                raise TopologyError(
+                    f"size must be a multiple of {len(parts)} ways x 256 MiB ({unit:#x}), not {size:#x}")
+            if base + size - 1 > w.last:
+                raise TopologyError(
+                    f"{size:#x} bytes at {base:#x} leave window {w.name}, which ends at {w.last:#x}")
+            region = Region(name or self._name(), w, base, size, grain, mode, tuple(parts))
+            if region.name in self.regions:
+                raise TopologyError(f"there is already a region {region.name}")
+            with self.batch():
+                program(region, splits)
+            self.regions[region.name] = region
+        return region
+
+    def destroy_region(self, region: str | Region) -> None:
+        """Uncommit the decoders of *region*.
+
+        Raises TopologyError when a decoder above one of them is still committed, or one is locked.
+        """
+        name = region if isinstance(region, str) else region.name
+        if name not in self.regions:
+            raise TopologyError(f"there is no region {name}, only {', '.join(self.regions) or 'none'}")
+        with self.batch():
+            if why := list(blockers(self.regions[name])):
+                raise TopologyError(f"region {name} cannot be destroyed: {why[0]}")
+            withdraw(self.regions.pop(name))
+
+    def _granularity(self, window: Window, granularity: int | None) -> int:
+        if granularity is None or granularity == window.granularity:
+            return window.granularity
+        if window.ways > 1:
+            raise TopologyError(
+                f"window {window.name} interleaves at {window.granularity} bytes, so must a region, not {granularity}")
+        if granularity not in GRANULARITIES:
+            raise TopologyError(f"granularity must be a power of two from 256 to 16384 bytes, not {granularity}")
+        return granularity
+
+    def _base(self, window: Window, devices: Sequence[Type3]) -> int:
+        blocks = [d.registers for d in devices]
+        nodes = {id(p.parent): p.parent for d in devices for p in self._wiring.path(d)}
+        blocks += [n.registers for n in nodes.values() if n.registers is not None]
+        return lowest_base(window, blocks, list(self.regions.values()))
+
+    def _largest(self, window: Window, devices: Sequence[Type3], mode: str) -> int:
+        """Bytes of the largest region that *devices* can still have in *window*; 0 when there is no room."""
+        unit = DECODER_GRAIN * len(devices)
+        room = window.last + 1 - self._base(window, devices)
+        share = min((d.free(mode) for d in devices), default=0)
+        return max(0, min(room // unit, share // DECODER_GRAIN)) * unit
+
+    def _name(self) -> str:
+        n = 0
+        while f"region{n}" in self.regions:
+            n += 1
+        return f"region{n}"

@@ -4,6 +4,7 @@ from enum import Enum
 from importlib import import_module
 from types import ModuleType
 
+from cffi_build import gen_x86
 from mmu.arm64 import format as arm64
 from mmu.layout import Layout
 from mmu.types import Access, FaultKind, MemTxResult
@@ -86,5 +87,5 @@ def render() -> str:
     for prefix, name in FORMATS.items():
         module = import_module(name)
         out += render_tables(prefix, module) + render_layouts(prefix, module)
-    out += ["#endif", ""]
+    out += [*gen_x86.render_levels(), "#endif", ""]
     return "\n".join(out)

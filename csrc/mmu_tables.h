@@ -1274,4 +1274,87 @@ enum mmu_arm64_ec {
 #define ARM64_PARFAULT_RES11 UINT64_C(0x0000000000000800)
 #define ARM64_PARFAULT_RESERVED UINT64_C(0x0000fffffffff480)
 
+#define X86_LEVELS_FIVE_LEVEL { \
+	{ .number = 5, .shift = 48, .index_bits = 9, .size = 8, \
+	  .leaf_only = 0, .ps = 0, \
+	  .table = { .reserved = X86_PML5E_RESERVED, .address = X86_PML5E_ADDR, .accessed = X86_PML5E_A, .xd = X86_PML5E_XD, .rights = 1, .number = 0 }, \
+	  .leaf = { 0 } }, \
+	{ .number = 4, .shift = 39, .index_bits = 9, .size = 8, \
+	  .leaf_only = 0, .ps = 0, \
+	  .table = { .reserved = X86_PML4E_RESERVED, .address = X86_PML4E_ADDR, .accessed = X86_PML4E_A, .xd = X86_PML4E_XD, .rights = 1, .number = 1 }, \
+	  .leaf = { 0 } }, \
+	{ .number = 3, .shift = 30, .index_bits = 9, .size = 8, \
+	  .leaf_only = 0, .ps = X86_PDPTE1G_PS, \
+	  .table = { .reserved = X86_PDPTE_RESERVED, .address = X86_PDPTE_ADDR, .accessed = X86_PDPTE_A, .xd = X86_PDPTE_XD, .rights = 1, .number = 2 }, \
+	  .leaf = { .reserved = X86_PDPTE1G_RESERVED, .address = X86_PDPTE1G_ADDR, .accessed = X86_PDPTE1G_A, .dirty = X86_PDPTE1G_D, .xd = X86_PDPTE1G_XD, .key = X86_PDPTE1G_PK, .rights = 1, .number = 3 } }, \
+	{ .number = 2, .shift = 21, .index_bits = 9, .size = 8, \
+	  .leaf_only = 0, .ps = X86_PDE2M_PS, \
+	  .table = { .reserved = X86_PDE_RESERVED, .address = X86_PDE_ADDR, .accessed = X86_PDE_A, .xd = X86_PDE_XD, .rights = 1, .number = 4 }, \
+	  .leaf = { .reserved = X86_PDE2M_RESERVED, .address = X86_PDE2M_ADDR, .accessed = X86_PDE2M_A, .dirty = X86_PDE2M_D, .xd = X86_PDE2M_XD, .key = X86_PDE2M_PK, .rights = 1, .number = 5 } }, \
+	{ .number = 1, .shift = 12, .index_bits = 9, .size = 8, \
+	  .leaf_only = 1, .ps = 0, \
+	  .table = { 0 }, \
+	  .leaf = { .reserved = X86_PTE_RESERVED, .address = X86_PTE_ADDR, .accessed = X86_PTE_A, .dirty = X86_PTE_D, .xd = X86_PTE_XD, .key = X86_PTE_PK, .rights = 1, .number = 6 } }, \
+}
+
+#define X86_LEVELS_PAE { \
+	{ .number = 3, .shift = 30, .index_bits = 2, .size = 8, \
+	  .leaf_only = 0, .ps = 0, \
+	  .table = { .reserved = X86_PAEPDPTE_RESERVED, .address = X86_PAEPDPTE_ADDR, .rights = 0, .number = 7 }, \
+	  .leaf = { 0 } }, \
+	{ .number = 2, .shift = 21, .index_bits = 9, .size = 8, \
+	  .leaf_only = 0, .ps = X86_PAEPDE2M_PS, \
+	  .table = { .reserved = X86_PAEPDE_RESERVED, .address = X86_PAEPDE_ADDR, .accessed = X86_PAEPDE_A, .xd = X86_PAEPDE_XD, .rights = 1, .number = 8 }, \
+	  .leaf = { .reserved = X86_PAEPDE2M_RESERVED, .address = X86_PAEPDE2M_ADDR, .accessed = X86_PAEPDE2M_A, .dirty = X86_PAEPDE2M_D, .xd = X86_PAEPDE2M_XD, .rights = 1, .number = 9 } }, \
+	{ .number = 1, .shift = 12, .index_bits = 9, .size = 8, \
+	  .leaf_only = 1, .ps = 0, \
+	  .table = { 0 }, \
+	  .leaf = { .reserved = X86_PAEPTE_RESERVED, .address = X86_PAEPTE_ADDR, .accessed = X86_PAEPTE_A, .dirty = X86_PAEPTE_D, .xd = X86_PAEPTE_XD, .rights = 1, .number = 10 } }, \
+}
+
+#define X86_LEVELS_TWO_LEVEL { \
+	{ .number = 2, .shift = 22, .index_bits = 10, .size = 4, \
+	  .leaf_only = 0, .ps = 0, \
+	  .table = { .reserved = X86_PDE32_RESERVED, .address = X86_PDE32_ADDR, .accessed = X86_PDE32_A, .rights = 1, .number = 11 }, \
+	  .leaf = { 0 } }, \
+	{ .number = 1, .shift = 12, .index_bits = 10, .size = 4, \
+	  .leaf_only = 1, .ps = 0, \
+	  .table = { 0 }, \
+	  .leaf = { .reserved = X86_PTE32_RESERVED, .address = X86_PTE32_ADDR, .accessed = X86_PTE32_A, .dirty = X86_PTE32_D, .rights = 1, .number = 13 } }, \
+}
+
+#define X86_LEVELS_TWO_LEVEL_PSE { \
+	{ .number = 2, .shift = 22, .index_bits = 10, .size = 4, \
+	  .leaf_only = 0, .ps = X86_PDE4M_PS, \
+	  .table = { .reserved = X86_PDE32_RESERVED, .address = X86_PDE32_ADDR, .accessed = X86_PDE32_A, .rights = 1, .number = 11 }, \
+	  .leaf = { .reserved = X86_PDE4M_RESERVED, .address = X86_PDE4M_ADDR, .high = X86_PDE4M_HIGH, .accessed = X86_PDE4M_A, .dirty = X86_PDE4M_D, .rights = 1, .number = 12 } }, \
+	{ .number = 1, .shift = 12, .index_bits = 10, .size = 4, \
+	  .leaf_only = 1, .ps = 0, \
+	  .table = { 0 }, \
+	  .leaf = { .reserved = X86_PTE32_RESERVED, .address = X86_PTE32_ADDR, .accessed = X86_PTE32_A, .dirty = X86_PTE32_D, .rights = 1, .number = 13 } }, \
+}
+
+#define X86_LEVELS_EPT_FIVE_LEVEL { \
+	{ .number = 5, .shift = 48, .index_bits = 9, .size = 8, \
+	  .leaf_only = 0, .ps = 0, \
+	  .table = { .reserved = X86_EPTPML5E_RESERVED, .address = X86_EPTPML5E_ADDR, .accessed = X86_EPTPML5E_A, .rights = 0, .number = 14 }, \
+	  .leaf = { 0 } }, \
+	{ .number = 4, .shift = 39, .index_bits = 9, .size = 8, \
+	  .leaf_only = 0, .ps = 0, \
+	  .table = { .reserved = X86_EPTPML4E_RESERVED, .address = X86_EPTPML4E_ADDR, .accessed = X86_EPTPML4E_A, .rights = 0, .number = 15 }, \
+	  .leaf = { 0 } }, \
+	{ .number = 3, .shift = 30, .index_bits = 9, .size = 8, \
+	  .leaf_only = 0, .ps = X86_EPTPDPTE1G_PS, \
+	  .table = { .reserved = X86_EPTPDPTE_RESERVED, .address = X86_EPTPDPTE_ADDR, .accessed = X86_EPTPDPTE_A, .rights = 0, .number = 16 }, \
+	  .leaf = { .reserved = X86_EPTPDPTE1G_RESERVED, .address = X86_EPTPDPTE1G_ADDR, .accessed = X86_EPTPDPTE1G_A, .dirty = X86_EPTPDPTE1G_D, .rights = 0, .number = 17 } }, \
+	{ .number = 2, .shift = 21, .index_bits = 9, .size = 8, \
+	  .leaf_only = 0, .ps = X86_EPTPDE2M_PS, \
+	  .table = { .reserved = X86_EPTPDE_RESERVED, .address = X86_EPTPDE_ADDR, .accessed = X86_EPTPDE_A, .rights = 0, .number = 18 }, \
+	  .leaf = { .reserved = X86_EPTPDE2M_RESERVED, .address = X86_EPTPDE2M_ADDR, .accessed = X86_EPTPDE2M_A, .dirty = X86_EPTPDE2M_D, .rights = 0, .number = 19 } }, \
+	{ .number = 1, .shift = 12, .index_bits = 9, .size = 8, \
+	  .leaf_only = 1, .ps = 0, \
+	  .table = { 0 }, \
+	  .leaf = { .reserved = X86_EPTPTE_RESERVED, .address = X86_EPTPTE_ADDR, .accessed = X86_EPTPTE_A, .dirty = X86_EPTPTE_D, .rights = 0, .number = 20 } }, \
+}
+
 #endif

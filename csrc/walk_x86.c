@@ -1,1 +1,217 @@
-#include "mmu.h"
+/* The x86 page walk. Twin of mmu/x86/walk.py, which says why: same answers, same bus accesses. */
+#include "walk_x86.h"
+
+#define DATA_OR_FETCH (MMU_ACCESS_READ | MMU_ACCESS_WRITE | MMU_ACCESS_FETCH)
+#define PHYSICAL ((UINT64_C(1) << 52) - 1)
+
+enum { RESTARTS = 1024, PAGE_SIZE_4K = 4096 };
+
+static const struct x86_level five_level[] = X86_LEVELS_FIVE_LEVEL;
+static const struct x86_level pae[] = X86_LEVELS_PAE;
+static const struct x86_level two_level[] = X86_LEVELS_TWO_LEVEL;
+static const struct x86_level two_level_pse[] = X86_LEVELS_TWO_LEVEL_PSE;
+static const struct x86_level ept_five_level[] = X86_LEVELS_EPT_FIVE_LEVEL;
+
+bool x86_access_valid(uint32_t access)
+{
+	uint32_t known = DATA_OR_FETCH | MMU_ACCESS_IMPLICIT | MMU_ACCESS_STACK | MMU_ACCESS_SHADOW_STACK;
+	uint32_t kind = access & DATA_OR_FETCH;
+
+	if (access & ~known || !kind || (kind & (kind - 1)))
+		return false;
+	return kind != MMU_ACCESS_FETCH || access == MMU_ACCESS_FETCH;
+}
+
+static void paging_setup(struct x86_paging *p, uint64_t cr3, uint64_t cr4, uint64_t efer, uint8_t phys_bits)
+{
+	p->beyond = phys_bits >= 52 ? 0 : PHYSICAL >> phys_bits << phys_bits;
+	p->no_xd = efer & X86_EFER_NXE ? 0 : UINT64_MAX;
+	if (!(cr4 & X86_CR4_PAE)) {
+		p->levels = cr4 & X86_CR4_PSE ? two_level_pse : two_level;
+		p->root = cr3 & X86_CR332_ADDR;
+	} else if (!(efer & X86_EFER_LME)) {
+		p->levels = pae;
+		p->root = cr3 & X86_CR3PAE_ADDR;
+	} else {
+		p->levels = cr4 & X86_CR4_LA57 ? five_level : five_level + 1;
+		p->root = cr3 & X86_CR3_ADDR;
+	}
+}
+
+static void ept_setup(struct x86_paging *p, const struct mmu_x86_regs *regs)
+{
+	bool five = (regs->stage2_root & X86_EPTP_LENGTH) == 4 * (X86_EPTP_LENGTH & -X86_EPTP_LENGTH);
+
+	p->beyond = regs->stage2_phys_bits >= 52 ? 0 : PHYSICAL >> regs->stage2_phys_bits << regs->stage2_phys_bits;
+	p->no_xd = 0;
+	p->levels = five ? ept_five_level : ept_five_level + 1;
+	p->root = regs->stage2_root & X86_EPTP_ADDR;
+}
+
+/* Everything about a walk that the address does not change. w->fault and w->steps are the caller's. */
+void x86_walk_setup(struct x86_walk *w, mmu_port *port, const struct mmu_x86_regs *regs, uint32_t access,
+		    uint32_t options)
+{
+	w->port = port;
+	w->regs = regs;
+	w->access = access;
+	w->wanted = access & DATA_OR_FETCH;
+	w->update = options & MMU_X86_UPDATE;
+	w->paging = regs->cr0 & X86_CR0_PG;
+	w->long_mode = w->paging && (regs->efer & X86_EFER_LME);
+	w->la57 = regs->cr4 & X86_CR4_LA57;
+	paging_setup(&w->stage1, regs->cr3, regs->cr4, regs->efer, regs->phys_bits);
+	if (regs->stage2 == MMU_X86_STAGE2_NPT)
+		paging_setup(&w->stage2, regs->stage2_root, regs->stage2_cr4, regs->stage2_efer,
+			     regs->stage2_phys_bits);
+	else if (regs->stage2 == MMU_X86_STAGE2_EPT)
+		ept_setup(&w->stage2, regs);
+	x86_rules_setup(&w->rules, regs, w->long_mode, access);
+	w->ram.host = NULL;
+}
+
+/* The address that paging sees. See linear_address() of the reference. */
+uint64_t x86_linear(const struct mmu_x86_regs *regs, uint64_t va, uint32_t access)
+{
+	const uint64_t top = UINT64_C(1) << 63;
+	uint64_t metadata;
+	unsigned int sign = 63;
+
+	if (!(regs->cr0 & X86_CR0_PG) || !(regs->efer & X86_EFER_LME))
+		return va & UINT32_MAX;
+	if (access & (MMU_ACCESS_FETCH | MMU_ACCESS_IMPLICIT))
+		return va;
+	if (va & top) {
+		if (regs->cr4 & X86_CR4_LAM_SUP)
+			sign = regs->cr4 & X86_CR4_LA57 ? 56 : 47;
+	} else if (regs->cr3 & X86_CR3_LAM_U57) {
+		sign = 56;
+	} else if (regs->cr3 & X86_CR3_LAM_U48) {
+		sign = 47;
+	}
+	metadata = top - (UINT64_C(1) << sign);
+	return va >> sign & 1 ? va | metadata : va & ~metadata;
+}
+
+static bool canonical(bool la57, uint64_t address)
+{
+	unsigned int sign = la57 ? 56 : 47;
+	uint64_t high = address >> sign;
+
+	return high == 0 || high == UINT64_MAX >> sign;
+}
+
+/* Stage 1 granted the access: marks the leaf, then translates the final address. */
+static int finish(struct x86_walk *w, const struct x86_request *rq, struct x86_leaf *leaf, uint32_t rights,
+		  struct mmu_x86_translation *ret)
+{
+	const struct x86_format *f = leaf->entry.format;
+	uint64_t flags = f->accessed | (w->wanted & MMU_ACCESS_WRITE ? f->dirty : 0);
+	uint64_t size = UINT64_C(1) << leaf->entry.level->shift;
+	struct x86_host host = { .writable = true, .executable = true, .dirty = true };
+	int rc = x86_entry_mark(w, &leaf->entry, &leaf->host, flags & ~leaf->entry.value, rq);
+
+	if (rc)
+		return rc;
+	host.pa = pa_of(x86_frame(&leaf->entry) | (rq->address & (size - 1)));
+	if (w->regs->stage2 != MMU_X86_STAGE2_NONE) {
+		rc = x86_stage2(w, &(struct x86_request){ .address = host.pa.v, .stage = 2, .wanted = w->wanted },
+				&host);
+		if (rc)
+			return rc;
+		if (host.linear < size)
+			size = host.linear;
+		rights &= MMU_ACCESS_READ | (host.writable ? MMU_ACCESS_WRITE : 0) |
+			  (host.executable ? MMU_ACCESS_FETCH : 0);
+		if (w->regs->stage2 == MMU_X86_STAGE2_EPT && !(host.granted & MMU_ACCESS_READ))
+			rights &= ~(uint32_t)MMU_ACCESS_READ;
+	}
+	if (!(leaf->entry.value & f->dirty) || !host.dirty)
+		rights &= ~(uint32_t)MMU_ACCESS_WRITE;
+	*ret = (struct mmu_x86_translation){ .pa = host.pa.v, .page_size = size, .allowed = rights,
+		.writable = leaf->writable && host.writable, .user = leaf->user,
+		.executable = leaf->executable && host.executable,
+		.global_page = (leaf->entry.value & X86_PTE_G) && (w->regs->cr4 & X86_CR4_PGE) };
+	return MMU_OK;
+}
+
+/* CR0.PG=0: the linear address is the physical or guest-physical one. */
+static int unpaged(struct x86_walk *w, uint64_t address, struct mmu_x86_translation *ret)
+{
+	struct x86_host host = { .pa = pa_of(address), .linear = PAGE_SIZE_4K, .writable = true,
+				 .executable = true, .dirty = true, .granted = DATA_OR_FETCH };
+	uint32_t rights;
+
+	if (w->regs->stage2 != MMU_X86_STAGE2_NONE) {
+		int rc = x86_stage2(w, &(struct x86_request){ .address = address, .stage = 2,
+							      .wanted = w->wanted }, &host);
+
+		if (rc)
+			return rc;
+	}
+	rights = (host.writable && host.dirty ? MMU_ACCESS_WRITE : 0) | (host.executable ? MMU_ACCESS_FETCH : 0);
+	if (w->regs->stage2 != MMU_X86_STAGE2_EPT || (host.granted & MMU_ACCESS_READ))
+		rights |= MMU_ACCESS_READ;
+	*ret = (struct mmu_x86_translation){ .pa = host.pa.v, .page_size = host.linear,
+		.allowed = rights & w->rules.kinds, .writable = host.writable, .user = true,
+		.executable = host.executable };
+	return MMU_OK;
+}
+
+static int attempt(struct x86_walk *w, struct mmu_x86_translation *ret)
+{
+	struct x86_request rq = { .address = x86_linear(w->regs, w->va, w->access), .stage = 1,
+				  .wanted = w->wanted };
+	uint32_t rights, denied;
+	struct x86_leaf leaf;
+	int rc;
+
+	if (!w->paging)
+		return unpaged(w, rq.address, ret);
+	if (w->long_mode && !canonical(w->la57, rq.address))
+		return x86_fault(w, MMU_FAULT_NON_CANONICAL, &rq, NULL);
+	rc = x86_descend(w, &w->stage1, w->regs->stage2 != MMU_X86_STAGE2_NONE, &rq, &leaf);
+	if (rc)
+		return rc;
+	rights = x86_rights(&w->rules, &leaf);
+	denied = x86_key_denies(&w->rules, &leaf);
+	if (!(rights & ~denied & w->wanted)) {
+		x86_fault(w, rights & w->wanted ? MMU_FAULT_PROTECTION_KEY : MMU_FAULT_PERMISSION, &rq,
+			  &leaf.entry);
+		if (denied & w->wanted)
+			w->fault->protection_key = (uint8_t)(1 + leaf.key);
+		return MMU_FAULTED;
+	}
+	return finish(w, &rq, &leaf, rights & ~denied & w->rules.kinds, ret);
+}
+
+/* One address, after x86_walk_setup(). */
+int x86_walk_one(struct x86_walk *w, uint64_t va, struct mmu_x86_translation *ret)
+{
+	const struct x86_request rq = { .stage = 1 };
+	int rc;
+
+	w->va = va;
+	for (int i = 0; i < RESTARTS; i++) {
+		if (w->steps)
+			w->steps->count = 0;
+		rc = attempt(w, ret);
+		if (rc != X86_LOST)
+			return rc;
+	}
+	return x86_fault(w, MMU_FAULT_BUS, &rq, NULL);
+}
+
+int mmu_x86_walk(mmu_port *port, const struct mmu_x86_regs *regs, uint64_t va, uint32_t access,
+		 uint32_t options, struct mmu_x86_translation *ret,
+		 struct mmu_x86_fault *fault_ret, struct mmu_steps *steps)
+{
+	struct x86_walk w;
+
+	if (!x86_access_valid(access) || regs->stage2 > MMU_X86_STAGE2_EPT)
+		return MMU_ERANGE;
+	x86_walk_setup(&w, port, regs, access, options);
+	w.fault = fault_ret;
+	w.steps = steps;
+	return x86_walk_one(&w, va, ret);
+}

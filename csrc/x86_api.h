@@ -33,7 +33,7 @@ struct mmu_x86_fault {
 	uint32_t kind, access;			/* MMU_FAULT_*, MMU_ACCESS_* */
 	int32_t level;
 	uint8_t stage, on_table;
-	uint8_t protection_key;			/* nonzero: the key forbids the access (maybe among other reasons) */
+	uint8_t protection_key;			/* 1 + key when the key forbids the access, maybe among other reasons */
 	uint8_t wanted;				/* stage 2: MMU_ACCESS_* bits asked of it */
 	uint8_t granted;			/* EPT: MMU_ACCESS_* bits over the entries used */
 	uint8_t reserved[3];
@@ -41,6 +41,12 @@ struct mmu_x86_fault {
 
 /* options of mmu_x86_walk */
 enum mmu_x86_option { MMU_X86_UPDATE = 1 };
+
+/* MMU_OK (*ret), MMU_FAULTED (*fault_ret), MMU_ECALLBACK, or MMU_ERANGE when `access` is not one that
+   x86 makes. Any thread that owns the port. steps may be NULL. */
+int mmu_x86_walk(mmu_port *port, const struct mmu_x86_regs *regs, uint64_t va, uint32_t access,
+		 uint32_t options, struct mmu_x86_translation *ret,
+		 struct mmu_x86_fault *fault_ret, struct mmu_steps *steps);
 
 enum mmu_x86_event_kind {
 	MMU_X86_EXCEPTION = 0,
@@ -55,3 +61,6 @@ struct mmu_x86_event {
 	uint64_t code, address;
 	uint32_t kind, vector;
 };
+
+void mmu_x86_exception(const struct mmu_x86_regs *regs, const struct mmu_x86_fault *fault,
+		       struct mmu_x86_event *ret);

@@ -583,3 +583,20 @@ EPT_FIVE_LEVEL = (
     Level("EPT PTE", 1, 12, 9, 8, None, EptPte),
 )
 EPT_FOUR_LEVEL = EPT_FIVE_LEVEL[1:]
+MODES = {
+    "FIVE_LEVEL": FIVE_LEVEL,
+    "PAE": PAE,
+    "TWO_LEVEL": TWO_LEVEL,
+    "TWO_LEVEL_PSE": TWO_LEVEL_PSE,
+    "EPT_FIVE_LEVEL": EPT_FIVE_LEVEL,
+}
+
+# Every kind of entry once, with the name of its level; the index is its number in C.
+ENTRIES: tuple[tuple[str, type[Layout]], ...] = (
+    ("PML5E", Pml5e), ("PML4E", Pml4e), ("PDPTE", Pdpte), ("PDPTE", Pdpte1G), ("PDE", Pde), ("PDE", Pde2M),
+    ("PTE", Pte),
+    ("PDPTE", PaePdpte), ("PDE", PaePde), ("PDE", PaePde2M), ("PTE", PaePte),
+    ("PDE", Pde32), ("PDE", Pde4M), ("PTE", Pte32),
+    ("EPT PML5E", EptPml5e), ("EPT PML4E", EptPml4e), ("EPT PDPTE", EptPdpte), ("EPT PDPTE", EptPdpte1G),
+    ("EPT PDE", EptPde), ("EPT PDE", EptPde2M), ("EPT PTE", EptPte),
+)  # fmt: skip

@@ -1,0 +1,123 @@
+"""The C walker behind `x86.walk` and `x86.walk_many`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmu.core import check, ffi, lib
+from mmu.types import Access, Fault, FaultKind, Step, Translation
+from mmu.x86.format import ENTRIES
+from mmu.x86.nested import DATA_OR_FETCH
+from mmu.x86.registers import Ept, Npt, Registers
+from mmu.x86.walk import check_access, check_address, reference
+
+if TYPE_CHECKING:
+    from mmu.memory import AddressSpace
+
+Engine = Literal["native", "reference"]
+
+STEPS = 64  # a 5-level walk behind 5-level tables reads 35 entries
+KINDS = tuple(FaultKind(n) for n in range(len(FaultKind)))
+_BUS_ERRORS = {"zero": lib.MMU_X86_BUS_ZERO, "machine-check": lib.MMU_X86_BUS_MACHINE_CHECK}
+_STAGE2 = {Npt: lib.MMU_X86_STAGE2_NPT, Ept: lib.MMU_X86_STAGE2_EPT, type(None): lib.MMU_X86_STAGE2_NONE}
+_walk = lib.mmu_x86_walk
+_OK, _UPDATE, _NULL = lib.MMU_OK, lib.MMU_X86_UPDATE, ffi.NULL
+
+
+class _Answer:
+    """Where one call of C puts its results. Kept in a pool: making the structs costs more than a walk."""
+
+    __slots__ = ("fault", "list", "steps", "translation")
+
+    def __init__(self) -> None:
+        self.translation = ffi.new("struct mmu_x86_translation *")
+        self.fault = ffi.new("struct mmu_x86_fault *")
+        self.list = ffi.new("struct mmu_step[]", STEPS)
+        self.steps = ffi.new("struct mmu_steps *", {"capacity": STEPS, "step": self.list})
+
+
+_pool: list[_Answer] = []  # list.pop and list.append are atomic, so threads never share one
+
+
+def c_registers(regs: Registers) -> Any:
+    """The C form of *regs*, made once per object."""
+    found = regs.__dict__.get("_c")
+    if found is None:
+        stage2 = regs.stage2
+        found = regs.__dict__["_c"] = ffi.new("struct mmu_x86_regs *", {
+            "cr0": regs.cr0, "cr3": regs.cr3, "cr4": regs.cr4, "efer": regs.efer,
+            "pkru": regs.pkru, "pkrs": regs.pkrs, "cpl": regs.cpl, "ac": regs.ac, "phys_bits": regs.phys_bits,
+            "bus_error": _BUS_ERRORS[regs.bus_error],
+            "stage2": _STAGE2[type(stage2)],
+            "stage2_root": stage2.ncr3 if isinstance(stage2, Npt) else stage2.eptp if stage2 else 0,
+            "stage2_cr4": stage2.cr4 if isinstance(stage2, Npt) else 0,
+            "stage2_efer": stage2.efer if isinstance(stage2, Npt) else 0,
+            "stage2_phys_bits": stage2.phys_bits if stage2 else 0,
+        })  # fmt: skip
+    return found
+
+
+def walk(
+    space: AddressSpace, regs: Registers, va: int, access: Access,
+    engine: Engine = "native", update: bool = True, steps: bool = True,
+) -> Translation | Fault:  # fmt: skip
+    """Translate *va* as a processor without a TLB would. See `mmu.x86.walk.reference` for everything.
+
+    `engine` chooses between the C walker and the Python reference: same answers, same bus accesses.
+    """
+    if engine != "native":
+        return _reference(space, regs, va, access, engine, update, steps)
+    check_address(va)
+    try:
+        answer = _pool.pop()
+    except IndexError:
+        answer = _Answer()
+    status = _walk(
+        space.port, regs.__dict__.get("_c") or c_registers(regs), va, access, _UPDATE if update else 0,
+        answer.translation, answer.fault, answer.steps if steps else _NULL)  # fmt: skip
+    if status < 0:
+        _refused(status, access)
+    read = _steps(space, answer) if steps else ()
+    found: Translation | Fault
+    if status == _OK:
+        t = answer.translation
+        found = Translation(t.pa, t.page_size, t.writable != 0, t.user != 0, t.executable != 0, {}, read)
+    else:
+        found = _fault(answer.fault, regs, va, access, read)
+    _pool.append(answer)
+    return found
+
+
+def _reference(
+    space: AddressSpace, regs: Registers, va: int, access: Access, engine: str, update: bool, steps: bool
+) -> Translation | Fault:
+    if engine != "reference":
+        raise ValueError(f"engine must be 'native' or 'reference', not {engine!r}")
+    return reference(space, regs, va, access, update, steps)
+
+
+def _refused(status: int, access: Access) -> None:
+    if status == lib.MMU_ERANGE:
+        check_access(access)
+    check(status, "x86 walk")
+
+
+def _steps(space: AddressSpace, answer: _Answer) -> tuple[Step, ...]:
+    out = []
+    for raw in answer.list[0 : min(answer.steps.count, STEPS)]:
+        name, layout = ENTRIES[raw.format]
+        value, address = raw.value, raw.address
+        out.append(Step(raw.level, name, address, value, layout.decode(value), raw.stage, space.place(address)))
+    return tuple(out)
+
+
+def _fault(f: Any, regs: Registers, va: int, access: Access, steps: tuple[Step, ...]) -> Fault:
+    level, address, entry = (f.level, f.entry_address, f.entry) if f.level else (None, None, None)
+    kind = KINDS[f.kind]
+    if f.stage == 1:
+        detail: dict[str, object] = {"protection_key": f.protection_key - 1} if f.protection_key else {}
+        return Fault(kind, level, va, access, address, entry, detail=detail, steps=steps)
+    detail = {"wanted": Access(f.wanted)}
+    if isinstance(regs.stage2, Ept) and kind is not FaultKind.BUS:
+        detail["granted"] = Access(f.granted) & DATA_OR_FETCH
+    return Fault(kind, level, va, access, address, entry, 2, f.gpa, bool(f.on_table), detail, steps)

@@ -185,6 +185,17 @@ def test_a_window_knows_its_hpa_wherever_it_is_mapped():
     assert targets[1].memory.read(0, 1) == b"\x09"
 
 
+def test_a_window_mapped_askew_still_cuts_at_its_own_granules():
+    targets = [Target(f"mem{i}", HostMemory(4096)) for i in range(2)]
+    space = window(targets, 2, 256)
+    (striped,) = {r.region for r in space.view.ranges}
+    space.unmap(striped)
+    space.map(0x1004, striped)
+    space.store(0x1100, 8, 0x8877665544332211)  # an aligned address, 4 bytes short of a granule's end
+    assert (targets[0].memory.read(252, 4), targets[1].memory.read(0, 4)) == (b"\x11\x22\x33\x44", b"\x55\x66\x77\x88")
+    assert space.load(0x1100, 8) == (0x8877665544332211, MemTxResult.OK)
+
+
 def test_route_with_a_target_that_is_not_there_is_refused(targets):
     striped = Striped(SIZE, WINDOW, targets)
     with pytest.raises(AddressRangeError, match="out of range"):

@@ -1,0 +1,39 @@
+/* Loads over the bus, and what they cost at least. Each loop: see native.py. */
+#include <stdint.h>
+
+typedef int load_fn(void *port, uint64_t address, uint32_t size, uint64_t *value_ret);
+
+/* setup: address of mmu_port_load, port */
+void port_load(const uint64_t *setup, const uint64_t *in, uint64_t *out, uint64_t n)
+{
+	load_fn *load = (load_fn *)(uintptr_t)setup[0];
+	void *port = (void *)(uintptr_t)setup[1];
+
+	for (uint64_t i = 0; i < n; i++)
+		if (load(port, in[i], 8, &out[i]))
+			out[i] = UINT64_MAX;
+}
+
+static inline uint64_t load64(uint64_t host, uint64_t offset)
+{
+	return *(const uint64_t *)(uintptr_t)(host + offset);
+}
+
+/* setup: host address of RAM, its size */
+void ram_load(const uint64_t *setup, const uint64_t *in, uint64_t *out, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		out[i] = in[i] < setup[1] ? load64(setup[0], in[i]) : UINT64_MAX;
+}
+
+/* setup: HPA of the window, its size, host address of each of 4 devices; granularity 256 bytes */
+void window_load(const uint64_t *setup, const uint64_t *in, uint64_t *out, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t offset = in[i] - setup[0];
+
+		out[i] = offset < setup[1] ?
+			load64(setup[2 + (offset >> 8 & 3)], offset >> 10 << 8 | (offset & 255)) :
+			UINT64_MAX;
+	}
+}

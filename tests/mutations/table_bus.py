@@ -1,0 +1,154 @@
+"""Mistakes in the bus, the windows and their plain-integer reference."""
+
+from tests.mutations import Mutation
+
+SPACE = ("tests/memory/test_space.py",)
+STRIPED = ("tests/memory/test_striped.py",)
+
+MUTATIONS = (
+    Mutation(
+        "bus: an access is not cut into aligned pieces",
+        "csrc/port.c",
+        "uint64_t n = (address | 8) & -(address | 8);",
+        "uint64_t n = 8 + 0 * address;",
+        SPACE,
+    ),
+    Mutation(
+        "bus: an access over two regions is not cut",
+        "csrc/port.c",
+        "if (r->last - pa < size - 1 ||\n",
+        "if (false && r->last - pa < size - 1 ||\n",
+        SPACE,
+    ),
+    Mutation(
+        "bus: ROM accepts writes",
+        "csrc/port.c",
+        "\tcase MMU_RANGE_ROM:\n\t\treturn MMU_MEMTX_OK;\n\tcase MMU_RANGE_IO:\n\t\treturn io_store",
+        "\tcase MMU_RANGE_ROM:\n\t\tmemory_store((uint8_t *)r->host + offset, size, value);\n"
+        "\t\treturn MMU_MEMTX_OK;\n\tcase MMU_RANGE_IO:\n\t\treturn io_store",
+        SPACE,
+    ),
+    Mutation(
+        "bus: nothing there reads as zero without an error",
+        "csrc/port.c",
+        "\tif (!r)\n\t\treturn MMU_MEMTX_DECODE_ERROR;\n\toffset = r->offset + (pa - r->first);\n"
+        "\tswitch ((enum mmu_range_kind)r->kind) {\n\tcase MMU_RANGE_RAM:\n\tcase MMU_RANGE_ROM:\n\t\t*ret =",
+        "\tif (!r)\n\t\treturn MMU_MEMTX_OK;\n\toffset = r->offset + (pa - r->first);\n"
+        "\tswitch ((enum mmu_range_kind)r->kind) {\n\tcase MMU_RANGE_RAM:\n\tcase MMU_RANGE_ROM:\n\t\t*ret =",
+        SPACE,
+    ),
+    Mutation(
+        "bus: a device's refusal of a piece is forgotten",
+        "csrc/port.c",
+        "\t\tif (rc < 0)\n\t\t\treturn rc;\n\t\tresult |= rc;\n\t\tvalue |= (part & mask_of(chunk)) << (8 * i);",
+        "\t\tif (rc < 0)\n\t\t\treturn rc;\n\t\tvalue |= (part & mask_of(chunk)) << (8 * i);",
+        SPACE,
+    ),
+    Mutation(
+        "bus: the trace misses exchanges",
+        "csrc/port.c",
+        "if (port->trace)\n\t\ttrace(port, (struct mmu_trace_entry){ .address = address, .value = *old,",
+        "if (!port)\n\t\ttrace(port, (struct mmu_trace_entry){ .address = address, .value = *old,",
+        SPACE,
+    ),
+    Mutation(
+        "bus: an exchange stores without comparing",
+        "csrc/port.c",
+        "__atomic_compare_exchange_n((uint64_t *)(void *)p, &expected, desired, false,\n"
+        "\t\t\t\t    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);",
+        "expected = __atomic_exchange_n((uint64_t *)(void *)p, desired, __ATOMIC_SEQ_CST);",
+        STRIPED,
+    ),
+    Mutation(
+        "bus: a device with 4-byte registers gets 8 bytes",
+        "csrc/port.c",
+        "return size > io->impl_max ? io->impl_max : size;",
+        "return size;",
+        SPACE,
+    ),
+    Mutation(
+        "bus: lower priority is seen",
+        "mmu/memory/region.py",
+        "self.children.sort(key=lambda child: -child[2])",
+        "self.children.sort(key=lambda child: child[2])",
+        SPACE,
+    ),
+    Mutation(
+        "bus: an alias forgets its offset",
+        "mmu/memory/flatview.py",
+        "self._render(region.target, base - region.offset, first, last)",
+        "self._render(region.target, base, first, last)",
+        SPACE,
+    ),
+    Mutation(
+        "window: mapped askew, an 8-byte access across a granule goes to one device",
+        "csrc/port.c",
+        "(r->kind == MMU_RANGE_STRIPED && size > 1 &&",
+        "(false &&",
+        STRIPED,
+    ),
+    Mutation(
+        "window: the 3-way index counts from the base of the window",
+        "csrc/stripes.h",
+        "index += ((hpa >> span->mod3_shift) % 3) << width;",
+        "index += (((hpa - span->first) >> span->mod3_shift) % 3) << width;",
+        STRIPED,
+    ),
+    Mutation(
+        "window: the DPA of 3 ways is not divided by 3",
+        "csrc/stripes.h",
+        "chunk /= 3;",
+        "chunk /= 4;",
+        STRIPED,
+    ),
+    Mutation(
+        "window: XOR maps are ignored",
+        "csrc/stripes.h",
+        "index |= (uint64_t)__builtin_parityll(hpa & span->maps[i]) << width++;",
+        "index |= (hpa >> span->shift >> i & 1) << width++;",
+        STRIPED,
+    ),
+    Mutation(
+        "window: an undecoded read is answered OK",
+        "csrc/port.c",
+        "\t\tif (span && *run > span->first - hpa)\n\t\t\t*run = span->first - hpa;\n"
+        "\t\treturn write ? MMU_MEMTX_OK : MMU_MEMTX_ERROR;",
+        "\t\tif (span && *run > span->first - hpa)\n\t\t\t*run = span->first - hpa;\n\t\treturn MMU_MEMTX_OK;",
+        STRIPED,
+    ),
+    Mutation(
+        "window: a write that a device refuses is dropped in silence",
+        "csrc/port.c",
+        "\tif (slot->kind == MMU_SLOT_REFUSED)\n\t\treturn MMU_MEMTX_ERROR;",
+        "\tif (slot->kind == MMU_SLOT_REFUSED)\n\t\treturn write ? MMU_MEMTX_OK : MMU_MEMTX_ERROR;",
+        STRIPED,
+    ),
+    Mutation(
+        "window: device memory wraps at its end",
+        "csrc/port.c",
+        "\tif (dpa >= target->size)\n\t\treturn MMU_MEMTX_ERROR;",
+        "\tdpa %= target->size;",
+        STRIPED,
+    ),
+    Mutation(
+        "window: a block runs on past the granule",
+        "csrc/port.c",
+        "most = span->granule - (hpa & (span->granule - 1));",
+        "most = span->granule;",
+        STRIPED,
+    ),
+    Mutation(
+        "window: an exchange is not counted as a write",
+        "csrc/port.c",
+        "if (r->kind == MMU_RANGE_STRIPED && *old == expected)",
+        "if (false)",
+        STRIPED,
+    ),
+    Mutation(
+        "window: the reference puts the bytes of a granule in another order",
+        "mmu/stripes.py",
+        "return chunk // ways * granularity + within",
+        "return chunk // ways * granularity + (within ^ 1)",
+        STRIPED,
+    ),
+)

@@ -1,0 +1,124 @@
+"""Copies of the tree to plant mutations in, and a build that compiles only what a mutation touched."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from tests.mutations import ROOT, Mutation
+
+FOLDERS = ("mmu", "cxl", "csrc", "cffi_build", "tests", "scripts")
+FLAGS = ("-std=c11", "-O1", "-fPIC")
+GENERATED = "_core"  # large, and the same whatever is planted in the other C files
+TEST_TIMEOUT = 60  # seconds; a mutation that makes a test hang is caught as well
+
+
+def compiler() -> str:
+    found = next((c for c in (os.environ.get("CC"), "gcc", "clang") if c and shutil.which(c)), None)
+    if found is None:
+        raise OSError("no C compiler found: needs gcc or clang, or CC set to one")
+    return found
+
+
+class Tree:
+    """A copy of the project under *folder* that imports from itself. Objects in *objects* may be shared by trees."""
+
+    def __init__(self, folder: Path, objects: Path) -> None:
+        self.folder, self.objects = folder, objects
+        ignored = shutil.ignore_patterns("__pycache__", "*.so", ".hypothesis")
+        for name in FOLDERS:
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, folder / name)
+        # A compiled module is taken again within one second of its source: so none may be written.
+        self.environment = {
+            **os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder), "PYTHONHASHSEED": "0",
+        }  # fmt: skip
+
+    def run(self, *command: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, text=True, timeout=timeout,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+
+    def must(self, *command: str) -> None:
+        done = self.run(*command)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}")
+
+    def sources(self) -> list[str]:
+        """Stems of the C files, the generated one too."""
+        self.must(sys.executable, "-m", "cffi_build.build")
+        return sorted(p.stem for p in (self.folder / "csrc").glob("*.c"))
+
+    def compile(self, stem: str, folder: Path) -> None:
+        self.must(
+            compiler(), *FLAGS, "-Icsrc", f"-I{sysconfig.get_path('include')}", "-c", f"csrc/{stem}.c",
+            "-o", str(folder / f"{stem}.o"))  # fmt: skip
+
+    def link(self, own: Path) -> None:
+        """Link the core of this tree from the objects in *own* and, where it has none, the shared ones."""
+        objects = {p.stem: p for folder in (self.objects, own) for p in folder.glob("*.o")}
+        target = f"mmu/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
+        (self.folder / target).unlink(missing_ok=True)
+        self.must(compiler(), "-shared", "-o", target, *map(str, objects.values()), "-lpthread", "-lm")
+
+    def build(self, changed: str) -> None:
+        """Bring the core up to date after a change of csrc/*changed*; a header counts for all but the generated."""
+        own = self.folder / "objects"
+        own.mkdir()
+        try:
+            stems = [p.stem for p in self.objects.glob("*.o")]
+            for stem in [Path(changed).stem] if changed.endswith(".c") else stems:
+                if stem != GENERATED:
+                    self.compile(stem, own)
+            self.link(own)
+        finally:
+            shutil.rmtree(own)
+
+    def pytest(self, *tests: str) -> tuple[int, list[str]]:
+        """(exit status, ids of the tests that failed); stops at the first failure."""
+        command = [
+            sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=line", "--no-header", "-p", "no:cacheprovider",
+            "-p", "no:xdist", "-p", "tests.mutations.profile", *tests,
+        ]  # fmt: skip
+        try:
+            done = self.run(*command, timeout=TEST_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return 1, ["a test that no longer ends"]
+        if done.returncode < 0:
+            return 1, [f"signal {-done.returncode} in the C core"]
+        if done.returncode not in (0, 1):
+            raise RuntimeError(f"pytest {' '.join(tests)} ended with {done.returncode}:\n{done.stdout}")
+        return done.returncode, re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+
+    def try_mutation(self, mutation: Mutation) -> list[str]:
+        """Ids of the tests that fail with *mutation* planted; the tree is as before afterwards."""
+        path = self.folder / mutation.file
+        clean = path.read_text()
+        is_c = path.suffix in (".c", ".h")
+        try:
+            path.write_text(mutation.apply(clean))
+            if is_c:
+                self.build(path.name)
+            return self.pytest(*mutation.tests)[1]
+        finally:
+            path.write_text(clean)
+            if is_c:
+                self.link(self.objects)
+
+
+def make_trees(folder: Path, count: int) -> list[Tree]:
+    """*count* trees that share one set of objects, each linked and ready."""
+    objects = folder / "objects"
+    objects.mkdir()
+    trees = [Tree(folder / f"tree{i}", objects) for i in range(count)]
+    for stem in trees[0].sources():
+        trees[0].compile(stem, objects)
+    for tree in trees:
+        tree.link(objects)
+    return trees

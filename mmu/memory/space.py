@@ -118,12 +118,16 @@ class AddressSpace:
     @property
     def port(self) -> Any:
         """This thread's mmu_port (cdata, internal)."""
-        return self._port().handle
+        try:
+            return self._own.handle
+        except AttributeError:
+            return self._port().handle
 
     def _port(self) -> Port:
         port: Port | None = getattr(self._own, "port", None)
         if port is None:
             port = self._own.port = self.new_port()
+            self._own.handle = port.handle
             with self._lock:
                 self._past = _total([self._past, *(p.traffic() for t, p in self._ports if not t.is_alive())])
                 self._ports = [(t, p) for t, p in self._ports if t.is_alive()]
@@ -183,8 +187,10 @@ class AddressSpace:
     def load(self, address: int, size: int) -> tuple[int, MemTxResult]:
         """(value, result) of one little-endian access of 1, 2, 4 or 8 bytes; bytes that nobody answered are 0."""
         out = ffi.new("uint64_t *")
-        result = memtx(lib.mmu_port_load(self.port, address, size, out), f"load of {size} bytes at {address:#x}")
-        return out[0], result
+        status = lib.mmu_port_load(self.port, address, size, out)
+        if status:
+            return out[0], memtx(status, f"load of {size} bytes at {address:#x}")
+        return out[0], MemTxResult.OK
 
     def store(self, address: int, size: int, value: int) -> MemTxResult:
         return memtx(lib.mmu_port_store(self.port, address, size, value), f"store of {size} bytes at {address:#x}")

@@ -41,14 +41,26 @@ struct mmu_arm64_translation {
 	uint64_t pa, ipa, page_size;
 	struct mmu_arm64_stage stage1, stage2;
 	uint32_t allowed, rights;
-	uint8_t writable, user, executable, device;
-	uint8_t reserved[4];
+	uint8_t writable, user, executable;
+	uint8_t reserved[5];
 };
 
-/* `ipa` holds with stage 2, `entry` and `entry_address` with has_entry; `result` with MMU_FAULT_BUS. */
+/* `ipa` holds with stage 2, `result` (MMU_MEMTX_*) with MMU_FAULT_BUS, `entry_address` and `entry`
+   with bits 0 and 1 of has_entry. `level` is -1 .. 3, 0 where no entry was at fault. */
 struct mmu_arm64_fault {
 	uint64_t va, entry_address, entry, ipa;
 	uint32_t kind, access;
 	int32_t level;
 	uint8_t stage, on_table, has_entry, result;
 };
+/*
+ * Translates va as a CPU without a TLB would; access is one of MMU_ACCESS_READ, WRITE, FETCH and
+ * perhaps UNPRIVILEGED. MMU_OK and *ret, MMU_FAULTED and *fault_ret, or MMU_ECALLBACK.
+ * One 8-byte load of the port per table entry. Any thread that owns the port.
+ */
+int mmu_arm64_walk(mmu_port *port, const struct mmu_arm64_regs *regs, uint64_t va, uint32_t access,
+		   uint32_t options, struct mmu_arm64_translation *ret,
+		   struct mmu_arm64_fault *fault_ret, struct mmu_steps *steps);
+
+/* ESR_ELx that the fault gives (EC of a lower EL where the exception rises). */
+uint32_t mmu_arm64_esr(const struct mmu_arm64_fault *fault, const struct mmu_arm64_regs *regs);

@@ -1,4 +1,4 @@
-"""arm64 (VMSAv8-64) paging."""
+"""arm64 (VMSAv8-64) paging: walk, exception, at, table builders; the formats are in `mmu.arm64.format`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmu.arm64.faults import Abort, exception
+    from mmu.arm64.registers import Registers
     from mmu.arm64.tables import PageTables, SingleRangeTables, Stage2Tables
+    from mmu.arm64.walker import walk
 
 _HOME = {
+    "mmu.arm64.faults": ("Abort", "exception"),
+    "mmu.arm64.registers": ("Registers",),
     "mmu.arm64.tables": ("PageTables", "SingleRangeTables", "Stage2Tables"),
+    "mmu.arm64.walker": ("walk",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["PageTables", "SingleRangeTables", "Stage2Tables"]
+__all__ = ["Abort", "PageTables", "Registers", "SingleRangeTables", "Stage2Tables", "exception", "walk"]
 
 
 def __getattr__(name: str) -> Any:

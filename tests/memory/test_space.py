@@ -422,19 +422,17 @@ def layouts():
 
 
 @pytest.mark.parametrize("layout", layouts())
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1 << 32))
-def test_search_of_the_map_finds_what_a_scan_finds(layout, seed):
-    space, calls = AddressSpace(), []
+def test_search_of_the_map_finds_what_a_scan_finds(layout):
+    space, calls, regions = AddressSpace(), [], layouts()[layout]
     box = Container(1 << 64)
-    for n, (first, size) in enumerate(layouts()[layout]):
+    for n, (first, size) in enumerate(regions):
         box.map(first, Mmio(size, lambda o, s, n=n: calls.append((n, o)) or 0))
     space.map(0, box)
-    rng = random.Random(seed)
-    edges = [a + d for a, s in layouts()[layout] for d in (-1, 0, 1, s - 1, s) if a + d >= 0]
-    for address in [*rng.sample(edges, min(100, len(edges))), *(rng.randrange(1 << 64) for _ in range(20))]:
+    rng = random.Random(layout)
+    edges = [a + d for a, s in regions for d in (-1, 0, 1, s - 1, s) if a + d >= 0]
+    for address in [*edges, *(rng.randrange(1 << 64) for _ in range(100))]:
         calls.clear()
         _, result = space.load(address, 1)
-        expected = [(n, address - a) for n, (a, s) in enumerate(layouts()[layout]) if a <= address < a + s]
+        expected = [(n, address - a) for n, (a, s) in enumerate(regions) if a <= address < a + s]
         assert calls == expected
         assert result == (MemTxResult.OK if expected else MemTxResult.DECODE_ERROR)

@@ -4,7 +4,6 @@ from hypothesis import Phase, is_hypothesis_test, settings
 
 settings.register_profile(
     "mutations", derandomize=True, database=None, deadline=None, phases=(Phase.explicit, Phase.generate))
-settings.load_profile("mutations")
 
 
 def pytest_collection_modifyitems(items):

@@ -38,6 +38,7 @@ class Tree:
         # A compiled module is taken again within one second of its source: so none may be written.
         self.environment = {
             **os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder), "PYTHONHASHSEED": "0",
+            "HYPOTHESIS_PROFILE": "mutations",
         }  # fmt: skip
 
     def run(self, *command: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:

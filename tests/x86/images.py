@@ -70,6 +70,7 @@ class Image:
     guest: str
     nested: str = "none"
     plain: bool = False  # RAM only
+    tidy: bool = False  # no table is also a page, or a table of another level
     space: AddressSpace = field(init=False)
     device: bytearray = field(init=False)
 
@@ -110,8 +111,8 @@ class Image:
     def _entry(self, r: random.Random, level: f.Level, base: int, same: int | None, broken: int) -> int:
         leaf = level.table is None or (level.leaf is not None and chance(r, 12))
         if leaf:
-            frame = r.randrange(FRAMES) if same is None else same
-        elif chance(r, 3):
+            frame = r.randrange(DATA if self.tidy else 0, FRAMES) if same is None else same
+        elif chance(r, 3) and not self.tidy:
             frame = r.randrange(FRAMES)
         else:
             frame = base + 2 * (level.number - 1) + r.randrange(2)

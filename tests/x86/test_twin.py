@@ -55,7 +55,7 @@ def test_both_walkers_agree_behind_stage_2(nested, seed, guest, bus_error, updat
 @given(seed=seeds, guest=st.sampled_from(list(GUESTS)))
 def test_what_c_allows_without_another_walk_needs_none(nested, seed, guest):
     """A right is in `allowed` exactly when the reference grants that access now and updates nothing for it."""
-    image, r = Image(seed, guest, nested), random.Random(seed)
+    image, r = Image(seed, guest, nested, tidy=True), random.Random(seed)
     found, fault = ffi.new("struct mmu_x86_translation *"), ffi.new("struct mmu_x86_fault *")
     for _ in range(QUERIES):
         regs = registers(r, guest, stage2(r, nested))

@@ -239,6 +239,14 @@ def test_permissive_device_stops_at_its_first_uncommitted_decoder_quirk():
     assert (block.match(GIB).number, block.match(GIB).dpa) == (1, GIB)
 
 
+def test_permissive_dpa_counts_skips_and_shares_before_the_match():
+    block = device(strict=False)
+    block.program(0, 8 * GIB, 2 * GIB, 2, 256, skip=GIB)
+    block.program(1, GIB, GIB, 1, 256, skip=512 * MIB)
+    assert block.match(8 * GIB).dpa == GIB
+    assert block.match(GIB).dpa == 2 * GIB + 512 * MIB
+
+
 def test_permissive_reserved_ways_before_the_match_quirk():
     block = device(strict=False)
     block.write32(block.offset(0, fmt.CONTROL), C.make(IW=5, COMMIT=1))

@@ -117,6 +117,20 @@ def test_persistent_region_skips_free_volatile_memory():
         topo.create_region(0, ["m0"], mode="ram")
 
 
+def test_a_region_is_programmed_bottom_up_and_taken_down_top_down():
+    """No address is routed to a device that does not decode it yet, or no longer."""
+    topo = machine(1, 2, 2)
+    order = []
+    blocks = [n.registers for n in (*topo.devices.values(), *topo.switches.values(), *topo.bridges.values())]
+    for block in blocks:
+        block.changed = lambda block=block: order.append((block.name, bool(block.committed)))
+    region = topo.create_region(0)
+    assert [n for n, done in dict.fromkeys(order) if done] == ["m0", "m2", "m1", "m3", "sw0.0", "sw0.1", "hb0"]
+    order.clear()
+    topo.destroy_region(region)
+    assert [n for n, _ in order] == ["hb0", "sw0.1", "sw0.0", "m3", "m1", "m2", "m0"]
+
+
 def test_region_that_fails_leaves_nothing_programmed():
     """The bridge has used its decoders, so the devices' decoders are undone."""
     topo = machine(1, 2, decoders=2, capacity=1024 * MIB)

@@ -1,0 +1,52 @@
+"""`cxl-mmu run`: a guest program with its page tables, code and data in a CXL window."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from cxl.cli.options import NUMBER, json_option, topology_of, topology_options
+from cxl.cli.report import run_record, run_text
+from cxl.examples import find
+from cxl.job import SIDES, Job, Placement
+
+
+def placed(what: str) -> Any:
+    return click.option(
+        f"--{what}", type=click.Choice(SIDES), default="window", show_default=True, help=f"Where {what} lives.")
+
+
+@click.command()
+@click.argument("program")
+@click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), default="x86_64", show_default=True)
+@topology_options
+@placed("tables")
+@placed("code")
+@placed("data")
+@click.option("--stack", type=click.Choice(SIDES), help="Where the stack lives.  [default: as --data]")
+@click.option("--explain", type=NUMBER, metavar="VA", help="Whose walk to explain.  [default: what faulted, else data]")
+@click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds until the guest is stopped.")
+@click.option("--limit", type=int, help="Instructions until the guest is stopped.")
+@json_option
+def run(
+    program: str, arch: str, qemu_args: str | None, tables: str, code: str, data: str, stack: str | None,
+    explain: int | None, timeout: float, limit: int | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Run PROGRAM: a path (.s, .bin, .elf) or the name of a shipped example.
+
+    Exit status 0 when the guest halted, 1 when it stopped in any other way.
+    """
+    source = find(program, arch)
+    job = Job(topology_of(qemu_args), arch, Placement(tables, code, data, stack or data))
+    try:
+        result = job.run(source, timeout, limit)
+        walk = job.walk(result, explain)
+        if as_json:
+            click.echo(json.dumps(run_record(job, result, walk), indent=2))
+        else:
+            click.echo(run_text(job, result, walk))
+    finally:
+        job.close()
+    return int(result.stop.reason != "halt")

@@ -1,0 +1,114 @@
+"""A machine with its tables, code, data and stack in RAM or in a CXL window: what `cxl-mmu run` sets up and reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from cxl.errors import TopologyError
+from cxl.region import Region
+from cxl.topology import Topology
+from mmu.errors import AddressRangeError
+from mmu.memory import AddressSpace, Ram
+from mmu.types import Access, Fault, Place, Translation
+
+if TYPE_CHECKING:
+    from mmu.machine import Machine, RunResult
+
+MIB = 1 << 20
+# One area after the other, 1 MiB apart, from the start of the first committed region or from 16 MiB into RAM.
+SIZES = {"tables": 0x40000, "code": 0x40000, "data": 0x40000, "stack": 0x10000}
+SPACING = MIB
+RAM_OFFSET = 16 * MIB
+SIDES = ("window", "ram")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where each part of the guest lives: "window" or "ram"."""
+
+    tables: str = "window"
+    code: str = "window"
+    data: str = "window"
+    stack: str = "window"
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if getattr(self, f.name) not in SIDES:
+                raise ValueError(f"{f.name} must be one of {', '.join(SIDES)}, not {getattr(self, f.name)!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One walk of the guest's tables, explained. `place` is where the translated address is."""
+
+    va: int
+    access: Access
+    result: Translation | Fault
+    place: Place | None
+
+
+class Job:
+    """A topology, programmed and attached to an address space with RAM, and a guest placed on it.
+
+    Raises TopologyError when something is to live in a window and no region can be committed, AddressRangeError
+    when it does not fit there.
+    """
+
+    def __init__(self, topology: Topology, arch: str = "x86_64", placement: Placement | None = None) -> None:
+        from mmu.machine import Machine  # the engine: not needed to look at a topology
+
+        self.topology, self.placement = topology, placement or Placement()
+        self.regions: list[Region] = topology.commit()
+        self.space = AddressSpace()
+        for i, (base, size) in enumerate(topology.ram):
+            self.space.map(base, Ram(size, f"ram{i}"))
+        topology.attach(self.space)
+        areas = {f.name: self._area(f.name, getattr(self.placement, f.name)) for f in fields(self.placement)}
+        self.machine: Machine = Machine(self.space, arch)
+        try:
+            self.machine.setup(**areas)
+        except BaseException:
+            self.machine.close()
+            raise
+        self.areas = areas
+
+    def _area(self, name: str, side: str) -> tuple[int, int]:
+        offset, size = list(SIZES).index(name) * SPACING, SIZES[name]
+        if side == "window":
+            if not self.regions:
+                raise TopologyError(f"{name} is to live in a window, but no region can be committed in this topology")
+            base, room = self.regions[0].base, self.regions[0].size
+        else:
+            if not self.topology.ram:
+                raise AddressRangeError(f"{name} is to live in RAM, but the topology names none")
+            base, room = self.topology.ram[0]
+            offset += RAM_OFFSET
+        if offset + size > room:
+            raise AddressRangeError(f"{name} needs {offset + size:#x} bytes of {side}, and there are {room:#x}")
+        return base + offset, size
+
+    def run(self, program: Any, timeout: float = 10.0, limit: int | None = None) -> RunResult:
+        """Load and run; afterwards what the guest wrote is in the devices' backing files."""
+        result = self.machine.load(program).run(timeout=timeout, limit=limit)
+        for device in self.topology.devices.values():
+            device.sync()
+        return result
+
+    def walk(self, result: RunResult, va: int | None = None) -> Walk:
+        """Walk the tables as they stand, for *va* (default: what faulted, else the first data byte). Sets no flag."""
+        from mmu import arm64, x86
+
+        fault = result.stop.fault
+        if va is None and fault is not None:
+            va, access = fault.va, fault.access
+        else:
+            assert self.machine.plan is not None
+            va, access = self.machine.plan.data.va if va is None else va, Access.READ
+        registers = self.machine.walk_registers()
+        walk = x86.walk if isinstance(registers, x86.Registers) else arm64.walk
+        found = walk(self.space, registers, va, access, update=False)
+        return Walk(va, access, found, self.space.place(found.pa) if isinstance(found, Translation) else None)
+
+    def close(self) -> None:
+        self.machine.close()

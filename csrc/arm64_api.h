@@ -64,3 +64,17 @@ int mmu_arm64_walk(mmu_port *port, const struct mmu_arm64_regs *regs, uint64_t v
 
 /* ESR_ELx that the fault gives (EC of a lower EL where the exception rises). */
 uint32_t mmu_arm64_esr(const struct mmu_arm64_fault *fault, const struct mmu_arm64_regs *regs);
+
+/* One address of a batch. `status` is MMU_FAULT_NONE or the fault's kind, `esr` then its ESR_ELx. */
+struct mmu_arm64_result {
+	uint64_t pa, page_size;
+	uint32_t status, esr;
+};
+
+/*
+ * Walks vas[0..count-1], many in flight at once; each makes the bus accesses of mmu_arm64_walk, but
+ * those of different addresses mix. MMU_OK, or MMU_ECALLBACK with ret filled in part.
+ */
+int mmu_arm64_walk_many(mmu_port *port, const struct mmu_arm64_regs *regs, const uint64_t *vas,
+			uint64_t count, uint32_t access, uint32_t options,
+			struct mmu_arm64_result *ret);

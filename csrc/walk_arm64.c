@@ -283,17 +283,11 @@ static uint32_t granted(const struct arm64_request *q, const struct arm64_stage1
 	return own;
 }
 
-/* Bits of va that address translation takes: pseudocode AArch64.AddrTop. */
-static unsigned address_bits(const struct arm64_stage1 *s)
-{
-	return s->tbi ? 56 : 64;
-}
-
 /* Pseudocode AArch64.S1DisabledOutput. */
 static int stage1_off(const struct arm64_request *q, struct arm64_lane *lane,
 		      struct mmu_arm64_fault *f)
 {
-	uint64_t address = lane->at.input & arm64_low_mask(address_bits(lane->stage1));
+	uint64_t address = lane->at.input & arm64_low_mask(arm64_address_bits(lane->stage1));
 
 	if (address >> q->pa_range)
 		return refuse(q, f, MMU_FAULT_ADDRESS_SIZE, &lane->at, 0, 0);
@@ -302,15 +296,6 @@ static int stage1_off(const struct arm64_request *q, struct arm64_lane *lane,
 	lane->at.descriptor = 0;
 	lane->rights = both(MMU_ACCESS_READ | MMU_ACCESS_WRITE, true, true);
 	return MMU_OK;
-}
-
-static bool input_refused(const struct arm64_request *q, const struct arm64_stage1 *s, uint64_t va)
-{
-	unsigned bits = address_bits(s);
-	uint64_t above = (va & arm64_low_mask(bits)) >> s->tables.input_bits;
-	uint64_t expected = s->upper ? arm64_low_mask(bits - s->tables.input_bits) : 0;
-
-	return !s->tables.valid || above != expected || s->epd || (s->e0pd && q->user);
 }
 
 int arm64_lane_begin(const struct arm64_request *q, struct arm64_lane *lane, vaddr_t va,
@@ -323,11 +308,17 @@ int arm64_lane_begin(const struct arm64_request *q, struct arm64_lane *lane, vad
 	cursor_begin(&lane->at, &s->tables, va.v, false);
 	if (!s->enabled)
 		return stage1_off(q, lane, f);
-	if (input_refused(q, s, va.v))
+	if (arm64_input_refused(q, s, va.v))
 		return refuse(q, f, MMU_FAULT_NOT_PRESENT, &lane->at, 0, 0);
 	if (s->tables.base >> s->tables.output_bits)
 		return refuse(q, f, MMU_FAULT_ADDRESS_SIZE, &lane->at, 0, 0);
 	return ARM64_MORE;
+}
+
+bool arm64_leaf_allows(const struct arm64_request *q, const struct arm64_stage1 *s,
+		       uint64_t descriptor, uint64_t above)
+{
+	return q->access & granted(q, s, stage1_rights(s, descriptor, s->hpd ? 0 : above));
 }
 
 /* The leaf is reached: check, and only then write AF and dirty state back. */

@@ -74,6 +74,35 @@ int arm64_lane_step(const struct arm64_request *q, struct arm64_lane *lane,
 int arm64_lane_finish(const struct arm64_request *q, const struct arm64_lane *lane,
 		      struct mmu_arm64_translation *ret, struct mmu_arm64_fault *fault);
 
+/* Whether a leaf below tables whose OR is `above` permits the request's access. */
+bool arm64_leaf_allows(const struct arm64_request *q, const struct arm64_stage1 *s,
+		       uint64_t descriptor, uint64_t above);
+
+/*
+ * The ordinary case of a batch: stage 1 alone, tables in plain memory, nothing to write back. It
+ * answers what it can, and leaves the rest to lanes: nobody can tell that it read an entry before,
+ * for plain memory has no side effects, and a port that is traced does not take this way.
+ */
+enum { ARM64_GROUP = 64 };		/* walks in flight */
+
+struct mmu_map;
+struct arm64_fast {
+	const struct arm64_request *q;
+	const struct arm64_stage1 *s;
+	uint64_t first, last;		/* entries that plain memory holds: first .. last, inclusive */
+	const uint8_t *host;		/* of `first` */
+	uint8_t allows[1024];		/* by what a leaf and the tables above it say of rights */
+};
+
+/* False when the half must go the slow way. */
+bool arm64_fast_init(struct arm64_fast *fast, const struct arm64_request *q,
+		     const struct arm64_stage1 *s);
+/* Finds the memory that holds the first table. False when that is not plain; the map is held. */
+bool arm64_fast_find(struct arm64_fast *fast, const struct mmu_map *map);
+/* Walks vas[index[0..n-1]]; fills ret, or puts the index into slow[]. Returns how many are in it. */
+unsigned arm64_fast_walk(struct arm64_fast *fast, const uint64_t *vas, const uint8_t *index,
+			 unsigned n, struct mmu_arm64_result *ret, uint8_t *slow);
+
 static inline uint64_t arm64_low_mask(unsigned bits)
 {
 	return bits >= 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1;
@@ -83,6 +112,23 @@ static inline uint64_t arm64_low_mask(unsigned bits)
 static inline bool arm64_upper(const struct arm64_request *q, uint64_t va)
 {
 	return q->two_ranges && (va >> 55 & 1);
+}
+
+/* Bits of va that address translation takes: pseudocode AArch64.AddrTop. */
+static inline unsigned arm64_address_bits(const struct arm64_stage1 *s)
+{
+	return s->tbi ? 56 : 64;
+}
+
+/* Whether stage 1 refuses va before any entry is read; the stage is on. Pseudocode AArch64.VAIsOutOfRange. */
+static inline bool arm64_input_refused(const struct arm64_request *q,
+				       const struct arm64_stage1 *s, uint64_t va)
+{
+	unsigned bits = arm64_address_bits(s);
+	uint64_t above = (va & arm64_low_mask(bits)) >> s->tables.input_bits;
+	uint64_t expected = s->upper ? arm64_low_mask(bits - s->tables.input_bits) : 0;
+
+	return !s->tables.valid || above != expected || s->epd || (s->e0pd && q->user);
 }
 
 #endif

@@ -1,4 +1,4 @@
-"""arm64 (VMSAv8-64) paging: walk, exception, at, table builders; the formats are in `mmu.arm64.format`."""
+"""arm64 (VMSAv8-64) paging: walk, walk_many, exception, at, table builders; the formats are in `mmu.arm64.format`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmu.arm64.faults import Abort, exception
+    from mmu.arm64.many import walk_many
+    from mmu.arm64.par import at
     from mmu.arm64.registers import Registers
     from mmu.arm64.tables import PageTables, SingleRangeTables, Stage2Tables
     from mmu.arm64.walker import walk
 
 _HOME = {
     "mmu.arm64.faults": ("Abort", "exception"),
+    "mmu.arm64.many": ("walk_many",),
+    "mmu.arm64.par": ("at",),
     "mmu.arm64.registers": ("Registers",),
     "mmu.arm64.tables": ("PageTables", "SingleRangeTables", "Stage2Tables"),
     "mmu.arm64.walker": ("walk",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["Abort", "PageTables", "Registers", "SingleRangeTables", "Stage2Tables", "exception", "walk"]
+__all__ = [
+    "Abort", "PageTables", "Registers", "SingleRangeTables", "Stage2Tables", "at", "exception", "walk", "walk_many",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

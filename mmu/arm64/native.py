@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmu.memory import AddressSpace
 
 # A walk reads at most 5 entries of stage 1, each behind 5 of stage 2, and 5 for the output; again per restart.
-MAX_STEPS = 64
+MAX_STEPS = 128
 
 
 @lru_cache(maxsize=64)
@@ -31,7 +31,7 @@ def _access(bits: int) -> Access:
 
 
 def _steps(space: AddressSpace, buffer: Any) -> tuple[Step, ...]:
-    rows = (buffer.step[i] for i in range(buffer.count))
+    rows = (buffer.step[i] for i in range(min(buffer.count, MAX_STEPS)))
     return tuple(
         attributes.step(
             s.stage, Form(s.format >> 2), s.level, EntryKind(s.format & 3), s.address, s.value, space.place(s.address)

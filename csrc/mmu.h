@@ -10,4 +10,5 @@
 #include "x86_api.h"
 #include "arm64_api.h"
 #include "guest_api.h"
+#include "scan_api.h"
 #endif

@@ -9,54 +9,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mmu.arm64 import format as f
-from mmu.layout import Layout
-from mmu.radix.form import Entry, Level, Right
+from mmu.arm64.radix import FORMS, radix, scan_form
+from mmu.radix.form import Right
 from mmu.radix.tables import Invalidate
 from mmu.radix.tables import PageTables as AnyPageTables
 
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace
+    from mmu.scan import Form
 
 GRANULES = {1 << granule.page_shift: granule for granule in f.GRANULES}
-FORMS = {4096: (f.Form.K4, f.Form.K4_DS), 16384: (f.Form.K16, f.Form.K16_DS), 65536: (f.Form.K64, f.Form.K64)}
-VALID = f.Stage1Leaf.fields["VALID"].mask
-
-
-def _entry(layout: type[Layout], form: f.Form, kind: int) -> Entry:
-    where = {"ADDR": layout.fields["ADDR"].lo}
-    if "ADDR_HI" in layout.fields:
-        where["ADDR_HI"] = f.ADDR_HI_SHIFT[form]
-    return Entry(layout, {"VALID": 1, "TYPE": kind}, address=where, strict=False)  # RES0 bits: a walk does not look
-
-
-def radix(granule: f.Granule, bits: int, stage: int, large: bool, start: int | None = None) -> tuple[Level, ...]:
-    """The levels that translate addresses of *bits* bits, as `mmu.radix.form` has them.
-
-    `large`: addresses may have 52 bits. `start`: the level to begin at, where that is not what *bits* says
-    (stage 2: up to 16 concatenated tables).
-    """
-    form = FORMS[1 << granule.page_shift][large]
-    index = bits - granule.page_shift
-    default = f.FINAL_LEVEL + 1 - -(-index // granule.stride)
-    start = default if start is None else start
-    top = index - granule.stride * (f.FINAL_LEVEL - start)
-    if not 0 < top <= granule.stride + (4 if stage == 2 else 0):
-        raise ValueError(f"level {start} cannot resolve {top} bits of an address of {bits} bits")
-    rows = f.DESCRIPTORS[stage, form]
-    blocks = granule.block_levels | (granule.large_block_levels if large else 0) | 1 << f.FINAL_LEVEL
-    return tuple(
-        Level(
-            number=level,
-            name=f"level {level} descriptor",
-            shift=granule.page_shift + granule.stride * (f.FINAL_LEVEL - level),
-            bits=top if level == start else granule.stride,
-            present=VALID,
-            table=_entry(rows.table, form, 1) if level < f.FINAL_LEVEL else None,
-            leaf=_entry(rows.leaf[level], form, int(level == f.FINAL_LEVEL))
-            if level >= 0 and blocks >> level & 1 else None,
-        )
-        for level in range(start, f.FINAL_LEVEL + 1)
-    )  # fmt: skip
 
 
 class _Arm64Tables(AnyPageTables):
@@ -90,10 +52,14 @@ class _Arm64Tables(AnyPageTables):
         self.granule, self.ds = geometry, large and bool(geometry.has_ds)
         if self.ds:  # the field holds address bits, and TCR_ELx.SHn says it for all pages
             self.RIGHTS = {name: right for name, right in self.RIGHTS.items() if name != "shareability"}
-        levels = radix(geometry, bits, self.STAGE, large, start)
+        blocks = geometry.block_levels | (geometry.large_block_levels if large else 0)
+        levels = radix(geometry, FORMS[granule][large], bits, self.STAGE, start, blocks)
         super().__init__(
             space, frames, levels, pa_bits, root_bits=pa_bits, free=free, root=root, invalidate=invalidate
         )
+
+    def scan_form(self) -> Form:
+        return scan_form(self.levels, self.STAGE, self.pa_bits)
 
 
 class PageTables(_Arm64Tables):
@@ -146,6 +112,9 @@ class PageTables(_Arm64Tables):
         super().map(va, pa, size, page_size=page_size, **rights)
         self.upper = bool(va >> 63)
 
+    def scan_form(self) -> Form:
+        return scan_form(self.levels, 1, self.pa_bits, base=-1 << self.va_bits & (1 << 64) - 1 if self.upper else 0)
+
     def strip(self, va: int) -> int:
         ranges = {False: 0, True: (1 << (64 - self.va_bits)) - 1}
         wanted = ranges if self.upper is None else {self.upper: ranges[self.upper]}
@@ -187,6 +156,9 @@ class SingleRangeTables(PageTables):
 
     def expand(self, current: Mapping[str, int], changes: Mapping[str, int]) -> dict[str, int]:
         return {**current, **changes}
+
+    def scan_form(self) -> Form:
+        return scan_form(self.levels, 1, self.pa_bits, two_ranges=False)
 
 
 class Stage2Tables(_Arm64Tables):

@@ -7,10 +7,10 @@ one store of their own size each. When anything fails the edit has not happened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import index as integer
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmu.errors import AlignmentError
 from mmu.radix.edits import Edit, Map, Merge, Protect, Split, Unmap
@@ -18,7 +18,11 @@ from mmu.radix.form import Kind, Level, Right
 from mmu.radix.plan import Commit, Node, Plan
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mmu.memory import AddressSpace
+    from mmu.scan import Form
 
 Invalidate = Callable[[int, int], None]
 
@@ -130,7 +134,25 @@ class PageTables:
             node = Node(node.depth + 1, 0, level.table.target(entry))
         return None
 
-    # What an architecture may refine
+    # Reading all of it
+
+    def scan(self, **options: Any) -> NDArray[np.void]:
+        """Every mapping as one array of records (va, pa, size, flags); options as of `mmu.scan.stream`."""
+        from mmu.scan import collect
+
+        return collect(self.space, self.scan_form(), self.root, **options)
+
+    def scan_batches(self, **options: Any) -> Iterator[NDArray[np.void]]:
+        """The same in batches, for trees of any size."""
+        from mmu.scan import stream
+
+        return stream(self.space, self.scan_form(), self.root, **options)
+
+    # What an architecture says, or may refine
+
+    def scan_form(self) -> Form:
+        """How a scan is to read these tables."""
+        raise NotImplementedError
 
     def strip(self, va: int) -> int:
         """*va* without the bits that no table is indexed by. ValueError when they are not what they must be."""
@@ -159,7 +181,7 @@ class PageTables:
         assert level.leaf is not None
         known = level.leaf.layout.fields
         return {
-            name: right.decode(known[right.field].get(entry)) if right.field in known else 0
+            name: right.decode(known[right.field].get(entry) if right.field in known else 0)
             for name, right in self.RIGHTS.items()
         }
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         StackFault,
         exception,
     )
+    from mmu.x86.mappings import scan, scan_batches
     from mmu.x86.native import walk
     from mmu.x86.registers import Ept, Npt, Registers
     from mmu.x86.tables import EptTables, NptTables, PageTables
@@ -28,6 +29,7 @@ _HOME = {
         "EptMisconfiguration", "EptViolation", "GeneralProtection", "MachineCheck", "NestedPageFault", "PageFault",
         "StackFault", "exception",
     ),
+    "mmu.x86.mappings": ("scan", "scan_batches"),
     "mmu.x86.native": ("walk",),
     "mmu.x86.registers": ("Ept", "Npt", "Registers"),
     "mmu.x86.tables": ("EptTables", "NptTables", "PageTables"),
@@ -36,7 +38,8 @@ _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Ept", "EptMisconfiguration", "EptTables", "EptViolation", "GeneralProtection", "MachineCheck",
-    "NestedPageFault", "Npt", "NptTables", "PageFault", "PageTables", "Registers", "StackFault", "exception", "walk",
+    "NestedPageFault", "Npt", "NptTables", "PageFault", "PageTables", "Registers", "StackFault", "exception", "scan",
+    "scan_batches", "walk",
 ]  # fmt: skip
 
 # Importing a submodule binds its name here; `walk` stands for the function of that name.

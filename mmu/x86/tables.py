@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mmu.layout import Layout
-from mmu.radix.form import Entry, Level, Right
+from mmu.radix.form import Right
 from mmu.radix.tables import Invalidate
 from mmu.radix.tables import PageTables as AnyPageTables
 from mmu.x86 import format as f
+from mmu.x86.radix import radix, scan_form
 
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace
+    from mmu.scan import Form
 
 # levels -> (levels of the mode, bits of an address in CR3, widest physical address)
 MODES = {
@@ -25,30 +26,6 @@ MODES = {
     2: (f.TWO_LEVEL_PSE, 32, 40),
 }
 EPT_MODES = {5: (f.EPT_FIVE_LEVEL, 52, 52), 4: (f.EPT_FOUR_LEVEL, 52, 52)}
-# PSE-36 splits the address; everywhere else ADDR stands where it belongs.
-ADDRESS: dict[type[Layout], dict[str, int]] = {f.Pde4M: {"ADDR": 22, "HIGH": 32}}
-
-
-def _entry(layout: type[Layout] | None, kind: dict[str, int], ps: int | None, preset: tuple[str, ...]) -> Entry | None:
-    if layout is None:
-        return None
-    allowed = {name: 1 for name in preset if name in layout.fields}
-    return Entry(layout, kind if ps is None else {**kind, "PS": ps}, allowed, ADDRESS.get(layout))
-
-
-def radix(levels: tuple[f.Level, ...]) -> tuple[Level, ...]:
-    """The levels of a mode as `mmu.radix.form` has them: what makes an entry present, a table, a page."""
-    out = []
-    for level in levels:
-        bits = (level.table or level.leaf or Layout).fields
-        ept = "R" in bits
-        present = sum(bits[name].mask for name in (("R", "W", "X") if ept else ("P",)))
-        kind = {} if ept else {"P": 1}
-        both = level.table is not None and level.leaf is not None
-        table = _entry(level.table, kind, 0 if both else None, ("R", "W", "X", "XU") if ept else ("RW", "US"))
-        leaf = _entry(level.leaf, kind, 1 if both else None, ())
-        out.append(Level(level.number, level.name, level.shift, level.bits, present, table, leaf, level.size))
-    return tuple(out)
 
 
 class PageTables(AnyPageTables):
@@ -95,6 +72,10 @@ class PageTables(AnyPageTables):
             space, frames, radix(rows), min(phys_bits, pa_bits),
             root_bits=min(phys_bits, root_bits), free=free, root=root, invalidate=invalidate,
         )
+        self._rows = rows
+
+    def scan_form(self) -> Form:
+        return scan_form(self._rows, self.pa_bits)
 
     def strip(self, va: int) -> int:
         low = va & ((1 << self.va_bits) - 1)

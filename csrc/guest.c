@@ -1,1 +1,232 @@
-#include "mmu.h"
+/* A guest's life, and the hooks that only note why the engine must stop. */
+#include "guest.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* unicorn.h: UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0), UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0) */
+enum { CONTROL_FLUSH_TB = 10 | 1 << 30, CONTROL_FLUSH_TLB = 11 | 1 << 30 };
+uint64_t mmu_guest_bus_base(void) { return GUEST_BUS_BASE; }
+uint64_t mmu_guest_bus_size(void) { return GUEST_BUS_SIZE; }
+uint64_t mmu_guest_ram_base(void) { return GUEST_RAM_BASE; }
+uint64_t mmu_guest_shadow_base(void) { return GUEST_SHADOW_BASE; }
+uint64_t mmu_guest_shadow_size(void) { return CODE_SLOTS * GUEST_PAGE; }
+uint64_t mmu_guest_scratch_base(void) { return GUEST_SCRATCH_BASE; }
+uint64_t mmu_guest_nowhere_base(void) { return GUEST_NOWHERE_BASE; }
+
+/* ---- hooks ---- */
+
+/* Notes why the engine must end; the first reason stands. */
+void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind)
+{
+	if (guest_stopping(g))
+		return;
+	g->event = GUEST_STOPPED;
+	g->stop.kind = kind;
+}
+
+static void stop_engine(struct mmu_guest *g, enum mmu_guest_stop_kind kind, uint32_t number)
+{
+	if (g->phase == GUEST_PROBING || guest_stopping(g))
+		return;
+	guest_stop(g, kind);
+	g->stop.number = number;
+	g->c.engine.emu_stop(g->c.engine.uc);
+}
+
+static void on_interrupt(void *uc, uint32_t number, void *user)
+{
+	(void)uc;
+	stop_engine(user, MMU_GUEST_INTERRUPT, number);
+}
+
+static void on_syscall(void *uc, void *user)
+{
+	(void)uc;
+	stop_engine(user, MMU_GUEST_SYSCALL, 0);
+}
+
+static void on_sysenter(void *uc, void *user)
+{
+	(void)uc;
+	stop_engine(user, MMU_GUEST_SYSENTER, 0);
+}
+
+/* Before each instruction, when instructions are counted. */
+static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
+{
+	struct mmu_guest *g = user;
+
+	(void)uc;
+	(void)address;
+	(void)size;
+	if (g->phase == GUEST_PROBING || guest_stopping(g))
+		return;
+	if (g->limit && g->counters.instructions >= g->limit)
+		stop_engine(g, MMU_GUEST_LIMIT, 0);
+	else
+		g->counters.instructions++;
+}
+
+/* No device has a port: reads give ones, as an empty bus does. */
+static uint32_t on_port_in(void *uc, uint32_t port, int size, void *user)
+{
+	struct mmu_guest *g = user;
+
+	(void)uc;
+	(void)port;
+	if (g->phase != GUEST_PROBING)
+		g->counters.port_reads++;
+	return UINT32_MAX >> (size == 1 ? 24 : size == 2 ? 16 : 0);
+}
+
+static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void *user)
+{
+	struct mmu_guest *g = user;
+
+	(void)uc;
+	(void)port;
+	(void)size;
+	(void)value;
+	if (g->phase != GUEST_PROBING)
+		g->counters.port_writes++;
+}
+
+void mmu_guest_hooks(struct mmu_guest_hooks *ret)
+{
+	*ret = (struct mmu_guest_hooks){
+		.fill = (void *)(uintptr_t)guest_fill,
+		.unmapped = (void *)(uintptr_t)guest_unmapped,
+		.interrupt = (void *)(uintptr_t)on_interrupt,
+		.code = (void *)(uintptr_t)on_code,
+		.syscall = (void *)(uintptr_t)on_syscall,
+		.sysenter = (void *)(uintptr_t)on_sysenter,
+		.port_in = (void *)(uintptr_t)on_port_in,
+		.port_out = (void *)(uintptr_t)on_port_out,
+		.bus_read = (void *)(uintptr_t)guest_bus_read,
+		.bus_write = (void *)(uintptr_t)guest_bus_write,
+	};
+}
+
+/* ---- life ---- */
+
+int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret)
+{
+	mmu_guest *g;
+
+	if (config->arch > MMU_GUEST_AARCH64)
+		return MMU_ERANGE;
+	g = calloc(1, sizeof(*g));
+	if (!g)
+		return MMU_ENOMEM;
+	g->c = *config;
+	g->arch = config->arch == MMU_GUEST_X86_64 ? &guest_x86 : &guest_arm64;
+	*ret = g;
+	return MMU_OK;
+}
+
+void mmu_guest_destroy(mmu_guest *g)
+{
+	if (!g)
+		return;
+	free(g->ram);
+	free(g);
+}
+
+int mmu_guest_set_ram(mmu_guest *g, const struct mmu_guest_ram *ram, uint32_t count)
+{
+	struct mmu_guest_ram *copy;
+
+	for (uint32_t i = 0; i < count; i++) {
+		const struct mmu_guest_ram *r = &ram[i];
+
+		if ((r->hpa | r->size | r->engine) & (GUEST_PAGE - 1) || !r->size ||
+		    r->hpa + (r->size - 1) < r->hpa)
+			return MMU_ERANGE;
+		if (i && r->hpa - ram[i - 1].hpa < ram[i - 1].size)
+			return MMU_ERANGE;
+		if (i && r->hpa < ram[i - 1].hpa)
+			return MMU_ERANGE;
+	}
+	copy = calloc(count ? count : 1, sizeof(*copy));
+	if (!copy)
+		return MMU_ENOMEM;
+	memcpy(copy, ram, count * sizeof(*copy));
+	free(g->ram);
+	g->ram = copy;
+	g->ram_count = count;
+	g->ram_last = 0;
+	g->code_stale = true;
+	return MMU_OK;
+}
+
+void guest_flush_tlb(struct mmu_guest *g)
+{
+	g->c.engine.control(g->c.engine.uc, CONTROL_FLUSH_TLB);
+}
+
+void mmu_guest_flush(mmu_guest *g)
+{
+	memset(g->code, 0, sizeof(g->code));
+	g->code_count = 0;
+	g->code_stale = false;
+	g->view.host = NULL;
+	g->c.engine.control(g->c.engine.uc, CONTROL_FLUSH_TB);
+	guest_flush_tlb(g);
+}
+
+void mmu_guest_set_limit(mmu_guest *g, uint64_t instructions)
+{
+	g->limit = instructions ? g->counters.instructions + instructions : 0;
+}
+
+void mmu_guest_interrupt(mmu_guest *g)
+{
+	/* Release: pairs with the acquire in mmu_guest_run(); the caller's reason is set before. */
+	atomic_store_explicit(&g->interrupted, true, memory_order_release);
+	g->c.engine.emu_stop(g->c.engine.uc);
+}
+
+void mmu_guest_resume(mmu_guest *g)
+{
+	atomic_store_explicit(&g->interrupted, false, memory_order_release);
+}
+
+const struct mmu_guest_counters *mmu_guest_counters(const mmu_guest *g)
+{
+	return &g->counters;
+}
+
+uint64_t guest_register(struct mmu_guest *g, int id)
+{
+	uint64_t value = 0;
+
+	g->c.engine.reg_read(g->c.engine.uc, id, &value);
+	return value;
+}
+
+uint64_t mmu_guest_trace(mmu_guest *g, struct mmu_guest_mark *marks, uint64_t capacity)
+{
+	uint64_t count = g->mark_count;
+
+	g->marks = marks;
+	g->mark_capacity = marks ? capacity : 0;
+	g->mark_count = 0;
+	return count;
+}
+
+/* A walk on behalf of the guest: counted, traced, and with its effects on the tables. */
+int guest_walk(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,
+	       struct mmu_guest_stop *stop)
+{
+	int rc = g->arch->walk(g, g->c.walk, va, access, true, ret, stop);
+
+	g->counters.walks++;
+	g->counters.faults += rc == MMU_FAULTED;
+	if (!g->marks)
+		return rc;
+	if (g->mark_count < g->mark_capacity)
+		g->marks[g->mark_count] = (struct mmu_guest_mark){
+			mmu_port_trace_used(g->c.data), mmu_port_trace_used(g->c.walk) };
+	g->mark_count++;
+	return rc;
+}

@@ -1,1 +1,142 @@
-/* Guest callbacks. */
+/*
+ * Guests: what stands between an instruction engine (unicorn, reached by the addresses of its
+ * functions: nothing here links to it) and the bus. The engine asks for each missing TLB entry and
+ * hands over each access that is not plain RAM; the answers come from our walkers and from ports.
+ *
+ * One guest belongs to one thread at a time; mmu_guest_interrupt() alone may come from another.
+ */
+typedef struct mmu_guest mmu_guest;
+
+enum mmu_guest_arch { MMU_GUEST_X86_64 = 0, MMU_GUEST_AARCH64 = 1 };
+
+/* The engine's functions that C calls, with the types that unicorn.h gives them. */
+struct mmu_guest_engine {
+	void *uc;
+	int (*reg_read)(void *uc, int id, void *value);
+	int (*reg_read_batch)(void *uc, int *ids, void **values, int count);
+	int (*emu_start)(void *uc, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
+	int (*emu_stop)(void *uc);
+	int (*control)(void *uc, int control, ...);
+	int (*context_save)(void *uc, void *context);
+	int (*context_restore)(void *uc, void *context);
+};
+
+/* The engine's numbers of registers. Unused ones stay 0. */
+struct mmu_guest_ids {
+	int pc;
+	int cr0, cr3, cr4, cs, flags, msr, gdtr, idtr, ldtr, tr;	/* x86 */
+	int pstate, ttbr0, ttbr1, mair, coprocessor;			/* arm64 */
+};
+
+/* Physical addresses hpa .. hpa+size-1, whole pages, are plain RAM that the engine knows at `engine`. */
+struct mmu_guest_ram { uint64_t hpa, size, engine; };
+
+struct mmu_guest_config {
+	uint32_t arch;			/* enum mmu_guest_arch */
+	uint32_t phys_bits;		/* physical address bits of the guest's CPU */
+	mmu_bus *bus;
+	/* Whose traffic is whose: the guest's data, page walks, code read ahead of execution, and
+	   the replays that find an exact address (not part of what the guest did). */
+	mmu_port *data, *walk, *code, *probe;
+	uint8_t *shadow;		/* host memory of the code pages, mmu_guest_shadow_size() bytes */
+	void *context, *bus_context;	/* two of the engine's context blobs */
+	struct mmu_guest_engine engine;
+	struct mmu_guest_ids ids;
+};
+
+/* Where the engine must know things: its physical addresses are not those of the bus. Everything
+   that is not plain RAM is one MMIO region at MMU_GUEST_BUS, offset = address on the bus. Nothing
+   may be mapped at MMU_GUEST_NOWHERE (one page); MMU_GUEST_SCRATCH is one page of RAM. */
+uint64_t mmu_guest_bus_base(void);
+uint64_t mmu_guest_bus_size(void);
+uint64_t mmu_guest_ram_base(void);
+uint64_t mmu_guest_shadow_base(void);
+uint64_t mmu_guest_shadow_size(void);
+uint64_t mmu_guest_scratch_base(void);
+uint64_t mmu_guest_nowhere_base(void);
+
+/* The callbacks, for the engine's hooks; the user data of all of them is the guest. */
+struct mmu_guest_hooks {
+	void *fill, *unmapped, *interrupt, *code, *syscall, *sysenter, *port_in, *port_out;
+	void *bus_read, *bus_write;
+};
+void mmu_guest_hooks(struct mmu_guest_hooks *ret);
+
+enum mmu_guest_stop_kind {
+	MMU_GUEST_HALTED = 0,		/* HLT, WFI */
+	MMU_GUEST_FAULT = 1,		/* a walk refused: `va`, `access`, and the fault of the arch */
+	MMU_GUEST_INTERRUPT = 2,	/* the engine's exception `number` */
+	MMU_GUEST_INVALID = 3,		/* an instruction that the engine does not know */
+	MMU_GUEST_BUS_ERROR = 4,	/* external abort: `va`, `access`, `hpa`, `result` */
+	MMU_GUEST_SYSCALL = 5,		/* the PC is after it */
+	MMU_GUEST_SYSENTER = 6,
+	MMU_GUEST_INTERRUPTED = 7,	/* mmu_guest_interrupt() */
+	MMU_GUEST_LIMIT = 8,		/* the last instruction allowed has run */
+	MMU_GUEST_CALLBACK = 9,		/* a device's callback failed; the host holds the reason */
+	MMU_GUEST_ENGINE = 10		/* the engine failed with error `number` */
+};
+
+struct mmu_guest_stop {
+	uint32_t kind, number;
+	uint64_t pc;
+	uint64_t va, hpa;
+	uint32_t access;		/* MMU_ACCESS_* */
+	uint32_t result;		/* MMU_MEMTX_* */
+	uint32_t size;			/* bytes of the access as far as the engine tells, 0 unknown */
+	uint32_t exact;			/* nonzero: va is exact, else it is the page's first byte */
+	struct mmu_x86_fault x86;
+	struct mmu_arm64_fault arm64;
+};
+
+struct mmu_guest_counters {
+	uint64_t fills;			/* TLB misses that the engine asked about */
+	uint64_t walks;			/* page walks: one for each fill, and for exception delivery */
+	uint64_t faults;		/* walks that refused */
+	uint64_t bus_reads, bus_writes;	/* accesses of at most 4 bytes that left the engine */
+	uint64_t shadows;		/* pages of code copied out of windows or devices */
+	uint64_t steps;			/* instructions run alone because they write to a page of code */
+	uint64_t bus_errors;
+	uint64_t port_reads, port_writes;	/* x86 IN and OUT: no device answers */
+	uint64_t instructions;		/* counted only under a limit */
+	/* The first bus error: */
+	uint64_t error_hpa;
+	uint32_t error_size, error_access, error_result;
+	uint32_t reserved;
+};
+
+/* Copies the configuration; what it points to must outlive the guest. MMU_ERANGE on an unknown arch. */
+int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret);
+void mmu_guest_destroy(mmu_guest *guest);
+/* Replaces what is known of RAM: sorted by hpa, apart, whole pages, else MMU_ERANGE. Not during a run. */
+int mmu_guest_set_ram(mmu_guest *guest, const struct mmu_guest_ram *ram, uint32_t count);
+/* Drops every copy of code, translation and TLB entry: memory or registers changed behind the engine. */
+void mmu_guest_flush(mmu_guest *guest);
+/* The most instructions that may still run; 0: no limit. Takes effect only with the code hook in place. */
+void mmu_guest_set_limit(mmu_guest *guest, uint64_t instructions);
+
+/* Runs from pc until something stops it. MMU_OK and *ret. */
+int mmu_guest_run(mmu_guest *guest, uint64_t pc, struct mmu_guest_stop *ret);
+/* Ends the run that is under way or the next one. Any thread, any number of times. */
+void mmu_guest_interrupt(mmu_guest *guest);
+/* Withdraws it. */
+void mmu_guest_resume(mmu_guest *guest);
+
+/*
+ * What the guest's CPU itself does to memory: one access of 1, 2, 4 or 8 bytes at a virtual address,
+ * cut at page ends, with the present registers and privilege. `access` is a set of MMU_ACCESS_*.
+ * MMU_OK, MMU_FAULTED (stop_ret: va, access, fault, or kind MMU_GUEST_BUS_ERROR), MMU_ECALLBACK.
+ */
+int mmu_guest_load(mmu_guest *guest, uint64_t va, uint32_t size, uint32_t access, uint64_t *ret,
+		   struct mmu_guest_stop *stop_ret);
+int mmu_guest_store(mmu_guest *guest, uint64_t va, uint32_t size, uint32_t access, uint64_t value,
+		    struct mmu_guest_stop *stop_ret);
+/* Translates without side effects (no accessed or dirty flags, no counters). Same results. */
+int mmu_guest_translate(mmu_guest *guest, uint64_t va, uint32_t access, uint64_t *pa_ret,
+			struct mmu_guest_stop *stop_ret);
+
+const struct mmu_guest_counters *mmu_guest_counters(const mmu_guest *guest);
+
+/* While the ports of data and of walks are traced: how much each had recorded after each walk. */
+struct mmu_guest_mark { uint64_t data, walk; };
+/* Writes marks[0..capacity-1] from now on, NULL ends it. Returns how many walks there were since the last call. */
+uint64_t mmu_guest_trace(mmu_guest *guest, struct mmu_guest_mark *marks, uint64_t capacity);

@@ -1,0 +1,129 @@
+/* Inside of the guest: shared by the callbacks, the code copies and the two architectures. */
+#ifndef MMU_GUEST_H
+#define MMU_GUEST_H
+#include <stdatomic.h>
+#include "address.h"
+#include "mmu.h"
+
+#define GUEST_PAGE UINT64_C(4096)
+#define GUEST_PAGE_MASK (~(GUEST_PAGE - 1))
+
+/* The engine's physical address map; see guest_api.h. Guest-physical addresses end at 2^52. */
+#define GUEST_BUS_BASE (UINT64_C(1) << 52)
+#define GUEST_BUS_SIZE (UINT64_C(1) << 52)
+#define GUEST_RAM_BASE (UINT64_C(1) << 53)
+#define GUEST_SHADOW_BASE (UINT64_C(1) << 54)
+#define GUEST_SCRATCH_BASE (UINT64_C(3) << 53)
+#define GUEST_NOWHERE_BASE (UINT64_C(1) << 55)
+
+/* Pages of code that the guest ran since the last flush: a hash by address, a slot's number is also
+   the number of its shadow page. */
+#define CODE_SLOTS 8192u
+#define CODE_LIMIT (CODE_SLOTS / 4 * 3)
+
+/* The engine's types of accesses (unicorn.h, uc_mem_type) and TLB permissions (uc_prot). */
+enum engine_access { ENGINE_READ = 16, ENGINE_WRITE = 17, ENGINE_FETCH = 18 };
+enum engine_permission { ENGINE_MAY_READ = 1, ENGINE_MAY_WRITE = 2, ENGINE_MAY_FETCH = 4 };
+struct engine_tlb_entry { uint64_t pa; int permissions; };	/* uc_tlb_entry */
+
+struct code_page {
+	uint64_t hpa;
+	uint8_t used, shadowed;
+};
+
+enum guest_phase {
+	GUEST_RUNNING,
+	GUEST_PROBING,	/* replaying one instruction for an exact address: no effect may escape */
+	GUEST_STEPPING	/* running one instruction that writes to a page of code */
+};
+
+/* Why the engine was stopped without telling anyone. */
+enum guest_event { GUEST_NO_EVENT, GUEST_STOPPED, GUEST_CODE_WRITE, GUEST_CODE_FULL };
+
+struct guest_probe {
+	uint64_t page;		/* virtual page of the fault; of a bus error, unknown until it is met */
+	uint64_t hpa;		/* bus error: the piece that failed */
+	uint32_t size;
+	int type;		/* enum engine_access */
+	bool by_hpa;
+	uint64_t va;		/* the answer */
+	uint32_t bytes;
+	bool hit;
+};
+
+/* The page of code that was translated last, as the engine sees it. */
+struct guest_view {
+	uint64_t va;
+	const uint8_t *host;	/* NULL: none */
+};
+
+struct mmu_guest {
+	struct mmu_guest_config c;
+	const struct guest_arch *arch;
+	struct mmu_guest_ram *ram;
+	uint32_t ram_count, ram_last;	/* ram_last: where the last search ended */
+	enum guest_phase phase;
+	enum guest_event event;
+	struct mmu_guest_stop stop;
+	struct guest_probe probe;
+	struct guest_view view;
+	uint64_t until;			/* where the engine ends by itself; see run_once() */
+	uint64_t spared;		/* a bus error here is no error: read ahead by the engine */
+	bool spare;
+	bool code_stale;		/* code or its copies may differ from memory */
+	uint32_t code_count;
+	uint64_t limit;
+	struct mmu_guest_mark *marks;
+	uint64_t mark_count, mark_capacity;
+	_Atomic bool interrupted;
+	struct mmu_guest_counters counters;
+	struct code_page code[CODE_SLOTS];
+};
+
+struct guest_translation {
+	paddr_t pa;
+	uint32_t allowed;	/* MMU_ACCESS_* */
+};
+
+/* One architecture. */
+struct guest_arch {
+	/* MMU_OK (*ret), MMU_FAULTED (the arch's fault in *stop) or MMU_ECALLBACK. */
+	int (*walk)(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t access, bool update,
+		    struct guest_translation *ret, struct mmu_guest_stop *stop);
+	/* MMU_ACCESS_* bits that the instruction under way adds to a data access. */
+	uint32_t (*kind_of_access)(struct mmu_guest *g, uint64_t va);
+	bool aborts;		/* a bus error is an exception and not a value of 0 */
+};
+
+extern const struct guest_arch guest_x86, guest_arm64;
+
+/* guest_memory.c */
+bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret);
+struct code_page *guest_code_find(struct mmu_guest *g, paddr_t page);
+struct code_page *guest_code_enter(struct mmu_guest *g, paddr_t page);
+int guest_code_shadow(struct mmu_guest *g, struct code_page *code);
+uint64_t guest_code_engine(const struct mmu_guest *g, const struct code_page *code);
+const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page *code);
+void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result);
+uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user);
+void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, void *user);
+
+/* guest_fill.c */
+bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, void *user);
+bool guest_unmapped(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
+void guest_probe(struct mmu_guest *g);
+bool guest_peek(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret);
+
+/* guest.c */
+int guest_walk(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,
+	       struct mmu_guest_stop *stop);
+void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
+void guest_flush_tlb(struct mmu_guest *g);
+uint64_t guest_register(struct mmu_guest *g, int id);
+
+static inline bool guest_stopping(const struct mmu_guest *g)
+{
+	return g->event != GUEST_NO_EVENT;
+}
+
+#endif

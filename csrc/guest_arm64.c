@@ -1,0 +1,62 @@
+/* arm64 for the guest: which registers a walk needs, and what the instruction under way is. */
+#include "guest.h"
+
+/* uc_arm64_cp_reg */
+struct engine_system_register { uint32_t crn, crm, op0, op1, op2; uint64_t value; };
+
+enum { PSTATE_EL_SHIFT = 2, PSTATE_PAN = 1 << 22, PSTATE_UAO = 1 << 23 };
+
+static struct mmu_arm64_regs arm64_registers(struct mmu_guest *g)
+{
+	const struct mmu_guest_ids *id = &g->c.ids;
+	struct engine_system_register sctlr = { .crn = 1, .crm = 0, .op0 = 3, .op1 = 0, .op2 = 0 };
+	struct engine_system_register tcr = { .crn = 2, .crm = 0, .op0 = 3, .op1 = 0, .op2 = 2 };
+	struct mmu_arm64_regs regs = { .pa_range = (uint8_t)g->c.phys_bits };
+	uint32_t pstate = 0;
+	int ids[] = { id->ttbr0, id->ttbr1, id->mair, id->pstate, id->coprocessor, id->coprocessor };
+	void *values[] = { &regs.ttbr0_el1, &regs.ttbr1_el1, &regs.mair_el1, &pstate, &sctlr, &tcr };
+
+	g->c.engine.reg_read_batch(g->c.engine.uc, ids, values, sizeof(ids) / sizeof(ids[0]));
+	regs.sctlr_el1 = sctlr.value;
+	regs.tcr_el1 = tcr.value;
+	regs.el = (pstate >> PSTATE_EL_SHIFT) & 3;
+	regs.pan = (pstate & PSTATE_PAN) != 0;
+	regs.uao = (pstate & PSTATE_UAO) != 0;
+	return regs;
+}
+
+static int arm64_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t access, bool update,
+		      struct guest_translation *ret, struct mmu_guest_stop *stop)
+{
+	struct mmu_arm64_regs regs = arm64_registers(g);
+	struct mmu_arm64_translation t;
+	int rc = mmu_arm64_walk(port, &regs, va, access, update ? MMU_ARM64_UPDATE : 0, &t,
+				&stop->arm64, NULL);
+
+	if (rc == MMU_OK)
+		*ret = (struct guest_translation){ .pa = pa_of(t.pa), .allowed = t.allowed };
+	return rc;
+}
+
+/*
+ * LDTR and STTR: load/store register (unprivileged), size:111:V:00:opc:0:imm9:10.
+ * Source: Arm ARM DDI 0487, C4.1 "Loads and Stores".
+ */
+static bool is_unprivileged(uint64_t word)
+{
+	return (word & 0x3b200c00) == 0x38000800;
+}
+
+static uint32_t arm64_kind_of_access(struct mmu_guest *g, uint64_t va)
+{
+	uint64_t word;
+
+	(void)va;
+	if (!guest_peek(g, guest_register(g, g->c.ids.pc), 4, &word))
+		return 0;
+	return is_unprivileged(word) ? MMU_ACCESS_UNPRIVILEGED : 0;
+}
+
+const struct guest_arch guest_arm64 = {
+	.walk = arm64_walk, .kind_of_access = arm64_kind_of_access, .aborts = true,
+};

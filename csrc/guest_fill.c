@@ -1,0 +1,224 @@
+/*
+ * TLB fills: the engine asks, the walker answers.
+ *
+ * The engine tells only the page of an address. When a walk refuses, the instruction has had no
+ * effect; guest_probe() then runs it once more with every write diverted to a scratch page and the
+ * refused page sent to an address where nothing is, and the engine reports the exact address there.
+ */
+#include "guest.h"
+
+static uint32_t access_of(int type)
+{
+	switch (type) {
+	case ENGINE_WRITE: return MMU_ACCESS_WRITE;
+	case ENGINE_FETCH: return MMU_ACCESS_FETCH;
+	}
+	return MMU_ACCESS_READ;
+}
+
+static bool answer(struct engine_tlb_entry *ret, uint64_t pa, int permissions)
+{
+	ret->pa = pa;
+	ret->permissions = permissions;
+	return true;
+}
+
+static bool refuse(struct mmu_guest *g, enum guest_event event)
+{
+	g->event = event;
+	return false;
+}
+
+/* The engine translates whole pages, so all of a page of code must be readable. */
+static bool fetch_failed(struct mmu_guest *g, uint64_t va, paddr_t page, int result)
+{
+	uint64_t pc = guest_register(g, g->c.ids.pc);
+
+	guest_stop(g, result < 0 ? MMU_GUEST_CALLBACK : MMU_GUEST_BUS_ERROR);
+	g->stop.va = va;
+	if ((pc & GUEST_PAGE_MASK) == va) {
+		g->stop.va = pc;
+		page.v |= pc & (GUEST_PAGE - 1);
+	}
+	g->stop.exact = 1;
+	g->stop.hpa = page.v;
+	g->stop.access = MMU_ACCESS_FETCH;
+	g->stop.result = (uint32_t)result;
+	return false;
+}
+
+/* Little-endian bytes va .. va+size-1 of code, at most 8, within a page. False when there are none. */
+bool guest_peek(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret)
+{
+	struct mmu_guest_stop unused;
+	struct guest_translation t;
+
+	*ret = 0;
+	if (g->view.host && (va & GUEST_PAGE_MASK) == g->view.va) {
+		for (uint32_t i = 0; i < size; i++)
+			*ret |= (uint64_t)g->view.host[(va + i) & (GUEST_PAGE - 1)] << (8 * i);
+		return true;
+	}
+	if (g->arch->walk(g, g->c.probe, va, MMU_ACCESS_FETCH, false, &t, &unused) != MMU_OK)
+		return false;
+	for (uint32_t i = 0; i < size; i++) {
+		uint64_t byte;
+
+		if (mmu_port_load(g->c.probe, t.pa.v + i, 1, &byte) != MMU_MEMTX_OK)
+			return false;
+		*ret |= byte << (8 * i);
+	}
+	return true;
+}
+
+/* X alone: the engine keeps a page that is writable and executable on its slow path for good. */
+static bool fill_fetch(struct mmu_guest *g, uint64_t va, paddr_t page, struct engine_tlb_entry *ret)
+{
+	struct code_page *code = guest_code_enter(g, page);
+	uint64_t engine;
+
+	if (!code)
+		return refuse(g, GUEST_CODE_FULL);
+	g->view = (struct guest_view){ .va = va };
+	if (guest_ram_find(g, page, &engine)) {
+		uint8_t *host;
+
+		if (mmu_port_host(g->c.probe, page.v, GUEST_PAGE, false, &host) == GUEST_PAGE)
+			g->view.host = host;
+		return answer(ret, engine, ENGINE_MAY_FETCH);
+	}
+	if (!code->shadowed) {
+		int result = guest_code_shadow(g, code);
+
+		if (result != MMU_MEMTX_OK)
+			return fetch_failed(g, va, page, result);
+		guest_flush_tlb(g);	/* takes W back from wherever the page was written */
+	}
+	g->view.host = guest_code_host(g, code);
+	return answer(ret, guest_code_engine(g, code), ENGINE_MAY_FETCH);
+}
+
+static bool fill_data(struct mmu_guest *g, paddr_t page, uint32_t allowed, int type,
+		      struct engine_tlb_entry *ret)
+{
+	struct code_page *code = guest_code_find(g, page);
+	int permissions = 0;
+	uint64_t engine;
+
+	if (allowed & MMU_ACCESS_READ)
+		permissions |= ENGINE_MAY_READ;
+	if (allowed & MMU_ACCESS_WRITE)
+		permissions |= ENGINE_MAY_WRITE;
+	if (guest_ram_find(g, page, &engine))	/* the engine sees writes to code there by itself */
+		return answer(ret, engine, permissions);
+	if (code && code->shadowed) {
+		if (type == ENGINE_WRITE && g->phase == GUEST_RUNNING)
+			return refuse(g, GUEST_CODE_WRITE);
+		if (type == ENGINE_WRITE)
+			g->code_stale = true;
+		else
+			permissions &= ~ENGINE_MAY_WRITE;
+	}
+	return answer(ret, GUEST_BUS_BASE + page.v, permissions);
+}
+
+/* While probing: the page in question is nowhere, writes to any other go to a scratch page. */
+static bool fill_probe(struct mmu_guest *g, uint64_t va, int type, struct engine_tlb_entry *ret)
+{
+	int permission = type == ENGINE_WRITE ? ENGINE_MAY_WRITE : ENGINE_MAY_READ;
+	uint32_t access = access_of(type);
+	struct mmu_guest_stop unused;
+	struct guest_translation t;
+	uint64_t engine;
+	paddr_t page;
+
+	if (type != ENGINE_FETCH)
+		access |= g->arch->kind_of_access(g, va);
+	if (!g->probe.by_hpa && va == g->probe.page && type == g->probe.type)
+		return answer(ret, GUEST_NOWHERE_BASE, permission);
+	if (g->arch->walk(g, g->c.probe, va, access, false, &t, &unused) != MMU_OK)
+		return false;
+	page = pa_of(t.pa.v & GUEST_PAGE_MASK);
+	if (type == ENGINE_FETCH)
+		return fill_fetch(g, va, page, ret);
+	if (g->probe.by_hpa && type == g->probe.type && page.v == (g->probe.hpa & GUEST_PAGE_MASK)) {
+		g->probe.page = va;
+		return answer(ret, GUEST_NOWHERE_BASE, permission);
+	}
+	if (type == ENGINE_WRITE)
+		return answer(ret, GUEST_SCRATCH_BASE, permission);
+	if (!guest_ram_find(g, page, &engine))
+		engine = GUEST_BUS_BASE + page.v;
+	return answer(ret, engine, permission);
+}
+
+/* UC_HOOK_TLB_FILL. `va` is the first byte of the page, PC is exact. */
+bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, void *user)
+{
+	struct mmu_guest *g = user;
+	uint32_t access = access_of(type);
+	struct guest_translation t;
+	paddr_t page;
+	int rc;
+
+	(void)uc;
+	if (g->until && type == ENGINE_FETCH && va == ((g->until - 1) & GUEST_PAGE_MASK))
+		return false;	/* the engine looks up where it would end */
+	if (g->phase == GUEST_PROBING)
+		return fill_probe(g, va, type, ret);
+	if (guest_stopping(g))
+		return false;
+	if (type != ENGINE_FETCH)
+		access |= g->arch->kind_of_access(g, va);
+	g->counters.fills++;
+	rc = guest_walk(g, va, access, &t, &g->stop);
+	if (rc != MMU_OK) {
+		guest_stop(g, rc == MMU_FAULTED ? MMU_GUEST_FAULT : MMU_GUEST_CALLBACK);
+		g->stop.va = va;
+		g->stop.access = access;
+		return false;
+	}
+	page = pa_of(t.pa.v & GUEST_PAGE_MASK);
+	return type == ENGINE_FETCH ? fill_fetch(g, va, page, ret)
+				    : fill_data(g, page, t.allowed, type, ret);
+}
+
+/* UC_HOOK_MEM_UNMAPPED over GUEST_NOWHERE: `address` has the low bits that the fill did not. */
+bool guest_unmapped(void *uc, int type, uint64_t address, int size, int64_t value, void *user)
+{
+	struct mmu_guest *g = user;
+
+	(void)uc;
+	(void)type;
+	(void)value;
+	if (g->phase == GUEST_PROBING && !g->probe.hit) {
+		g->probe.hit = true;
+		g->probe.va = g->probe.page | (address & (GUEST_PAGE - 1));
+		g->probe.bytes = size > 0 ? (uint32_t)size : 0;
+	}
+	return false;
+}
+
+/* Finds the exact address of the data access that g->stop tells of. Leaves registers and memory as they were. */
+void guest_probe(struct mmu_guest *g)
+{
+	const struct mmu_guest_engine *e = &g->c.engine;
+	bool bus = g->stop.kind == MMU_GUEST_BUS_ERROR;
+	enum guest_event event = g->event;
+
+	g->probe = (struct guest_probe){ .page = g->stop.va, .hpa = g->stop.hpa, .by_hpa = bus,
+		.type = g->stop.access & MMU_ACCESS_WRITE ? ENGINE_WRITE : ENGINE_READ };
+	e->context_save(e->uc, g->c.context);
+	g->phase = GUEST_PROBING;
+	guest_flush_tlb(g);
+	e->emu_start(e->uc, g->stop.pc, 0, 0, 0);
+	g->phase = GUEST_RUNNING;
+	g->event = event;
+	e->context_restore(e->uc, g->c.context);
+	guest_flush_tlb(g);
+	if (!g->probe.hit)
+		return;
+	g->stop.exact = 1;
+	g->stop.va = g->probe.va;
+	g->stop.size = g->probe.bytes;
+}

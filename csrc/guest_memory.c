@@ -1,0 +1,285 @@
+/*
+ * What the engine sees as memory: plain RAM by its address, everything else through ports, and
+ * copies of pages of code, because the engine translates code only from plain memory.
+ */
+#include "guest.h"
+#include "bus.h"
+
+/* Engine address of a page of plain RAM; false when pa is anything else. */
+bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret)
+{
+	uint32_t lo = 0, hi = g->ram_count, at = g->ram_last;
+
+	if (at >= g->ram_count || pa.v - g->ram[at].hpa >= g->ram[at].size) {
+		while (lo < hi) {
+			uint32_t mid = lo + (hi - lo) / 2;
+
+			if (pa.v - g->ram[mid].hpa < g->ram[mid].size || pa.v < g->ram[mid].hpa)
+				hi = mid;
+			else
+				lo = mid + 1;
+		}
+		if (lo == g->ram_count || pa.v - g->ram[lo].hpa >= g->ram[lo].size)
+			return false;
+		g->ram_last = at = lo;
+	}
+	*engine_ret = g->ram[at].engine + ((pa.v - g->ram[at].hpa) & GUEST_PAGE_MASK);
+	return true;
+}
+
+/* ---- pages of code ---- */
+
+static uint32_t code_hash(paddr_t page)
+{
+	return (uint32_t)(((page.v / GUEST_PAGE) * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % CODE_SLOTS;
+}
+
+/* The slot that holds the page, or the free one where it would stand. CODE_LIMIT keeps one free. */
+static struct code_page *code_slot(struct mmu_guest *g, paddr_t page)
+{
+	uint32_t i = code_hash(page);
+
+	while (g->code[i].used && g->code[i].hpa != page.v)
+		i = (i + 1) % CODE_SLOTS;
+	return &g->code[i];
+}
+
+/* What is known of a page (its first byte) as code; NULL when the guest did not run from it. */
+struct code_page *guest_code_find(struct mmu_guest *g, paddr_t page)
+{
+	struct code_page *code = code_slot(g, page);
+
+	return code->used ? code : NULL;
+}
+
+/* Notes that the guest runs from this page. NULL when there are too many: flush first. */
+struct code_page *guest_code_enter(struct mmu_guest *g, paddr_t page)
+{
+	struct code_page *code = code_slot(g, page);
+
+	if (code->used)
+		return code;
+	if (g->code_count == CODE_LIMIT)
+		return NULL;
+	g->code_count++;
+	*code = (struct code_page){ .hpa = page.v, .used = 1 };
+	return code;
+}
+
+static uint64_t shadow_offset(const struct mmu_guest *g, const struct code_page *code)
+{
+	return (uint64_t)(code - g->code) * GUEST_PAGE;
+}
+
+uint64_t guest_code_engine(const struct mmu_guest *g, const struct code_page *code)
+{
+	return GUEST_SHADOW_BASE + shadow_offset(g, code);
+}
+
+const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page *code)
+{
+	return g->c.shadow + shadow_offset(g, code);
+}
+
+/* Copies the page into its shadow; on success it is in use. Returns MMU_MEMTX_* bits (bytes that failed are 0) or MMU_ECALLBACK. */
+int guest_code_shadow(struct mmu_guest *g, struct code_page *code)
+{
+	int result = mmu_port_read(g->c.code, code->hpa, g->c.shadow + shadow_offset(g, code),
+				   GUEST_PAGE);
+
+	code->shadowed = result == MMU_MEMTX_OK;
+	g->counters.shadows += code->shadowed;
+	return result;
+}
+
+/* ---- accesses that leave the engine ---- */
+
+static bool is_device(const struct mmu_guest *g, uint64_t hpa)
+{
+	const struct mmu_map *map = port_enter(g->c.probe);
+	uint32_t i = map_search(map, hpa);
+	bool device = i < map->count && hpa >= map->ranges[i].first &&
+		      map->ranges[i].kind == MMU_RANGE_IO;
+
+	port_leave(g->c.probe);
+	return device;
+}
+
+/* Counts an error that the guest caused, and keeps the first. */
+void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result)
+{
+	if (!g->counters.bus_errors++) {
+		g->counters.error_hpa = hpa;
+		g->counters.error_size = size;
+		g->counters.error_access = access;
+		g->counters.error_result = (uint32_t)result;
+	}
+}
+
+/* A piece of an access failed: an abort where the architecture has one, else only counted. */
+static void bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result)
+{
+	if (result < 0) {
+		guest_stop(g, MMU_GUEST_CALLBACK);
+		g->c.engine.emu_stop(g->c.engine.uc);
+		return;
+	}
+	if (g->spare && g->spared == hpa) {
+		g->spare = false;
+		return;
+	}
+	if (!g->arch->aborts) {
+		guest_bus_error(g, hpa, size, access, result);
+		return;
+	}
+	guest_stop(g, MMU_GUEST_BUS_ERROR);
+	g->stop.hpa = hpa;
+	g->stop.size = size;
+	g->stop.access = access;
+	g->stop.result = (uint32_t)result;
+	/* The engine writes the destination of a load even when told to stop: keep what was there. */
+	g->c.engine.context_save(g->c.engine.uc, g->c.bus_context);
+	g->c.engine.emu_stop(g->c.engine.uc);
+}
+
+/* Called by the engine for at most 4 bytes; hpa is the offset in its region, see GUEST_BUS_BASE. */
+uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user)
+{
+	struct mmu_guest *g = user;
+	uint64_t value = 0;
+	int rc;
+
+	(void)uc;
+	if (g->phase == GUEST_PROBING) {
+		if (!is_device(g, hpa))
+			mmu_port_load(g->c.probe, hpa, size, &value);
+		return value;
+	}
+	if (guest_stopping(g))	/* the rest of an access that is being given up */
+		return 0;
+	g->counters.bus_reads++;
+	rc = mmu_port_load(g->c.data, hpa, size, &value);
+	if (rc != MMU_MEMTX_OK)
+		bus_failed(g, hpa, size, MMU_ACCESS_READ, rc);
+	return value;
+}
+
+void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, void *user)
+{
+	struct mmu_guest *g = user;
+	int rc;
+
+	(void)uc;
+	if (g->phase == GUEST_PROBING || guest_stopping(g))
+		return;
+	g->counters.bus_writes++;
+	rc = mmu_port_store(g->c.data, hpa, size, value);
+	if (rc != MMU_MEMTX_OK)
+		bus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);
+}
+
+/* ---- what the CPU itself reads and writes ---- */
+
+static int translate(struct mmu_guest *g, uint64_t va, uint32_t access, paddr_t *ret,
+		     struct mmu_guest_stop *stop)
+{
+	struct guest_translation t;
+	int rc = guest_walk(g, va, access, &t, stop);
+
+	if (rc == MMU_OK) {
+		*ret = t.pa;
+	} else if (rc == MMU_FAULTED) {
+		stop->kind = MMU_GUEST_FAULT;
+		stop->va = va;
+		stop->access = access;
+		stop->exact = 1;
+	}
+	return rc;
+}
+
+static int failed(struct mmu_guest *g, uint64_t va, uint64_t hpa, uint32_t size, uint32_t access,
+		  int rc, struct mmu_guest_stop *stop)
+{
+	if (rc < 0)
+		return rc;
+	guest_bus_error(g, hpa, size, access, rc);
+	*stop = (struct mmu_guest_stop){ .kind = MMU_GUEST_BUS_ERROR, .va = va, .hpa = hpa, .exact = 1,
+		.access = access, .size = size, .result = (uint32_t)rc };
+	return MMU_FAULTED;
+}
+
+/* Both pages of an access are translated before anything happens to either. */
+static int translate_ends(struct mmu_guest *g, uint64_t va, uint32_t size, uint32_t access,
+			  paddr_t pa[2], uint32_t *first_size, struct mmu_guest_stop *stop)
+{
+	uint64_t room = GUEST_PAGE - (va & (GUEST_PAGE - 1));
+	int rc;
+
+	if (size != 1 && size != 2 && size != 4 && size != 8)
+		return MMU_ERANGE;
+	*stop = (struct mmu_guest_stop){ 0 };
+	*first_size = size <= room ? size : (uint32_t)room;
+	rc = translate(g, va, access, &pa[0], stop);
+	if (rc == MMU_OK && size > room)
+		rc = translate(g, va + room, access, &pa[1], stop);
+	return rc;
+}
+
+int mmu_guest_load(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, uint64_t *ret,
+		   struct mmu_guest_stop *stop)
+{
+	uint32_t first, chunk;
+	uint64_t value = 0;
+	paddr_t pa[2];
+	int rc = translate_ends(g, va, size, access, pa, &first, stop);
+
+	if (rc != MMU_OK)
+		return rc;
+	chunk = first == size ? size : 1;
+	for (uint32_t i = 0; i < size; i += chunk) {
+		uint64_t hpa = i < first ? pa[0].v + i : pa[1].v + (i - first), part;
+
+		rc = mmu_port_load(g->c.data, hpa, chunk, &part);
+		if (rc != MMU_MEMTX_OK)
+			return failed(g, va + i, hpa, chunk, access, rc, stop);
+		value |= part << (8 * i);
+	}
+	*ret = value;
+	return MMU_OK;
+}
+
+int mmu_guest_store(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, uint64_t value,
+		    struct mmu_guest_stop *stop)
+{
+	uint32_t first, chunk;
+	paddr_t pa[2];
+	int rc = translate_ends(g, va, size, access, pa, &first, stop);
+
+	if (rc != MMU_OK)
+		return rc;
+	chunk = first == size ? size : 1;
+	for (uint32_t i = 0; i < size; i += chunk) {
+		uint64_t hpa = i < first ? pa[0].v + i : pa[1].v + (i - first);
+
+		/* The engine does not see this store: what it translated from there is stale. */
+		if (guest_code_find(g, pa_of(hpa & GUEST_PAGE_MASK)))
+			g->code_stale = true;
+		rc = mmu_port_store(g->c.data, hpa, chunk, value >> (8 * i));
+		if (rc != MMU_MEMTX_OK)
+			return failed(g, va + i, hpa, chunk, access, rc, stop);
+	}
+	return MMU_OK;
+}
+
+int mmu_guest_translate(mmu_guest *g, uint64_t va, uint32_t access, uint64_t *pa_ret,
+			struct mmu_guest_stop *stop)
+{
+	struct guest_translation t;
+	int rc;
+
+	*stop = (struct mmu_guest_stop){ .kind = MMU_GUEST_FAULT, .va = va, .access = access, .exact = 1 };
+	rc = g->arch->walk(g, g->c.probe, va, access, false, &t, stop);
+	if (rc == MMU_OK)
+		*pa_ret = t.pa.v;
+	return rc;
+}

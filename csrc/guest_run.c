@@ -1,0 +1,147 @@
+/* The run loop: from one stop that wants attention to the next, with what C settles by itself in between. */
+#include "guest.h"
+
+/* unicorn.h: uc_err */
+enum { ENGINE_OK = 0, ENGINE_INSN_INVALID = 10, ENGINE_EXCEPTION = 21 };
+
+/* Where no program counter ever is: not canonical, odd. */
+#define UNREACHABLE ((UINT64_C(1) << 63) | 1)
+
+/*
+ * Lets the engine run until it ends, or for one instruction. Returns its error.
+ *
+ * The engine ends by itself where PC equals `until`, and 0 is the only value that costs nothing; so
+ * a guest that goes to address 0 comes back here and goes on under an end that it cannot reach.
+ */
+static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
+{
+	const struct mmu_guest_engine *e = &g->c.engine;
+	int error;
+
+	g->phase = phase;
+	g->event = GUEST_NO_EVENT;
+	g->stop = (struct mmu_guest_stop){ 0 };
+	g->until = pc ? 0 : UNREACHABLE;
+	for (;;) {
+		error = e->emu_start(e->uc, pc, g->until, 0, phase == GUEST_STEPPING);
+		pc = guest_register(g, g->c.ids.pc);
+		if (error || pc || g->until || g->event || phase == GUEST_STEPPING ||
+		    atomic_load_explicit(&g->interrupted, memory_order_acquire))
+			break;
+		g->until = UNREACHABLE;
+	}
+	if (error == ENGINE_EXCEPTION && g->until && !g->event)
+		error = ENGINE_OK;	/* the look-up of `until`, refused by guest_fill() */
+	g->until = 0;
+	g->phase = GUEST_RUNNING;
+	g->stop.pc = pc;
+	return error;
+}
+
+/* What ended the engine without a callback. */
+static void classify(struct mmu_guest *g, int error)
+{
+	if (error == ENGINE_OK)
+		g->stop.kind = atomic_load_explicit(&g->interrupted, memory_order_acquire) ?
+			       MMU_GUEST_INTERRUPTED : MMU_GUEST_HALTED;
+	else
+		g->stop.kind = error == ENGINE_INSN_INVALID ? MMU_GUEST_INVALID : MMU_GUEST_ENGINE;
+	g->stop.number = (uint32_t)error;
+}
+
+/* The instruction at PC will be run again: it counts once. */
+static void uncount(struct mmu_guest *g)
+{
+	if (g->limit && g->counters.instructions)
+		g->counters.instructions--;
+}
+
+/* The failed piece was only read ahead: not part of what the instruction accesses. */
+static bool read_ahead(const struct mmu_guest *g)
+{
+	uint64_t piece = g->probe.hpa & (GUEST_PAGE - 1), at = g->probe.va & (GUEST_PAGE - 1);
+
+	return g->probe.hit && g->probe.type == ENGINE_READ && g->probe.bytes &&
+	       (piece >= at + g->probe.bytes || at >= piece + g->probe.size);
+}
+
+/* Makes the address of a fault or a bus error exact. Returns true when the run goes on after all. */
+static bool locate(struct mmu_guest *g)
+{
+	uint64_t pc = g->stop.pc;
+
+	if (g->stop.access & MMU_ACCESS_FETCH) {
+		if (g->stop.kind == MMU_GUEST_BUS_ERROR)
+			guest_bus_error(g, g->stop.hpa, 0, g->stop.access, (int)g->stop.result);
+		if (!g->stop.exact && (pc & GUEST_PAGE_MASK) == g->stop.va)
+			g->stop.va = pc;
+		g->stop.exact = 1;
+		return false;
+	}
+	if (g->stop.kind == MMU_GUEST_BUS_ERROR) {
+		uint32_t size = g->stop.size;
+
+		g->c.engine.context_restore(g->c.engine.uc, g->c.bus_context);
+		guest_probe(g);
+		g->probe.size = size;
+		if (read_ahead(g)) {
+			g->spare = true;
+			g->spared = g->stop.hpa;
+			uncount(g);
+			return true;
+		}
+		guest_bus_error(g, g->stop.hpa, size, g->stop.access, (int)g->stop.result);
+		return false;
+	}
+	guest_probe(g);
+	return false;
+}
+
+/* Returns true when the engine must go on at g->stop.pc. */
+static bool handle(struct mmu_guest *g, int error)
+{
+	switch (g->event) {
+	case GUEST_NO_EVENT:
+		classify(g, error);
+		return false;
+	case GUEST_CODE_FULL:
+		uncount(g);
+		mmu_guest_flush(g);
+		return true;
+	case GUEST_CODE_WRITE:
+		uncount(g);
+		mmu_guest_flush(g);
+		g->counters.steps++;
+		error = run_once(g, g->stop.pc, GUEST_STEPPING);
+		mmu_guest_flush(g);
+		if (g->event == GUEST_NO_EVENT && error == ENGINE_OK)
+			return true;
+		return g->event == GUEST_CODE_WRITE ? false : handle(g, error);
+	case GUEST_STOPPED:
+		if (g->stop.kind == MMU_GUEST_FAULT || g->stop.kind == MMU_GUEST_BUS_ERROR)
+			return locate(g);
+		return false;
+	}
+	return false;
+}
+
+int mmu_guest_run(mmu_guest *g, uint64_t pc, struct mmu_guest_stop *ret)
+{
+	g->spare = false;
+	for (;;) {
+		int error;
+
+		if (atomic_load_explicit(&g->interrupted, memory_order_acquire)) {
+			*ret = (struct mmu_guest_stop){ .kind = MMU_GUEST_INTERRUPTED, .pc = pc };
+			return MMU_OK;
+		}
+		if (g->code_stale)
+			mmu_guest_flush(g);
+		error = run_once(g, pc, GUEST_RUNNING);
+		if (!handle(g, error))
+			break;
+		pc = g->stop.pc;
+	}
+	*ret = g->stop;
+	return MMU_OK;
+}

@@ -1,0 +1,97 @@
+/* x86-64 for the guest: which registers a walk needs, and which accesses are the CPU's own. */
+#include "guest.h"
+
+enum { MSR_EFER = 0xc0000080u, RFLAGS_AC = 1 << 18 };
+struct engine_msr { uint32_t number; uint64_t value; };				/* uc_x86_msr */
+struct engine_table { uint16_t selector; uint64_t base; uint32_t limit, flags; };	/* uc_x86_mmr */
+
+static struct mmu_x86_regs x86_registers(struct mmu_guest *g)
+{
+	const struct mmu_guest_ids *id = &g->c.ids;
+	struct mmu_x86_regs regs = { .phys_bits = (uint8_t)g->c.phys_bits };
+	struct engine_msr efer = { .number = MSR_EFER };
+	uint64_t flags = 0;
+	uint16_t cs = 0;
+	int ids[] = { id->cr0, id->cr3, id->cr4, id->cs, id->flags, id->msr };
+	void *values[] = { &regs.cr0, &regs.cr3, &regs.cr4, &cs, &flags, &efer };
+
+	g->c.engine.reg_read_batch(g->c.engine.uc, ids, values, sizeof(ids) / sizeof(ids[0]));
+	regs.efer = efer.value;
+	regs.cpl = cs & 3;
+	regs.ac = (flags & RFLAGS_AC) != 0;
+	return regs;
+}
+
+static int x86_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t access, bool update,
+		    struct guest_translation *ret, struct mmu_guest_stop *stop)
+{
+	struct mmu_x86_regs regs = x86_registers(g);
+	struct mmu_x86_translation t;
+	int rc = mmu_x86_walk(port, &regs, va, access, update ? MMU_X86_UPDATE : 0, &t, &stop->x86,
+			      NULL);
+
+	if (rc == MMU_OK)
+		*ret = (struct guest_translation){ .pa = pa_of(t.pa), .allowed = t.allowed };
+	return rc;
+}
+
+/* One-byte and 0F two-byte opcodes that read a descriptor; groups by the reg field of ModRM. */
+static bool loads_descriptor(uint64_t code)
+{
+	uint32_t op = code & 0xff, reg = (code >> 11) & 7;
+
+	if (op == 0x0f) {
+		op = (code >> 8) & 0xff;
+		reg = (code >> 19) & 7;
+		return op == 0x02 || op == 0x03 || op == 0xa1 || op == 0xa9 || op == 0xb2 ||
+		       op == 0xb4 || op == 0xb5 || (op == 0x00 && reg >= 2);
+	}
+	return op == 0x8e || op == 0xca || op == 0xcb || op == 0xcf ||
+	       (op == 0xff && (reg == 3 || reg == 5));
+}
+
+static bool is_prefix(uint32_t byte)
+{
+	return byte == 0x66 || byte == 0x67 || byte == 0xf2 || byte == 0xf3 || byte == 0x2e ||
+	       byte == 0x36 || byte == 0x3e || byte == 0x26 || byte == 0x64 || byte == 0x65 ||
+	       (byte & 0xf0) == 0x40;
+}
+
+static bool descriptor_instruction(struct mmu_guest *g)
+{
+	uint64_t pc = guest_register(g, g->c.ids.pc), byte, code = 0;
+
+	for (int i = 0; i < 14; i++, pc++) {
+		if (!guest_peek(g, pc, 1, &byte))
+			return false;
+		if (!is_prefix((uint32_t)byte))
+			break;
+	}
+	for (uint32_t i = 0; i < 3; i++) {
+		if (!guest_peek(g, pc + i, 1, &byte))
+			break;
+		code |= byte << (8 * i);
+	}
+	return loads_descriptor(code);
+}
+
+static bool table_on_page(struct mmu_guest *g, int id, uint64_t page)
+{
+	struct engine_table table = { 0 };
+
+	g->c.engine.reg_read(g->c.engine.uc, id, &table);
+	return table.limit && page - (table.base & GUEST_PAGE_MASK) <=
+			      ((table.base & (GUEST_PAGE - 1)) + table.limit);
+}
+
+/* A user program that loads a segment makes the CPU read descriptors with supervisor rights. */
+static uint32_t x86_kind_of_access(struct mmu_guest *g, uint64_t va)
+{
+	if ((guest_register(g, g->c.ids.cs) & 3) != 3)
+		return 0;
+	if (!table_on_page(g, g->c.ids.gdtr, va) && !table_on_page(g, g->c.ids.ldtr, va))
+		return 0;
+	return descriptor_instruction(g) ? MMU_ACCESS_IMPLICIT : 0;
+}
+
+const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access };

@@ -1,0 +1,313 @@
+"""One CPU: an engine, the C guest that answers it, its ports, and its view of memory.
+
+Architectures derive from `Cpu`: `mmu.guest.x86`, `mmu.guest.arm64`. Not for two threads at once.
+"""
+
+from __future__ import annotations
+
+import struct
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mmu.core import check, ffi, lib
+from mmu.errors import ClosedError, GuestError
+from mmu.guest.engine import PAGE, Engine
+from mmu.guest.stop import Delivered, Stop
+from mmu.memory.host import HostMemory
+from mmu.memory.region import Ram
+from mmu.types import Access
+
+if TYPE_CHECKING:
+    from mmu.memory import AddressSpace, Frames
+
+Outcome = int | Delivered | Stop  # where to go on, the handler that was entered, or how the run ends
+
+PORTS = ("data", "walk", "code", "probe")
+
+
+class Refused(Exception):
+    """An access that the CPU made for an exception was refused. Never leaves this room; `stop` says why."""
+
+    def __init__(self, stop: Any) -> None:
+        super().__init__(stop)
+        self.stop = stop
+
+
+def _dispose(engine: Engine, guest: Any, kept: list[Any]) -> None:
+    """Everything that C points to goes after the engine, which points to it."""
+    engine.close()
+    lib.mmu_guest_destroy(guest)
+    kept.clear()
+
+
+class Cpu:
+    """Runs instructions between stops. Registers are plain integers under their manual's names in small letters."""
+
+    ARCH: ClassVar[str]
+    NUMBER: ClassVar[int]
+    ENGINE: ClassVar[tuple[str, str]]
+    PC: ClassVar[str]
+    PHYS_BITS: ClassVar[int]
+    # hooks beside those that every guest has: (kind, field of mmu_guest_hooks, instruction)
+    HOOKS: ClassVar[tuple[tuple[str, str, str], ...]] = ()
+
+    def __init__(self, space: AddressSpace) -> None:
+        self.space = space
+        self.constants = self.load_constants()
+        self._numbers = self.register_numbers()
+        self.engine = Engine(*self.ENGINE, self.model())
+        self.ports = {name: space.new_port() for name in PORTS}
+        self._banks: dict[int, int] = {}  # host address of a memory -> where the engine has it
+        self._bank_end = lib.mmu_guest_ram_base()
+        self._view: Any = None
+        self._limit_hook: int | None = None
+        self._shadow, self._scratch = HostMemory(lib.mmu_guest_shadow_size()), HostMemory(PAGE)
+        self._kept: list[Any] = [self.ports, self._shadow, self._scratch, space.bus]
+        self.context = self.engine.new_context()
+        try:
+            self.guest = self._create()
+        except BaseException:
+            self.engine.close()
+            raise
+        self._finalizer = weakref.finalize(self, _dispose, self.engine, self.guest, self._kept)
+        try:
+            self._install()
+            self.reset()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- what an architecture says ------------------------------------------------------------------
+
+    def load_constants(self) -> Any:
+        raise NotImplementedError
+
+    def model(self) -> int:
+        raise NotImplementedError
+
+    def ids(self) -> dict[str, int]:
+        """Register numbers for struct mmu_guest_ids."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Registers of a fresh CPU."""
+        raise NotImplementedError
+
+    def register_numbers(self) -> Mapping[str, int]:
+        """Registers of at most 64 bits by name."""
+        raise NotImplementedError
+
+    def registers(self) -> dict[str, int]:
+        raise NotImplementedError
+
+    def start(self, pc: int, stack: int, data: int, size: int) -> None:
+        """Registers of a program's first instruction."""
+        raise NotImplementedError
+
+    def new_tables(self, frames: Frames) -> Any:
+        """An empty tree of page tables in frames of the space."""
+        raise NotImplementedError
+
+    def set_tables(self, root: int) -> None:
+        raise NotImplementedError
+
+    @property
+    def has_tables(self) -> bool:
+        raise NotImplementedError
+
+    def walk_registers(self) -> Any:
+        raise NotImplementedError
+
+    def handle(self, stop: Any) -> Outcome:
+        """Do what *stop* (struct mmu_guest_stop) asks for."""
+        raise NotImplementedError
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    def _create(self) -> Any:
+        library = self.engine.library
+        config = ffi.new("struct mmu_guest_config *")
+        config.arch, config.phys_bits, config.bus = self.NUMBER, self.PHYS_BITS, self.space.bus
+        for name, port in self.ports.items():
+            setattr(config, name, port.handle)
+        config.shadow = ffi.cast("uint8_t *", self._shadow.address)
+        config.context, config.bus_context = self.engine.new_context(), self.engine.new_context()
+        config.engine.uc = self.engine.uc
+        for name in ("reg_read", "reg_read_batch", "emu_start", "emu_stop", "context_save", "context_restore"):
+            setattr(config.engine, name, library.functions[f"uc_{name}"])
+        config.engine.control = library.uc_ctl
+        for name, number in self.ids().items():
+            setattr(config.ids, name, number)
+        out = ffi.new("mmu_guest **")
+        check(lib.mmu_guest_create(config, out), "guest")
+        return out[0]
+
+    def _install(self) -> None:
+        hooks = ffi.new("struct mmu_guest_hooks *")
+        lib.mmu_guest_hooks(hooks)
+        self._hooks = hooks
+        engine = self.engine
+        engine.map_callbacks(
+            lib.mmu_guest_bus_base(), lib.mmu_guest_bus_size(), hooks.bus_read, hooks.bus_write, self.guest)
+        engine.map_host(lib.mmu_guest_shadow_base(), self._shadow.size, self._shadow.address)
+        engine.map_host(lib.mmu_guest_scratch_base(), PAGE, self._scratch.address)
+        nowhere = lib.mmu_guest_nowhere_base()
+        engine.hook("TLB_FILL", hooks.fill, self.guest)
+        engine.hook("MEM_UNMAPPED", hooks.unmapped, self.guest, nowhere, nowhere + PAGE - 1)
+        engine.hook("INTR", hooks.interrupt, self.guest)
+        for kind, field, instruction in self.HOOKS:
+            engine.hook(kind, getattr(hooks, field), self.guest, instruction=getattr(self.constants, instruction))
+
+    def close(self) -> None:
+        """Free the engine. Twice is fine."""
+        self._finalizer()
+
+    @property
+    def closed(self) -> bool:
+        return not self._finalizer.alive
+
+    def _open(self) -> None:
+        if self.closed:
+            raise ClosedError("this machine is closed")
+
+    # -- memory -------------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Take over what the space shows now, and forget code and translations: the host may have changed any of it."""
+        self._open()
+        view = self.space.view
+        if view is not self._view:
+            table = [entry for r in view.ranges if (entry := self._ram(r)) is not None]
+            check(lib.mmu_guest_set_ram(self.guest, ffi.new("struct mmu_guest_ram[]", table), len(table)), "RAM map")
+            self._view = view
+        lib.mmu_guest_flush(self.guest)
+
+    def _ram(self, r: Any) -> dict[str, int] | None:
+        """The whole pages of a range of RAM, when its pages are pages of its memory too."""
+        if not isinstance(r.region, Ram) or r.region.kind != lib.MMU_RANGE_RAM or (r.first - r.offset) % PAGE:
+            return None
+        first, end = -(-r.first // PAGE) * PAGE, min(r.last + 1, lib.mmu_guest_bus_size()) // PAGE * PAGE
+        if first >= end:
+            return None
+        return {
+            "hpa": first, "size": end - first,
+            "engine": self._bank(r.region.memory) + r.offset + (first - r.first),
+        }  # fmt: skip
+
+    def _bank(self, memory: HostMemory) -> int:
+        """Where the engine has a memory. Each is mapped once: the engine tracks code by physical address."""
+        host = int(ffi.cast("uintptr_t", memory.address))
+        if host not in self._banks:
+            size = -(-memory.size // PAGE) * PAGE
+            self.engine.map_host(self._bank_end, size, memory.address)
+            self._kept.append(memory)
+            self._banks[host] = self._bank_end
+            self._bank_end += size
+        return self._banks[host]
+
+    def load(self, va: int, size: int, access: Access = Access.READ) -> int:
+        """One access by the CPU itself, with its present privilege. Raises Refused."""
+        out, stop = ffi.new("uint64_t *"), ffi.new("struct mmu_guest_stop *")
+        if check(lib.mmu_guest_load(self.guest, va, size, access, out, stop), f"load of {size} bytes at {va:#x}"):
+            raise Refused(stop)
+        value: int = out[0]
+        return value
+
+    def store(self, va: int, size: int, value: int, access: Access = Access.WRITE) -> None:
+        stop = ffi.new("struct mmu_guest_stop *")
+        if check(lib.mmu_guest_store(self.guest, va, size, access, value, stop), f"store of {size} bytes at {va:#x}"):
+            raise Refused(stop)
+
+    def translate(self, va: int, access: Access) -> int | Any:
+        """Physical address, or the stop record of the fault. Changes nothing."""
+        out, stop = ffi.new("uint64_t *"), ffi.new("struct mmu_guest_stop *")
+        if check(lib.mmu_guest_translate(self.guest, va, access, out, stop), f"translation of {va:#x}"):
+            return stop
+        pa: int = out[0]
+        return pa
+
+    def peek(self, va: int, size: int) -> bytes:
+        """Code bytes from *va* on, as many of *size* as can be fetched. Uncounted."""
+        out = bytearray()
+        while len(out) < size:
+            pa = self.translate(va + len(out), Access.FETCH)
+            if not isinstance(pa, int):
+                break
+            run = min(size - len(out), PAGE - pa % PAGE)
+            buffer = bytearray(run)
+            if check(lib.mmu_port_read(self.ports["probe"].handle, pa, ffi.from_buffer(buffer), run), "code"):
+                break
+            out += buffer
+        return bytes(out)
+
+    # -- registers ----------------------------------------------------------------------------------
+
+    def read(self, name: str) -> int:
+        self._open()
+        return self.engine.read(self._register(name))
+
+    def write(self, name: str, value: int) -> None:
+        self._open()
+        number = self._register(name)
+        if not 0 <= value < 1 << 64:
+            raise ValueError(f"{name} must be 0 .. 2^64-1, not {value:#x}")
+        self.engine.write(number, value)
+
+    def _register(self, name: str) -> int:
+        if name not in self._numbers:
+            raise ValueError(f"{self.ARCH} has no register {name!r}; known are {', '.join(self._numbers)}")
+        return self._numbers[name]
+
+    @property
+    def pc(self) -> int:
+        return self.read(self.PC)
+
+    def structure(self, register: int, layout: str, *values: int) -> tuple[int, ...]:
+        """Read a register that the engine keeps in a structure; *values* go in first (its selector)."""
+        data = ffi.new("char[]", struct.calcsize(layout))
+        fields = len(struct.unpack(layout, bytes(len(data))))
+        ffi.buffer(data)[:] = struct.pack(layout, *values, *[0] * (fields - len(values)))
+        self.engine.transfer(register, data)
+        return struct.unpack(layout, bytes(ffi.buffer(data)))
+
+    def set_structure(self, register: int, layout: str, *values: int) -> None:
+        data = ffi.new("char[]", struct.pack(layout, *values))
+        self.engine.transfer(register, data, write=True)
+
+    # -- running ------------------------------------------------------------------------------------
+
+    def set_limit(self, instructions: int) -> None:
+        """At most so many instructions from now on; 0: any number. Counting costs about 10 ns for each."""
+        lib.mmu_guest_set_limit(self.guest, instructions)
+        if instructions and self._limit_hook is None:
+            self._limit_hook = self.engine.hook("CODE", self._hooks.code, self.guest)
+        elif not instructions and self._limit_hook is not None:
+            self.engine.unhook(self._limit_hook)
+            self._limit_hook = None
+        lib.mmu_guest_flush(self.guest)
+
+    def run(self, pc: int) -> Any:
+        """Run until a stop that wants attention: struct mmu_guest_stop. Raises what a device's callback raised."""
+        stop = ffi.new("struct mmu_guest_stop *")
+        check(lib.mmu_guest_run(self.guest, pc, stop), "running the guest")
+        self.write(self.PC, stop.pc)
+        if stop.kind == lib.MMU_GUEST_CALLBACK:
+            check(lib.MMU_ECALLBACK)
+        if stop.kind == lib.MMU_GUEST_ENGINE:
+            text = ffi.string(self.engine.library.uc_strerror(stop.number)).decode()
+            raise GuestError(f"the instruction engine failed at {stop.pc:#x}: {text}")
+        return stop
+
+    def interrupt(self) -> None:
+        """End the run that is under way, from any thread."""
+        lib.mmu_guest_interrupt(self.guest)
+
+    def resume(self) -> None:
+        lib.mmu_guest_resume(self.guest)
+
+    @property
+    def counters(self) -> Any:
+        """struct mmu_guest_counters."""
+        self._open()
+        return lib.mmu_guest_counters(self.guest)

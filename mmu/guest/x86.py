@@ -1,0 +1,191 @@
+"""x86-64 guests: registers, and what each stop of the engine means to the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmu.core import lib
+from mmu.guest.context import get, put, x86_places
+from mmu.guest.cpu import Cpu, Outcome
+from mmu.guest.format import Rflags, Segment, Star
+from mmu.guest.stop import Interrupt, Stop
+from mmu.guest.x86_decode import refine
+from mmu.guest.x86_delivery import UD, WITH_CODE, deliver
+from mmu.memory.frames import Frames
+from mmu.types import Access, Fault, FaultKind
+from mmu.x86 import PageTables, Registers, exception
+from mmu.x86.format import Cr0, Cr4, Efer
+
+MSR = {"efer": 0xC0000080, "star": 0xC0000081, "lstar": 0xC0000082, "sfmask": 0xC0000084, "kernel_gs_base": 0xC0000102}
+GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)))
+SHOWN = (
+    *GENERAL, "rip", "rflags", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "cr0", "cr2", "cr3", "cr4",
+    "efer",
+)  # fmt: skip
+
+TABLE = "<H6xQII"  # uc_x86_mmr: selector, base, limit, flags
+SAME_IDS = ("cr0", "cr3", "cr4", "cs", "msr", "gdtr", "idtr", "ldtr", "tr")
+MSR_LAYOUT = "<I4xQ"  # uc_x86_msr
+
+
+class X86Cpu(Cpu):
+    ARCH, PC = "x86_64", "rip"
+    NUMBER = lib.MMU_GUEST_X86_64
+    ENGINE = ("UC_ARCH_X86", "UC_MODE_64")
+    PHYS_BITS = 52
+    FLAT_CODE = Segment.make(TYPE=11, S=1, P=1, L=1, G=1, LIMIT_LOW=0xFFFF, LIMIT_HIGH=15)
+    FLAT_DATA = Segment.make(TYPE=3, S=1, P=1, DB=1, G=1, LIMIT_LOW=0xFFFF, LIMIT_HIGH=15)
+    HOOKS = (
+        ("INSN", "syscall", "UC_X86_INS_SYSCALL"), ("INSN", "sysenter", "UC_X86_INS_SYSENTER"),
+        ("INSN", "port_in", "UC_X86_INS_IN"), ("INSN", "port_out", "UC_X86_INS_OUT"),
+    )  # fmt: skip
+
+    # -- what Cpu asks ------------------------------------------------------------------------------
+
+    def load_constants(self) -> Any:
+        from unicorn import x86_const
+
+        return x86_const
+
+    def _number(self, name: str) -> int:
+        number: int = getattr(self.constants, f"UC_X86_REG_{name.upper()}")
+        return number
+
+    def model(self) -> int:
+        """SMEP, SMAP and 1 GiB pages, no protection keys and no 5-level paging, which the engine hides from us."""
+        model: int = self.constants.UC_CPU_X86_BROADWELL
+        return model
+
+    def ids(self) -> dict[str, int]:
+        names = {"pc": "rip", "flags": "rflags"} | {n: n for n in SAME_IDS}
+        return {field: self._number(name) for field, name in names.items()}
+
+    def register_numbers(self) -> Mapping[str, int]:
+        return {name: self._number(name) for name in SHOWN if name not in MSR} | dict.fromkeys(MSR, -1)
+
+    def read(self, name: str) -> int:
+        return self.msr(MSR[name]) if name in MSR else super().read(name)
+
+    def write(self, name: str, value: int) -> None:
+        if name in MSR:
+            self.set_msr(MSR[name], value)
+        else:
+            super().write(name, value)
+
+    def registers(self) -> dict[str, int]:
+        return {name: self.read(name) for name in SHOWN}
+
+    def msr(self, number: int) -> int:
+        return self.structure(self._number("msr"), MSR_LAYOUT, number)[1]
+
+    def set_msr(self, number: int, value: int) -> None:
+        self.set_structure(self._number("msr"), MSR_LAYOUT, number, value)
+
+    def table(self, name: str) -> tuple[int, int, int]:
+        """(selector, base, limit) of gdtr, idtr, ldtr or tr."""
+        selector, base, limit, _ = self.structure(self._number(name), TABLE)
+        return selector, base, limit
+
+    def reset(self) -> None:
+        """Long mode with paging on, at CPL 0, flat segments, no GDT, IDT or TSS; CR3 is still to be set."""
+        self.write("cr4", Cr4.make(PAE=1, PGE=1, OSFXSR=1, OSXMMEXCPT=1))
+        self.write("cr3", 0)
+        self.write("cr0", Cr0.make(PE=1, MP=1, ET=1, NE=1, WP=1, PG=1))
+        self.write("efer", Efer.make(SCE=1, LME=1, LMA=1, NXE=1))
+        self.write("rflags", Rflags.make(ONE=1))
+        data = (16, self.FLAT_DATA)
+        self.switch({"cs": (8, self.FLAT_CODE), "ss": data, "ds": data, "es": data}, cpl=0)
+
+    def start(self, pc: int, stack: int, data: int, size: int) -> None:
+        """Registers of a program's first instruction."""
+        for name in GENERAL:
+            self.write(name, 0)
+        for name, value in {"rsp": stack, "rdi": data, "rsi": size, "rip": pc}.items():
+            self.write(name, value)
+
+    def new_tables(self, frames: Frames) -> PageTables:
+        return PageTables(self.space, frames)
+
+    def set_tables(self, root: int) -> None:
+        self.write("cr3", root)
+
+    @property
+    def has_tables(self) -> bool:
+        return self.read("cr3") != 0
+
+    @property
+    def cpl(self) -> int:
+        return self.read("cs") & 3
+
+    def walk_registers(self) -> Registers:
+        return Registers(
+            cr0=self.read("cr0"), cr3=self.read("cr3"), cr4=self.read("cr4"), efer=self.read("efer"),
+            ac=bool(self.read("rflags") & Rflags.AC.mask), cpl=self.cpl, phys_bits=self.PHYS_BITS)
+
+    # -- stops --------------------------------------------------------------------------------------
+
+    def handle(self, stop: Any) -> Outcome:
+        kind = stop.kind
+        if kind == lib.MMU_GUEST_FAULT:
+            fault = self.fault(refine(self, stop))
+            return deliver(self, exception(fault, self.walk_registers()), stop.pc, fault)
+        if kind == lib.MMU_GUEST_INTERRUPT:
+            return deliver(self, self._interrupt(stop.number), stop.pc)
+        if kind == lib.MMU_GUEST_INVALID:
+            return deliver(self, Interrupt(UD), stop.pc)
+        if kind == lib.MMU_GUEST_SYSCALL:
+            return self._syscall(stop.pc)
+        if kind == lib.MMU_GUEST_SYSENTER:
+            return Stop("unsupported", stop.pc, detail="SYSENTER (use SYSCALL)")
+        assert kind == lib.MMU_GUEST_BUS_ERROR, f"stop kind {kind}"
+        return Stop("bus-error", stop.pc, detail=f"no instruction at physical {stop.hpa:#x}")
+
+    def fault(self, stop: Any) -> Fault:
+        """The walk that a stop record tells of, as a value."""
+        raw = stop.x86
+        key = {"protection_key": raw.protection_key - 1} if raw.protection_key else {}
+        entry = {"level": raw.level, "entry_address": raw.entry_address, "entry": raw.entry} if raw.level else {
+            "level": None}  # fmt: skip
+        return Fault(
+            FaultKind(raw.kind), va=stop.va, access=Access(stop.access), stage=raw.stage, on_table=bool(raw.on_table),
+            detail=key, **entry)
+
+    def _interrupt(self, vector: int) -> Interrupt:
+        """What the engine stopped for. It must forget it, or it takes the next one for a double fault."""
+        places = x86_places()
+        blob = self.engine.save(self.context)
+        software = bool(get(blob, places.software, 4))
+        code = get(blob, places.error_code, 4) if vector in WITH_CODE and not software else None
+        put(blob, places.previous, 4, -1)
+        put(blob, places.software, 4, 0)
+        self.engine.restore(self.context)
+        return Interrupt(vector, code, software)
+
+    def switch(self, segments: Mapping[str, tuple[int, int]], cpl: int) -> None:
+        """Load segments, as (selector, descriptor) by name, and the CPL, which the engine keeps apart from both.
+
+        The caches hold the descriptor's upper word without base and limit; in 64-bit mode both are flat.
+        """
+        places = x86_places()
+        blob = self.engine.save(self.context)
+        for name, (selector, descriptor) in segments.items():
+            at = places.segments + places.stride * ("es", "cs", "ss", "ds", "fs", "gs").index(name)
+            put(blob, at, 4, selector)
+            put(blob, at + 8, 8, 0)
+            put(blob, at + 16, 4, 0xFFFFFFFF)
+            put(blob, at + 20, 4, descriptor >> 32 & 0x00F0FF00)
+        put(blob, places.hflags, 4, get(blob, places.hflags, 4) & ~3 | cpl)
+        self.engine.restore(self.context)
+
+    def _syscall(self, pc: int) -> Outcome:
+        """SYSCALL, which the engine takes for no operation. *pc* is after it (2 bytes)."""
+        if not self.read("efer") & Efer.SCE.mask:
+            return deliver(self, Interrupt(UD), pc - 2)
+        flags = self.read("rflags")
+        self.write("rcx", pc)
+        self.write("r11", flags & ~Rflags.RF.mask)
+        self.write("rflags", flags & ~self.read("sfmask") & ~Rflags.RF.mask | Rflags.ONE.mask)
+        selector = Star.SYSCALL.get(self.read("star")) & ~3
+        self.switch({"cs": (selector, self.FLAT_CODE), "ss": (selector + 8, self.FLAT_DATA)}, cpl=0)
+        return self.read("lstar")

@@ -1,0 +1,83 @@
+"""What only the instruction itself tells about a fault: that it also writes, that it goes through the stack.
+
+The engine asks to read before it asks to write, while the CPU treats a read-modify-write as a write from the start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmu.types import Access, FaultKind
+
+if TYPE_CHECKING:
+    from mmu.guest.x86 import X86Cpu
+
+LONGEST = 15  # bytes of an instruction
+STACK_REGISTERS = ("rsp", "esp", "rbp", "ebp")
+# Instructions that use the stack without saying so, and what they do there; a memory operand does the opposite.
+STACK_ACCESS = {
+    "push": Access.WRITE, "pushf": Access.WRITE, "pushfq": Access.WRITE, "call": Access.WRITE, "enter": Access.WRITE,
+    "pop": Access.READ, "popf": Access.READ, "popfq": Access.READ, "ret": Access.READ, "retf": Access.READ,
+    "retfq": Access.READ, "leave": Access.READ, "iretq": Access.READ, "iretd": Access.READ, "iret": Access.READ,
+}  # fmt: skip
+# They write whatever they compare, though capstone calls their operand read.
+ALWAYS_WRITE = ("cmpxchg", "cmpxchg8b", "cmpxchg16b")
+
+
+def _decode(cpu: X86Cpu, pc: int) -> Any:
+    """The instruction at *pc* (capstone, with details), or None."""
+    import capstone
+
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    engine.detail = True
+    return next(engine.disasm(cpu.peek(pc, LONGEST), pc, 1), None)
+
+
+def _memory(instruction: Any) -> list[Any]:
+    import capstone
+
+    return [op for op in instruction.operands if op.type == capstone.CS_OP_MEM]
+
+
+def _mnemonic(instruction: Any) -> str:
+    """Without prefixes such as lock and rep."""
+    return str(instruction.mnemonic.split()[-1])
+
+
+def writes_back(instruction: Any) -> bool:
+    """Whether it writes the memory that it reads. Such an instruction has one memory operand and no other access."""
+    import capstone
+
+    both = capstone.CS_AC_READ | capstone.CS_AC_WRITE
+    operands = _memory(instruction)
+    return len(operands) == 1 and (
+        operands[0].access & both == both or _mnemonic(instruction) in ALWAYS_WRITE
+    )
+
+
+def through_stack(instruction: Any, access: Access) -> bool:
+    """Whether an access of that kind goes through SS: implied by the instruction, or by RSP or RBP as a base."""
+    implied = STACK_ACCESS.get(_mnemonic(instruction))
+    operands = _memory(instruction)
+    if implied is not None and (access & implied or not operands):
+        return True
+    return any(not op.mem.segment and instruction.reg_name(op.mem.base) in STACK_REGISTERS for op in operands)
+
+
+def refine(cpu: X86Cpu, stop: Any) -> Any:
+    """The stop record of a fault, with the kind of access that the whole instruction makes."""
+    access = Access(stop.access)
+    non_canonical = stop.x86.kind == FaultKind.NON_CANONICAL
+    if access & Access.FETCH or not (access & Access.READ or non_canonical):
+        return stop
+    instruction = _decode(cpu, stop.pc)
+    if instruction is None:
+        return stop
+    if non_canonical and through_stack(instruction, access):
+        access |= Access.STACK
+    if access & Access.READ and writes_back(instruction):
+        access = access & ~Access.READ | Access.WRITE
+    if access == Access(stop.access):
+        return stop
+    again = cpu.translate(stop.va, access)
+    return stop if isinstance(again, int) else again

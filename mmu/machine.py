@@ -1,0 +1,284 @@
+"""The public Machine: a space, one CPU, and a program that runs with its tables, code, data and stack where you say."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from mmu.core import ffi, lib
+from mmu.errors import AddressRangeError, GuestError
+from mmu.guest.counters import Counters, Snapshot
+from mmu.guest.loader import Program, read_program
+from mmu.guest.plan import PAGE, Area, Place, Plan, default_plan, plan
+from mmu.guest.stop import Delivered, Stop
+from mmu.memory.frames import Frames
+from mmu.types import Access
+
+if TYPE_CHECKING:
+    from mmu.guest.cpu import Cpu
+    from mmu.memory import AddressSpace, TraceEntry
+
+CPUS = {"x86_64": ("mmu.guest.x86", "X86Cpu"), "aarch64": ("mmu.guest.arm64", "Arm64Cpu")}
+DISPATCH = ("auto", "exact")
+INTERRUPT_PERIOD = 0.02  # seconds; a stop request that came just before the engine started is lost, so it is repeated
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did.
+
+    `registers` by their names in small letters. `trace`: the bus accesses of data and of page walks, in order, when
+    asked for. `counters` cover this run. `delivered`: the exceptions that the guest's own handlers got, in order.
+    """
+
+    stop: Stop
+    registers: dict[str, int]
+    trace: list[TraceEntry] = field(default_factory=list)
+    counters: Counters = field(default_factory=Counters)
+    delivered: tuple[Delivered, ...] = ()
+
+
+class Machine:
+    """One guest CPU on an address space.
+
+    *arch* is "x86_64" (long mode, 4-level paging) or "aarch64" (EL1, TTBR0, 4 KiB granule, 4 levels).
+    *dispatch* says how windows are served: "exact", where every access goes through the bus and is counted, or
+    "auto", the library's choice, which is "exact". The engine hands an access of 8 bytes over as two of 4, and an
+    unaligned load as the aligned words around it.
+    *emulator* None is the plain CPU; the models of emulators are not there yet, and asking for one is a ValueError.
+
+    A machine owns host resources: close() it, or use it as a context manager.
+    """
+
+    def __init__(
+        self, space: AddressSpace, arch: str = "x86_64", dispatch: str = "auto", emulator: object | None = None
+    ) -> None:
+        if arch not in CPUS:
+            raise ValueError(f"arch must be one of {', '.join(CPUS)}, not {arch!r}")
+        if dispatch not in DISPATCH:
+            raise ValueError(f"dispatch must be one of {', '.join(DISPATCH)}, not {dispatch!r}")
+        if emulator is not None:
+            raise ValueError(f"emulator must be None: models of emulators such as {emulator!r} are not there yet")
+        module, name = CPUS[arch]
+        self.space, self.arch, self.dispatch = space, arch, dispatch
+        self.cpu: Cpu = getattr(import_module(module), name)(space)
+        self.plan: Plan | None = None
+        self.tables: Any = None  # mmu.x86.PageTables or mmu.arm64.PageTables, once setup() made them
+        self._frames: Frames | None = None
+
+    def close(self) -> None:
+        """Free the engine. Twice is fine; anything else afterwards raises ClosedError."""
+        self.cpu.close()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- before a run -------------------------------------------------------------------------------
+
+    def setup(self, *, tables: Place, code: Place, data: Place, stack: Place) -> Machine:
+        """Say where everything is, as (base, size) or (base, size, va) in bytes, and build the page tables there.
+
+        Data and stack are mapped readable and writable, not executable; code when it is loaded. The guest runs
+        with supervisor rights. Default addresses: see `mmu.guest.plan`.
+        Raises AlignmentError or AddressRangeError when an area is not whole pages or overlaps another, BusError when
+        the tables cannot be written where they are to be.
+        """
+        self.plan = plan(tables, code, data, stack)
+        area = self.plan.tables
+        self.tables = self.cpu.new_tables(Frames(area.base, area.last))
+        for mapped in self.plan.data, self.plan.stack:
+            self._map(mapped.va, mapped.base, mapped.size, writable=True, executable=False)
+        self.cpu.set_tables(self.tables.root)
+        return self
+
+    def _map(self, va: int, pa: int, size: int, writable: bool, executable: bool) -> None:
+        self.tables.map(va, pa, size, page_size=PAGE, writable=writable, executable=executable)
+
+    def load(self, program: bytes | str | PathLike[str] | Program, at: int | None = None) -> Machine:
+        """Put a program into memory and the registers at its start.
+
+        Bytes are code without a header; a path is a raw .bin, an ELF file, or GNU assembler source (.s); see
+        `mmu.guest.loader`. Code without addresses goes to *at* (default: the plan's code address), mapped writable
+        and executable. Without setup() before, everything goes into the first RAM that is large enough; with tables
+        of your own (registers set by `set`), the bytes are written through them, to *at*.
+        Registers: see `cxl.examples`.
+        """
+        found = program if isinstance(program, Program) else read_program(program, self.arch)
+        if self.plan is None and self.cpu.has_tables:
+            return self._load_through(found, at)
+        if self.plan is None:
+            chosen = default_plan(self.space)
+            places = {n: getattr(chosen, n) for n in ("tables", "code", "data", "stack")}
+            self.setup(**{n: (a.base, a.size) for n, a in places.items()})
+        assert self.plan is not None
+        base = self._place(found, self.plan.code, at)
+        data, stack = self.plan.data, self.plan.stack
+        self.cpu.start(found.entry + base, stack.va + stack.size, data.va, data.size)
+        return self
+
+    def _place(self, program: Program, area: Area, at: int | None) -> int:
+        """Map and write each segment into the code area, one after the other. Returns what to add to addresses."""
+        base = (area.va if at is None else at) if program.relocatable else 0
+        if at is not None and not program.relocatable:
+            raise ValueError(f"the program is linked to run at {program.segments[0].va:#x}: it cannot go to {at:#x}")
+        if base % PAGE:
+            raise ValueError(f"code must be loaded at a multiple of {PAGE}, not {base:#x}")
+        room = area
+        for segment in program.segments:
+            first = (segment.va + base) // PAGE * PAGE
+            size = -(-(segment.va + base + segment.size) // PAGE) * PAGE - first
+            if program.relocatable:
+                size = room.size  # the rest of the area is scratch space of the program
+            if segment.va + base + segment.size - first > room.size or size > room.size:
+                raise AddressRangeError(
+                    f"the program does not fit: {size:#x} bytes, and the code area has {room.size:#x} left")
+            self._map(first, room.base, size, segment.writable, segment.executable)
+            lead = segment.va + base - first
+            self.space.write(room.base, bytes(lead) + segment.data + bytes(size - lead - len(segment.data)))
+            room = Area(room.base + size, room.size - size, 0)
+        return base
+
+    def _load_through(self, program: Program, at: int | None) -> Machine:
+        if program.relocatable and at is None:
+            raise ValueError("code without addresses, on page tables of your own, needs at=")
+        base = at or 0
+        if not program.relocatable and at is not None:
+            raise ValueError(f"the program is linked to run at {program.segments[0].va:#x}: it cannot go to {at:#x}")
+        for segment in program.segments:
+            self.write(segment.va + base, segment.data + bytes(segment.size - len(segment.data)))
+        self.cpu.write(self.cpu.PC, program.entry + base)
+        return self
+
+    def set(self, **registers: int) -> Machine:
+        """Write registers by name. ValueError for a name that the CPU does not have."""
+        for name, value in registers.items():
+            self.cpu.write(name, value)
+        return self
+
+    # -- looking ------------------------------------------------------------------------------------
+
+    @property
+    def registers(self) -> dict[str, int]:
+        return self.cpu.registers()
+
+    def walk_registers(self) -> Any:
+        """The registers that translate now: mmu.x86.Registers or mmu.arm64.Registers, for their walk()."""
+        return self.cpu.walk_registers()
+
+    def _pieces(self, va: int, size: int) -> Iterator[tuple[int, int]]:
+        """(physical address, bytes) of each page of a virtual range. AddressRangeError where it is not mapped."""
+        done = 0
+        while done < size:
+            run = min(size - done, PAGE - (va + done) % PAGE)
+            pa = self.cpu.translate(va + done, Access.READ)
+            if not isinstance(pa, int):
+                raise AddressRangeError(f"nothing is mapped at {va + done:#x}")
+            yield pa, run
+            done += run
+
+    def read(self, va: int, size: int) -> bytes:
+        """Memory as the guest would address it now; a look by the host, uncounted, that sets no flag."""
+        return b"".join(self.space.read(pa, run) for pa, run in self._pieces(va, size))
+
+    def write(self, va: int, data: bytes) -> None:
+        done = 0
+        for pa, run in list(self._pieces(va, len(data))):
+            self.space.write(pa, data[done : done + run])
+            done += run
+
+    # -- running ------------------------------------------------------------------------------------
+
+    def run(
+        self, start: int | None = None, timeout: float | None = 10.0, limit: int | None = None, trace: int = 0
+    ) -> RunResult:
+        """Run from *start* (default: where the guest stands) until it stops.
+
+        Args:
+            timeout: seconds until it is stopped with reason "timeout"; None: never.
+            limit: instructions until it is stopped with reason "limit"; counting makes a run much slower.
+            trace: how many bus accesses to record at most; the oldest are kept.
+        An exception raised by a device's callback comes out of here; the guest then stands at that instruction.
+        """
+        if not self.cpu.has_tables:
+            raise GuestError("no page tables: call setup() or load(), or set the registers that point to them")
+        cpu = self.cpu
+        cpu.sync()
+        cpu.resume()
+        cpu.set_limit(limit or 0)
+        before = Snapshot(cpu)
+        delivered: list[Delivered] = []
+        with _traced(cpu, trace) as entries, _watchdog(cpu, timeout):
+            stop = self._loop(cpu.pc if start is None else start, delivered)
+        return RunResult(stop, cpu.registers(), entries, before.since(), tuple(delivered))
+
+    def _loop(self, pc: int, delivered: list[Delivered]) -> Stop:
+        ends = {
+            lib.MMU_GUEST_HALTED: "halt", lib.MMU_GUEST_INTERRUPTED: "timeout", lib.MMU_GUEST_LIMIT: "limit",
+        }  # fmt: skip
+        while True:
+            raw = self.cpu.run(pc)
+            if raw.kind in ends:
+                return Stop(ends[raw.kind], raw.pc)
+            found = self.cpu.handle(raw)
+            if isinstance(found, Stop):
+                return found
+            if isinstance(found, Delivered):
+                delivered.append(found)
+            pc = found.handler if isinstance(found, Delivered) else found
+
+
+@contextmanager
+def _watchdog(cpu: Cpu, timeout: float | None) -> Iterator[None]:
+    if timeout is None:
+        yield
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        wait = timeout
+        while not done.wait(wait):
+            cpu.interrupt()
+            wait = INTERRUPT_PERIOD
+
+    thread = threading.Thread(target=watch, name="guest watchdog", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextmanager
+def _traced(cpu: Cpu, capacity: int) -> Iterator[list[TraceEntry]]:
+    """The list fills when the block ends: what the ports of data and of walks recorded, merged in order."""
+    merged: list[TraceEntry] = []
+    if not capacity:
+        yield merged
+        return
+    marks = ffi.new("struct mmu_guest_mark[]", capacity)
+    lib.mmu_guest_trace(cpu.guest, marks, capacity)
+    recorders = [cpu.ports[name].trace(capacity) for name in ("data", "walk")]
+    data, walks = (recorder.__enter__() for recorder in recorders)
+    try:
+        yield merged
+    finally:
+        for recorder in recorders:
+            with suppress(BufferError):  # more accesses than asked for: the first ones are there
+                recorder.__exit__(None, None, None)
+        used = lib.mmu_guest_trace(cpu.guest, ffi.NULL, 0)
+        at, walked = 0, 0
+        for mark in marks[0 : min(used, capacity)]:
+            merged += data[at : mark.data]
+            merged += walks[walked : mark.walk]
+            at, walked = max(at, mark.data), mark.walk
+        merged += data[at:]
+        del merged[capacity:]

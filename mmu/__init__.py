@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmu import arm64, stripes, x86
     from mmu.errors import MmuError
+    from mmu.machine import Machine, RunResult
     from mmu.memory import (
         AddressSpace,
         Alias,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOME = {
     "mmu.types": ("Access", "Fault", "FaultKind", "MemTxResult", "Place", "Step", "Translation"),
     "mmu.errors": ("MmuError",),
+    "mmu.machine": ("Machine", "RunResult"),
     "mmu.memory": (
         "AddressSpace", "Alias", "Container", "Frames", "HostMemory", "Mmio", "Ram", "RamDevice", "Rom", "Striped",
         "Target",
@@ -36,8 +38,8 @@ _WHERE = {name: module for module, names in _HOME.items() for name in names}
 _ROOMS = ("arm64", "stripes", "x86")
 
 __all__ = [
-    "Access", "AddressSpace", "Alias", "Container", "Fault", "FaultKind", "Frames", "HostMemory",
-    "MemTxResult", "Mmio", "MmuError", "Place", "Ram", "RamDevice", "Rom", "Step", "Striped",
+    "Access", "AddressSpace", "Alias", "Container", "Fault", "FaultKind", "Frames", "HostMemory", "Machine",
+    "MemTxResult", "Mmio", "MmuError", "Place", "Ram", "RamDevice", "Rom", "RunResult", "Step", "Striped",
     "Target", "Translation", "arm64", "stripes", "x86",
 ]
 

@@ -152,6 +152,17 @@ static bool fill_probe(struct mmu_guest *g, uint64_t va, int type, struct engine
 	return answer(ret, engine, permission);
 }
 
+/* When the engine has ended it looks up the byte before `until`: that is no access of the guest. */
+static bool is_end(struct mmu_guest *g, uint64_t va)
+{
+	uint64_t pc;
+
+	if (va != ((g->until - 1) & GUEST_PAGE_MASK))
+		return false;
+	pc = guest_register(g, g->c.ids.pc);
+	return g->until ? (pc & GUEST_PAGE_MASK) != va : pc == 0;
+}
+
 /* UC_HOOK_TLB_FILL. `va` is the first byte of the page, PC is exact. */
 bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, void *user)
 {
@@ -162,8 +173,8 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 	int rc;
 
 	(void)uc;
-	if (g->until && type == ENGINE_FETCH && va == ((g->until - 1) & GUEST_PAGE_MASK))
-		return false;	/* the engine looks up where it would end */
+	if (type == ENGINE_FETCH && is_end(g, va))
+		return false;
 	if (g->phase == GUEST_PROBING)
 		return fill_probe(g, va, type, ret);
 	if (guest_stopping(g))

@@ -25,13 +25,13 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 	for (;;) {
 		error = e->emu_start(e->uc, pc, g->until, 0, phase == GUEST_STEPPING);
 		pc = guest_register(g, g->c.ids.pc);
+		if (error == ENGINE_EXCEPTION && (g->until || !pc) && !g->event)
+			error = ENGINE_OK;	/* that of the look-up which is_end() refused */
 		if (error || pc || g->until || g->event || phase == GUEST_STEPPING ||
 		    atomic_load_explicit(&g->interrupted, memory_order_acquire))
 			break;
 		g->until = UNREACHABLE;
 	}
-	if (error == ENGINE_EXCEPTION && g->until && !g->event)
-		error = ENGINE_OK;	/* the look-up of `until`, refused by guest_fill() */
 	g->until = 0;
 	g->phase = GUEST_RUNNING;
 	g->stop.pc = pc;

@@ -20,8 +20,11 @@ STACK_ACCESS = {
     "pop": Access.READ, "popf": Access.READ, "popfq": Access.READ, "ret": Access.READ, "retf": Access.READ,
     "retfq": Access.READ, "leave": Access.READ, "iretq": Access.READ, "iretd": Access.READ, "iret": Access.READ,
 }  # fmt: skip
-# They write whatever they compare, though capstone calls their operand read.
-ALWAYS_WRITE = ("cmpxchg", "cmpxchg8b", "cmpxchg16b")
+# Instructions that write the memory operand that they read: one, and no other access. cmpxchg writes in any case.
+READ_MODIFY_WRITE = frozenset((
+    "add", "or", "adc", "sbb", "and", "sub", "xor", "inc", "dec", "not", "neg", "rol", "ror", "rcl", "rcr", "shl",
+    "sal", "shr", "sar", "shld", "shrd", "xchg", "xadd", "cmpxchg", "cmpxchg8b", "cmpxchg16b", "bts", "btr", "btc",
+))  # fmt: skip
 
 
 def _decode(cpu: X86Cpu, pc: int) -> Any:
@@ -45,14 +48,13 @@ def _mnemonic(instruction: Any) -> str:
 
 
 def writes_back(instruction: Any) -> bool:
-    """Whether it writes the memory that it reads. Such an instruction has one memory operand and no other access."""
+    """Whether it writes the memory that it reads. (Not by capstone's access flags: those of rotations are wrong.)"""
     import capstone
 
-    both = capstone.CS_AC_READ | capstone.CS_AC_WRITE
-    operands = _memory(instruction)
-    return len(operands) == 1 and (
-        operands[0].access & both == both or _mnemonic(instruction) in ALWAYS_WRITE
-    )
+    if _mnemonic(instruction) not in READ_MODIFY_WRITE:
+        return False
+    first = instruction.operands[0].type == capstone.CS_OP_MEM
+    return first or (_mnemonic(instruction) == "xchg" and bool(_memory(instruction)))
 
 
 def through_stack(instruction: Any, access: Access) -> bool:

@@ -95,7 +95,7 @@ class Tree:
             return 1, [f"signal {-done.returncode} in the C core"]
         if done.returncode not in (0, 1):
             raise RuntimeError(f"pytest {' '.join(tests)} ended with {done.returncode}:\n{done.stdout}")
-        return done.returncode, re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+        return done.returncode, re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.M)
 
     def try_mutation(self, mutation: Mutation) -> list[str]:
         """Ids of the tests that fail with *mutation* planted; the tree is as before afterwards."""

@@ -1,0 +1,157 @@
+"""Mistakes in the x86 walkers: those in C part it from the reference, those in the reference from the manual."""
+
+from tests.mutations import Mutation
+
+TWIN = ("tests/x86/test_twin.py",)
+EVENT = ("tests/x86/test_event_twin.py",)
+RACE = ("tests/test_lost_race.py",)
+
+DESCENT = "csrc/walk_x86_descent.c"
+WALK = "csrc/walk_x86.c"
+RIGHTS = "csrc/walk_x86_rights.c"
+NESTED = "csrc/walk_x86_nested.c"
+FAULTS = "csrc/walk_x86_faults.c"
+
+MUTATIONS = (
+    Mutation(
+        "x86 C: NX is skipped",
+        DESCENT,
+        "leaf->executable &= !(entry->value & f->xd);",
+        "",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: NX of the leaf alone counts",
+        DESCENT,
+        "leaf->executable &= !(entry->value & f->xd);",
+        "leaf->executable = !(entry->value & f->xd);",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: reserved bits are skipped",
+        DESCENT,
+        "\t\tif (entry->value & x86_reserved(paging, f))\n",
+        "\t\tif (false)\n",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: NX is not reserved while EFER.NXE is 0",
+        WALK,
+        "p->no_xd = efer & X86_EFER_NXE ? 0 : UINT64_MAX;",
+        "p->no_xd = efer & 0;",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: bits above MAXPHYADDR are not reserved",
+        WALK,
+        "p->beyond = phys_bits >= 52 ? 0 : PHYSICAL >> phys_bits << phys_bits;",
+        "p->beyond = 0 * phys_bits;",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: a non-canonical address is walked",
+        WALK,
+        "if (w->long_mode && !canonical(w->la57, rq.address))",
+        "if (false && !canonical(w->la57, rq.address))",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: a page lands in its table's frame, without the offset",
+        WALK,
+        "host.pa = pa_of(x86_frame(&leaf->entry) | (rq->address & (size - 1)));",
+        "host.pa = pa_of(x86_frame(&leaf->entry) | (rq->address & 4095));",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: an entry that lost a race is not read again",
+        DESCENT,
+        "\tif (old != entry->value)\n\t\treturn X86_LOST;\n",
+        "",
+        RACE,
+    ),
+    Mutation(
+        "x86 C: accessed is not set in table entries",
+        DESCENT,
+        "rc = x86_entry_mark(w, entry, &leaf->host, f->accessed & ~entry->value, rq);",
+        "rc = 0;",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: a read sets dirty",
+        WALK,
+        "uint64_t flags = f->accessed | (w->wanted & MMU_ACCESS_WRITE ? f->dirty : 0);",
+        "uint64_t flags = f->accessed | f->dirty;",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: a faulting access sets accessed in the leaf",
+        WALK,
+        "\tif (!(rights & ~denied & w->wanted)) {\n",
+        "\tif (!(rights & ~denied & w->wanted)) {\n"
+        "\t\tx86_entry_mark(w, &leaf.entry, &leaf.host, leaf.entry.format->accessed & ~leaf.entry.value, &rq);\n",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: accessed and dirty are written although update is off",
+        DESCENT,
+        "\tif (!w->update)\n\t\treturn MMU_OK;\n",
+        "",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: CR0.WP is skipped",
+        RIGHTS,
+        "r->obey_rw = r->user || r->wp;",
+        "r->obey_rw = r->user;",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: SMAP does not look at EFLAGS.AC",
+        RIGHTS,
+        "(regs->cr4 & X86_CR4_SMAP) && (implicit || !regs->ac);",
+        "(regs->cr4 & X86_CR4_SMAP);",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: EFLAGS.AC opens SMAP to implicit accesses",
+        RIGHTS,
+        "(regs->cr4 & X86_CR4_SMAP) && (implicit || !regs->ac);",
+        "(regs->cr4 & X86_CR4_SMAP) && !regs->ac;",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: SMEP is skipped",
+        RIGHTS,
+        "r->no_user_fetch = !r->user && (regs->cr4 & X86_CR4_SMEP);",
+        "r->no_user_fetch = false;",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: a key's write-disable stops the supervisor although CR0.WP is 0",
+        RIGHTS,
+        "return (bits & 2) && (r->wp || (page->user && r->user)) ? MMU_ACCESS_WRITE : 0;",
+        "return bits & 2 ? MMU_ACCESS_WRITE : 0;",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: the error code has no PK bit",
+        FAULTS,
+        "\tif (f->protection_key)\n\t\tcode |= X86_PAGEFAULTCODE_PK;\n",
+        "",
+        EVENT,
+    ),
+    Mutation(
+        "x86 C: a nested walk reads guest tables as reads",
+        NESTED,
+        "\tif (regs->stage2 == MMU_X86_STAGE2_NPT)\n\t\treturn MMU_ACCESS_WRITE;\n",
+        "\tif (regs->stage2 == MMU_X86_STAGE2_NPT)\n\t\treturn MMU_ACCESS_READ;\n",
+        TWIN,
+    ),
+    Mutation(
+        "x86 C: an EPT entry that is writable and not readable is taken",
+        NESTED,
+        "if ((e->value & (X86_EPTPTE_R | X86_EPTPTE_W)) == X86_EPTPTE_W)",
+        "if (false)",
+        TWIN,
+    ),
+)

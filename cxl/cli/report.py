@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RESULT = {"x86_64": "rax", "aarch64": "x0"}  # where a program leaves its result
 PER_LINE = 4
 INITIATORS = {"data": "guest data", "tables": "page walks", "code": "code"}
+DECIMAL = ("vector", "level", "stage", "target_el")
 TRAFFIC = ("reads", "read_bytes", "writes", "write_bytes")
 
 
@@ -36,16 +37,18 @@ def plain(value: Any) -> Any:
 
 
 def exception_text(value: Any) -> str:
-    """"PageFault vector 14, error code 0x6, cr2 0x..."; numbers in hexadecimal but for vectors and levels."""
+    """ "PageFault: vector 14, error code 0x6, cr2 0x1000": numbers in hexadecimal but for DECIMAL, which come first."""
+    members = asdict(value) if is_dataclass(value) and not isinstance(value, type) else {}
     words = []
-    for name, field in asdict(value).items() if is_dataclass(value) and not isinstance(value, type) else ():
+    for name in sorted(members, key=lambda name: name not in DECIMAL):
+        field = members[name]
         if isinstance(field, bool):
             field = "yes" if field else "no"
-        elif isinstance(field, int) and name not in ("vector", "level", "stage"):
+        elif isinstance(field, int) and name not in DECIMAL:
             field = f"{field:#x}"
         if field is not None:
             words.append(f"{name.replace('_', ' ')} {field}")
-    return f"{type(value).__name__} {', '.join(words)}"
+    return f"{type(value).__name__}: {', '.join(words)}"
 
 
 def _device_table(result: RunResult) -> str:
@@ -66,7 +69,8 @@ def _device_table(result: RunResult) -> str:
 
 
 def _registers(result: RunResult) -> list[str]:
-    cells = [f"{name:<8} {value:#018x}" for name, value in result.registers.items()]
+    width = max(map(len, result.registers))
+    cells = [f"{name:<{width}} {value:#018x}" for name, value in result.registers.items()]
     return ["  " + "  ".join(cells[i : i + PER_LINE]) for i in range(0, len(cells), PER_LINE)]
 
 

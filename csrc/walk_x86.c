@@ -48,7 +48,27 @@ static void ept_setup(struct x86_paging *p, const struct mmu_x86_regs *regs)
 	p->root = regs->stage2_root & X86_EPTP_ADDR;
 }
 
-/* Everything about a walk that the address does not change. w->fault and w->steps are the caller's. */
+void x86_linear_setup(struct x86_linear *l, const struct mmu_x86_regs *regs, uint32_t access)
+{
+	bool long_mode = (regs->cr0 & X86_CR0_PG) && (regs->efer & X86_EFER_LME);
+	bool la57 = regs->cr4 & X86_CR4_LA57;
+
+	*l = (struct x86_linear){ .mask = long_mode ? UINT64_MAX : UINT32_MAX, .sign = { 63, 63 },
+				  .top = !long_mode ? 63 : la57 ? 56 : 47 };
+	if (!long_mode || (access & (MMU_ACCESS_FETCH | MMU_ACCESS_IMPLICIT)))
+		return;
+	if (regs->cr4 & X86_CR4_LAM_SUP)
+		l->sign[1] = la57 ? 56 : 47;
+	if (regs->cr3 & X86_CR3_LAM_U57)
+		l->sign[0] = 56;
+	else if (regs->cr3 & X86_CR3_LAM_U48)
+		l->sign[0] = 47;
+	for (int i = 0; i < 2; i++)
+		l->metadata[i] = (UINT64_C(1) << 63) - (UINT64_C(1) << l->sign[i]);
+}
+
+/* Everything about a walk that the address does not change, for a caller that holds the port's map.
+   w->fault and w->steps are the caller's. */
 void x86_walk_setup(struct x86_walk *w, mmu_port *port, const struct mmu_x86_regs *regs, uint32_t access,
 		    uint32_t options)
 {
@@ -59,7 +79,7 @@ void x86_walk_setup(struct x86_walk *w, mmu_port *port, const struct mmu_x86_reg
 	w->update = options & MMU_X86_UPDATE;
 	w->paging = regs->cr0 & X86_CR0_PG;
 	w->long_mode = w->paging && (regs->efer & X86_EFER_LME);
-	w->la57 = regs->cr4 & X86_CR4_LA57;
+	x86_linear_setup(&w->linear, regs, access);
 	paging_setup(&w->stage1, regs->cr3, regs->cr4, regs->efer, regs->phys_bits);
 	if (regs->stage2 == MMU_X86_STAGE2_NPT)
 		paging_setup(&w->stage2, regs->stage2_root, regs->stage2_cr4, regs->stage2_efer,
@@ -67,38 +87,7 @@ void x86_walk_setup(struct x86_walk *w, mmu_port *port, const struct mmu_x86_reg
 	else if (regs->stage2 == MMU_X86_STAGE2_EPT)
 		ept_setup(&w->stage2, regs);
 	x86_rules_setup(&w->rules, regs, w->long_mode, access);
-	w->ram.host = NULL;
-}
-
-/* The address that paging sees. See linear_address() of the reference. */
-uint64_t x86_linear(const struct mmu_x86_regs *regs, uint64_t va, uint32_t access)
-{
-	const uint64_t top = UINT64_C(1) << 63;
-	uint64_t metadata;
-	unsigned int sign = 63;
-
-	if (!(regs->cr0 & X86_CR0_PG) || !(regs->efer & X86_EFER_LME))
-		return va & UINT32_MAX;
-	if (access & (MMU_ACCESS_FETCH | MMU_ACCESS_IMPLICIT))
-		return va;
-	if (va & top) {
-		if (regs->cr4 & X86_CR4_LAM_SUP)
-			sign = regs->cr4 & X86_CR4_LA57 ? 56 : 47;
-	} else if (regs->cr3 & X86_CR3_LAM_U57) {
-		sign = 56;
-	} else if (regs->cr3 & X86_CR3_LAM_U48) {
-		sign = 47;
-	}
-	metadata = top - (UINT64_C(1) << sign);
-	return va >> sign & 1 ? va | metadata : va & ~metadata;
-}
-
-static bool canonical(bool la57, uint64_t address)
-{
-	unsigned int sign = la57 ? 56 : 47;
-	uint64_t high = address >> sign;
-
-	return high == 0 || high == UINT64_MAX >> sign;
+	w->ram = port_ram(port);
 }
 
 /* Stage 1 granted the access: marks the leaf, then translates the final address. */
@@ -160,7 +149,7 @@ static int unpaged(struct x86_walk *w, uint64_t address, struct mmu_x86_translat
 
 static int attempt(struct x86_walk *w, struct mmu_x86_translation *ret)
 {
-	struct x86_request rq = { .address = x86_linear(w->regs, w->va, w->access), .stage = 1,
+	struct x86_request rq = { .address = x86_linear(&w->linear, w->va), .stage = 1,
 				  .wanted = w->wanted };
 	uint32_t rights, denied;
 	struct x86_leaf leaf;
@@ -168,7 +157,7 @@ static int attempt(struct x86_walk *w, struct mmu_x86_translation *ret)
 
 	if (!w->paging)
 		return unpaged(w, rq.address, ret);
-	if (w->long_mode && !canonical(w->la57, rq.address))
+	if (!x86_canonical(&w->linear, rq.address))
 		return x86_fault(w, MMU_FAULT_NON_CANONICAL, &rq, NULL);
 	rc = x86_descend(w, &w->stage1, w->regs->stage2 != MMU_X86_STAGE2_NONE, &rq, &leaf);
 	if (rc)
@@ -207,11 +196,15 @@ int mmu_x86_walk(mmu_port *port, const struct mmu_x86_regs *regs, uint64_t va, u
 		 struct mmu_x86_fault *fault_ret, struct mmu_steps *steps)
 {
 	struct x86_walk w;
+	int rc;
 
 	if (!x86_access_valid(access) || regs->stage2 > MMU_X86_STAGE2_EPT)
 		return MMU_ERANGE;
+	port_hold(port);
 	x86_walk_setup(&w, port, regs, access, options);
 	w.fault = fault_ret;
 	w.steps = steps;
-	return x86_walk_one(&w, va, ret);
+	rc = x86_walk_one(&w, va, ret);
+	port_release(port);
+	return rc;
 }

@@ -43,10 +43,12 @@ struct x86_rules {
 	uint32_t kinds;			/* MMU_ACCESS_* that this kind of access can be at all */
 };
 
-/* A run of RAM that may be read without asking the bus; host NULL: none. */
-struct x86_ram {
-	const uint8_t *host;		/* of address `first` */
-	uint64_t first, span;		/* span: bytes - 8, so that one comparison does */
+/* What becomes of a pointer before paging. [1]: bit 63 is set. */
+struct x86_linear {
+	uint64_t mask;			/* 32 or 64 bits */
+	uint64_t metadata[2];		/* bits that take the value of bit `sign` */
+	uint8_t sign[2];
+	uint8_t top;			/* lowest of the bits that must be equal; 32-bit addresses: 63 */
 };
 
 /* What one call works with. */
@@ -56,10 +58,11 @@ struct x86_walk {
 	uint64_t va;
 	uint32_t access;		/* as the caller gave it */
 	uint32_t wanted;		/* READ, WRITE or FETCH of it */
-	bool update, paging, long_mode, la57;
+	bool update, paging, long_mode;
+	struct x86_linear linear;
 	struct x86_paging stage1, stage2;
 	struct x86_rules rules;
-	struct x86_ram ram;
+	struct port_ram ram;
 	struct mmu_x86_fault *fault;
 	struct mmu_steps *steps;
 };
@@ -98,9 +101,9 @@ struct x86_leaf {
 
 void x86_walk_setup(struct x86_walk *w, mmu_port *port, const struct mmu_x86_regs *regs, uint32_t access,
 		    uint32_t options);
+void x86_linear_setup(struct x86_linear *l, const struct mmu_x86_regs *regs, uint32_t access);
 bool x86_access_valid(uint32_t access);
 int x86_walk_one(struct x86_walk *w, uint64_t va, struct mmu_x86_translation *ret);
-uint64_t x86_linear(const struct mmu_x86_regs *regs, uint64_t va, uint32_t access);
 
 /* Fills w->fault and returns MMU_FAULTED. entry may be NULL. */
 int x86_fault(struct x86_walk *w, uint32_t kind, const struct x86_request *rq, const struct x86_entry *entry);
@@ -117,6 +120,22 @@ uint64_t x86_frame(const struct x86_entry *entry);
 void x86_rules_setup(struct x86_rules *r, const struct mmu_x86_regs *regs, bool long_mode, uint32_t access);
 uint32_t x86_rights(const struct x86_rules *r, const struct x86_leaf *page);
 uint32_t x86_key_denies(const struct x86_rules *r, const struct x86_leaf *page);
+
+/* The address that paging sees. See linear_address() of the reference. */
+static inline uint64_t x86_linear(const struct x86_linear *l, uint64_t va)
+{
+	uint64_t metadata = l->metadata[va >> 63];
+	uint64_t copied = -(va >> l->sign[va >> 63] & 1);	/* all ones or zeroes */
+
+	return ((va & ~metadata) | (copied & metadata)) & l->mask;
+}
+
+static inline bool x86_canonical(const struct x86_linear *l, uint64_t address)
+{
+	uint64_t high = address >> l->top;
+
+	return high == 0 || high == UINT64_MAX >> l->top;
+}
 
 static inline uint64_t x86_reserved(const struct x86_paging *p, const struct x86_format *f)
 {

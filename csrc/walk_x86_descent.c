@@ -17,27 +17,14 @@ int x86_fault(struct x86_walk *w, uint32_t kind, const struct x86_request *rq, c
 	return MMU_FAULTED;
 }
 
-/* One load: from plain memory where the hint covers it, else through the bus. */
-static int entry_load(struct x86_walk *w, const struct x86_level *level, paddr_t pa, uint64_t *ret)
-{
-	uint64_t offset = pa.v - w->ram.first;
-
-	if (w->ram.host && offset <= w->ram.span) {
-		const void *p = w->ram.host + offset;
-
-		*ret = level->size == 8 ? __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED)
-					: __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
-		return MMU_MEMTX_OK;
-	}
-	return mmu_port_load(w->port, pa.v, level->size, ret);
-}
-
 /* Reads the entry at entry->pa and finds out its format. */
 int x86_entry_read(struct x86_walk *w, const struct x86_level *level, const struct x86_request *rq,
 		   struct x86_entry *entry)
 {
-	int rc = entry_load(w, level, entry->pa, &entry->value);
+	int rc = MMU_MEMTX_OK;
 
+	if (!port_ram_load(&w->ram, entry->pa, level->size, &entry->value))
+		rc = mmu_port_load(w->port, entry->pa.v, level->size, &entry->value);
 	if (rc < 0)
 		return rc;
 	entry->level = level;

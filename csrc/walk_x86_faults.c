@@ -73,6 +73,8 @@ static void exit_event(const struct mmu_x86_regs *regs, const struct mmu_x86_fau
 void mmu_x86_exception(const struct mmu_x86_regs *regs, const struct mmu_x86_fault *fault,
 		       struct mmu_x86_event *ret)
 {
+	struct x86_linear linear;
+
 	*ret = (struct mmu_x86_event){ .kind = MMU_X86_EXCEPTION };
 	if (fault->kind == MMU_FAULT_BUS) {
 		ret->vector = VECTOR_MC;
@@ -86,6 +88,7 @@ void mmu_x86_exception(const struct mmu_x86_regs *regs, const struct mmu_x86_fau
 	} else {
 		ret->vector = VECTOR_PF;
 		ret->code = page_fault_code(regs, fault);
-		ret->address = x86_linear(regs, fault->va, fault->access);
+		x86_linear_setup(&linear, regs, fault->access);
+		ret->address = x86_linear(&linear, fault->va);
 	}
 }

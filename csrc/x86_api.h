@@ -48,6 +48,18 @@ int mmu_x86_walk(mmu_port *port, const struct mmu_x86_regs *regs, uint64_t va, u
 		 uint32_t options, struct mmu_x86_translation *ret,
 		 struct mmu_x86_fault *fault_ret, struct mmu_steps *steps);
 
+/* One answer of a batch: status is 0 or MMU_FAULT_*; error_code is the code of mmu_x86_exception(). */
+struct mmu_x86_result {
+	uint64_t pa;				/* 0 on a fault, as is page_size */
+	uint32_t page_size, status;
+	uint64_t error_code;
+};
+
+/* mmu_x86_walk() of vas[0..count-1] into ret[0..count-1], many in flight at a time. MMU_OK, or the first
+   negative status; ret is then filled up to some address. */
+int mmu_x86_walk_many(mmu_port *port, const struct mmu_x86_regs *regs, const uint64_t *vas, uint64_t count,
+		      uint32_t access, uint32_t options, struct mmu_x86_result *ret);
+
 enum mmu_x86_event_kind {
 	MMU_X86_EXCEPTION = 0,
 	MMU_X86_EXIT_NPF = 1,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         exception,
     )
     from mmu.x86.mappings import scan, scan_batches
-    from mmu.x86.native import walk
+    from mmu.x86.native import result_type, walk, walk_many
     from mmu.x86.registers import Ept, Npt, Registers
     from mmu.x86.tables import EptTables, NptTables, PageTables
 
@@ -30,7 +30,7 @@ _HOME = {
         "StackFault", "exception",
     ),
     "mmu.x86.mappings": ("scan", "scan_batches"),
-    "mmu.x86.native": ("walk",),
+    "mmu.x86.native": ("result_type", "walk", "walk_many"),
     "mmu.x86.registers": ("Ept", "Npt", "Registers"),
     "mmu.x86.tables": ("EptTables", "NptTables", "PageTables"),
 }  # fmt: skip
@@ -38,8 +38,8 @@ _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Ept", "EptMisconfiguration", "EptTables", "EptViolation", "GeneralProtection", "MachineCheck",
-    "NestedPageFault", "Npt", "NptTables", "PageFault", "PageTables", "Registers", "StackFault", "exception", "scan",
-    "scan_batches", "walk",
+    "NestedPageFault", "Npt", "NptTables", "PageFault", "PageTables", "Registers", "StackFault", "exception",
+    "result_type", "scan", "scan_batches", "walk", "walk_many",
 ]  # fmt: skip
 
 # Importing a submodule binds its name here; `walk` stands for the function of that name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmu.core import check, ffi, lib
@@ -12,6 +13,9 @@ from mmu.x86.registers import Ept, Npt, Registers
 from mmu.x86.walk import check_access, check_address, reference
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mmu.memory import AddressSpace
 
 Engine = Literal["native", "reference"]
@@ -86,6 +90,52 @@ def walk(
         found = _fault(answer.fault, regs, va, access, read)
     _pool.append(answer)
     return found
+
+
+def walk_many(
+    space: AddressSpace, regs: Registers, vas: NDArray[np.uint64], access: Access,
+    out: NDArray[np.void] | None = None, update: bool = True,
+) -> NDArray[np.void]:  # fmt: skip
+    """
+    Translate every address of *vas*, as `walk` would one after the other, with many walks in flight.
+
+    Args:
+        vas: linear addresses, an array of uint64 of any shape.
+        out: where the answers go, of the shape of *vas* and `result_type()`; made when None. Must not overlap *vas*.
+        update: False leaves accessed and dirty flags alone.
+    Returns:
+        `out`: fields pa, page_size (bytes), status (0, or the number of a FaultKind; pa and page_size are 0 then) and
+        error_code: of the page fault, or exit_info_1 or the exit qualification of a guest's exit.
+    The GIL is free meanwhile. Raises ValueError before the first walk, and whatever an MMIO callback raises.
+    """
+    import numpy as np
+
+    vas = np.asarray(vas)
+    if vas.dtype != np.uint64:
+        if vas.dtype.kind not in "iu" or (vas.size and vas.min() < 0):
+            raise ValueError(f"vas must be numbers in 0..{(1 << 64) - 1:#x} as uint64, not an array of {vas.dtype}")
+        vas = vas.astype(np.uint64)
+    vas = np.ascontiguousarray(vas)
+    kind = result_type()
+    if out is None:
+        out = np.empty(vas.shape, kind)
+    elif out.dtype != kind or out.shape != vas.shape or not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError(f"out must be a writeable contiguous array of {kind} and shape {vas.shape}, "
+                         f"not of {out.dtype} and {out.shape}")
+    status = lib.mmu_x86_walk_many(
+        space.port, c_registers(regs), ffi.from_buffer("uint64_t[]", vas), vas.size, access, _UPDATE if update else 0,
+        ffi.from_buffer("struct mmu_x86_result[]", out, require_writable=True))  # fmt: skip
+    if status < 0:
+        _refused(status, access)
+    return out
+
+
+@cache
+def result_type() -> Any:
+    """The numpy type of the answers of `walk_many`."""
+    import numpy as np
+
+    return np.dtype([("pa", "u8"), ("page_size", "u4"), ("status", "u4"), ("error_code", "u8")])
 
 
 def _reference(

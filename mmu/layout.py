@@ -47,6 +47,7 @@ class Layout:
     SOURCE: ClassVar[str]
     fields: ClassVar[dict[str, Bits]]
     reserved_mask: ClassVar[int]
+    _decoded: ClassVar[tuple[tuple[str, int, int], ...]]  # name, lowest bit, ones: of each field, in bit order
 
     def __init_subclass__(cls, *, bits: int, source: str) -> None:
         cls.BITS, cls.SOURCE = bits, source
@@ -63,6 +64,8 @@ class Layout:
         if missing := ((1 << bits) - 1) & ~seen:
             raise TypeError(f"{cls.__name__}: bits {missing:#x} are not described")
         cls.reserved_mask = sum(f.mask for f in cls.fields.values() if f.kind == "reserved")
+        named = sorted((f for f in cls.fields.values() if f.kind == "field"), key=lambda f: f.lo)
+        cls._decoded = tuple((f.name, f.lo, f.mask >> f.lo) for f in named)
 
     @classmethod
     def make(cls, **values: int) -> int:
@@ -72,5 +75,4 @@ class Layout:
     @classmethod
     def decode(cls, word: int) -> dict[str, int]:
         """The named fields of *word*, in bit order; reserved and ignored bits are left out."""
-        fields = sorted((f for f in cls.fields.values() if f.kind == "field"), key=lambda f: f.lo)
-        return {f.name: f.get(word) for f in fields}
+        return {name: word >> low & ones for name, low, ones in cls._decoded}

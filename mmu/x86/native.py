@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import fields
+from functools import cache, partial
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmu.core import check, ffi, lib
@@ -26,18 +28,39 @@ _BUS_ERRORS = {"zero": lib.MMU_X86_BUS_ZERO, "machine-check": lib.MMU_X86_BUS_MA
 _STAGE2 = {Npt: lib.MMU_X86_STAGE2_NPT, Ept: lib.MMU_X86_STAGE2_EPT, type(None): lib.MMU_X86_STAGE2_NONE}
 _walk = lib.mmu_x86_walk
 _OK, _UPDATE, _NULL = lib.MMU_OK, lib.MMU_X86_UPDATE, ffi.NULL
+_LAST = (1 << 64) - 1
+_TRANSLATION = Struct("=QQI???")  # pa .. executable of struct mmu_x86_translation
+_new = object.__new__
+(_set_pa, _set_page_size, _set_writable, _set_user, _set_executable, _set_attributes, _set_steps) = (
+    vars(Translation)[f.name].__set__ for f in fields(Translation)
+)
 
 
 class _Answer:
     """Where one call of C puts its results. Kept in a pool: making the structs costs more than a walk."""
 
-    __slots__ = ("fault", "list", "steps", "translation")
+    __slots__ = ("fault", "list", "steps", "translation", "unpack")
 
     def __init__(self) -> None:
         self.translation = ffi.new("struct mmu_x86_translation *")
+        self.unpack = partial(_TRANSLATION.unpack_from, ffi.buffer(self.translation))
         self.fault = ffi.new("struct mmu_x86_fault *")
         self.list = ffi.new("struct mmu_step[]", STEPS)
         self.steps = ffi.new("struct mmu_steps *", {"capacity": STEPS, "step": self.list})
+
+
+def _translation(raw: tuple[Any, ...], steps: tuple[Step, ...]) -> Translation:
+    """A Translation from C's fields, set one by one: the constructor of a frozen class takes longer than the walk."""
+    pa, page_size, _, writable, user, executable = raw
+    found: Translation = _new(Translation)
+    _set_pa(found, pa)
+    _set_page_size(found, page_size)
+    _set_writable(found, writable)
+    _set_user(found, user)
+    _set_executable(found, executable)
+    _set_attributes(found, {})
+    _set_steps(found, steps)
+    return found
 
 
 _pool: list[_Answer] = []  # list.pop and list.append are atomic, so threads never share one
@@ -71,7 +94,8 @@ def walk(
     """
     if engine != "native":
         return _reference(space, regs, va, access, engine, update, steps)
-    check_address(va)
+    if not 0 <= va <= _LAST:
+        check_address(va)
     try:
         answer = _pool.pop()
     except IndexError:
@@ -84,8 +108,7 @@ def walk(
     read = _steps(space, answer) if steps else ()
     found: Translation | Fault
     if status == _OK:
-        t = answer.translation
-        found = Translation(t.pa, t.page_size, t.writable != 0, t.user != 0, t.executable != 0, {}, read)
+        found = _translation(answer.unpack(), read)
     else:
         found = _fault(answer.fault, regs, va, access, read)
     _pool.append(answer)

@@ -1,0 +1,8 @@
+"""Every behaviour holds for both engines."""
+
+import pytest
+
+
+@pytest.fixture(params=("native", "reference"))
+def engine(request):
+    return request.param

@@ -108,15 +108,18 @@ static int load(struct stream *s, const struct mmu_scan_level *level, uint32_t d
 		uint64_t *ret)
 {
 	const uint8_t *host = s->host[depth];
+	int rc = MMU_MEMTX_OK;
 
 	if (!host)
-		return mmu_port_load(s->port, s->scan->frame[depth].table + index * level->width,
-				     level->width, ret);
-	if (level->width == 8)
+		rc = mmu_port_load(s->port, s->scan->frame[depth].table + index * level->width,
+				   level->width, ret);
+	else if (level->width == 8)
 		*ret = __atomic_load_n((const uint64_t *)(const void *)host + index, __ATOMIC_RELAXED);
 	else
 		*ret = __atomic_load_n((const uint32_t *)(const void *)host + index, __ATOMIC_RELAXED);
-	return MMU_MEMTX_OK;
+	if (s->format->swap)
+		*ret = __builtin_bswap64(*ret) >> (64 - 8 * level->width);
+	return rc;
 }
 
 /* Goes down into a table, to the first entry that the scan is about. */
@@ -220,6 +223,8 @@ static void take(struct stream *s, const struct mmu_scan_level *level, const str
 	slot->pa = address_in(form, entry);
 	slot->size = span_of(level);
 	slot->flags = flags_of(s, form, entry) & ~frame->denied;
+	if ((slot->flags & s->format->with) == s->format->with)
+		slot->flags &= ~s->format->without;
 	emit(s, level);
 }
 

@@ -27,10 +27,12 @@ struct mmu_scan_level {
 	struct mmu_scan_entry table, leaf;
 };
 
-/* `sign` bits of an address count, the highest is copied upwards; 0: none is. `base` is then added to all. */
+/* `sign` bits of an address count, the highest is copied upwards; 0: none is. `base` is then added to all.
+   A page that has all flags of `with` loses those of `without`. `swap`: entries are big-endian. */
 struct mmu_scan_format {
 	uint64_t base, bus_error, invalid;	/* the last two: flags of records that are no pages */
-	uint32_t sign, levels;
+	uint64_t with, without;
+	uint32_t sign, levels, swap, reserved;
 	struct mmu_scan_level level[6];
 };
 
@@ -48,8 +50,8 @@ struct mmu_scan {
 	struct mmu_scan_frame frame[6];
 };
 
-/* Addresses first..last (inclusive, without their sign or base) of the tables at `root`. `merge` nonzero: adjacent pages of equal
-   flags become one record. MMU_ERANGE when the format is not one that a scan can follow. */
+/* Addresses first..last (inclusive, without their sign or base) of the tables at `root`. `merge` nonzero: adjacent
+   pages of equal flags become one record. MMU_ERANGE when the format is not one that a scan can follow. */
 int mmu_scan_begin(const struct mmu_scan_format *format, uint64_t root, uint64_t first,
 		   uint64_t last, uint32_t merge, struct mmu_scan *ret);
 /* Writes up to `capacity` (at least 1) records and reads up to about `budget` entries; scan->done says that there are

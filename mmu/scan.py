@@ -82,6 +82,7 @@ class Form:
 
     `leaf` rules give a page its flags, `table` rules take flags from all that lies below.
     `forbidden`: fields that make an entry invalid when they are set.
+    `implied`: a page with all of the first flags loses the second ones.
     `sign`: bits of an address, of which the highest is copied upwards (0: none). `base`: added to every address.
     """
 
@@ -90,14 +91,17 @@ class Form:
     table: Sequence[Rule]
     pa_bits: int
     forbidden: frozenset[str] = frozenset()
+    implied: tuple[Flag, Flag] = (Flag(0), Flag(0))
     sign: int = 0
     base: int = 0
+    big_endian: bool = False
 
     def native(self) -> Any:
         """struct mmu_scan_format."""
         return ffi.new("struct mmu_scan_format *", {
             "base": self.base, "sign": self.sign, "levels": len(self.levels),
-            "bus_error": Flag.BUS_ERROR.value, "invalid": Flag.INVALID.value,
+            "bus_error": Flag.BUS_ERROR.value, "invalid": Flag.INVALID.value, "swap": self.big_endian,
+            "with": self.implied[0].value, "without": self.implied[1].value,
             "level": [
                 {
                     "present": level.present, "shift": level.shift, "bits": level.bits, "width": level.width,
@@ -156,7 +160,7 @@ def stream(
     native, state, count = form.native(), ffi.new("struct mmu_scan *"), ffi.new("uint64_t *")
     check(lib.mmu_scan_begin(native, root, first, last, merge, state), "tables that a scan cannot follow")
     while not state.done or state.waiting:
-        out = np.empty(batch, _dtype())
+        out = np.empty(batch, record_type())
         records = ffi.cast("struct mmu_mapping *", ffi.from_buffer(out))
         check(lib.mmu_scan_next(space.port, native, state, BUDGET, records, batch, count), "scan")
         found = out[: count[0]]
@@ -175,10 +179,10 @@ def collect(
     found = list(stream(space, form, root, batch=batch, **options))
     if len(found) == 1 and 2 * len(found[0]) > batch:
         return found[0]  # as it is: a copy would keep as much memory, and cost as much as the scan
-    return np.concatenate([np.empty(0, _dtype()), *found])
+    return np.concatenate([np.empty(0, record_type()), *found])
 
 
-def _dtype() -> np.dtype[np.void]:
+def record_type() -> np.dtype[np.void]:
     import numpy as np
 
     return np.dtype([(name, np.uint64) for name in FIELDS])

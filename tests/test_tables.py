@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmu import Access, AddressSpace, Fault, Frames, Ram, Translation, x86
+from mmu import Access, AddressSpace, Fault, Frames, Ram, Translation, arm64, x86
 from mmu.scan import Flag
 
 K, M, G = 1 << 10, 1 << 20, 1 << 30
@@ -47,11 +47,47 @@ class X86:
         return flags | (Flag.USER_FETCH if on["user"] and on["executable"] else 0)
 
 
+class Arm64:
+    """The same for one granule, in the upper range."""
+
+    rights = BASIC
+
+    def __init__(self, unit, large, crossing, tg1, tg0):
+        self.unit = self.pages_per_frame = unit
+        self.large, self.tcr = large, 16 | tg0 << 14 | 16 << 16 | tg1 << 30 | 5 << 32
+        self.base = -(1 << 48) % (1 << 64) + crossing - large
+
+    def make(self, space, frames):
+        return arm64.PageTables(space, frames, self.unit)
+
+    def registers(self, tables):
+        other = 0x1F0_0000  # an empty table for the lower range
+        return arm64.Registers(sctlr_el1=1, tcr_el1=self.tcr, ttbr0_el1=other, ttbr1_el1=tables.root)
+
+    def walk(self, space, tables, va, access):
+        return arm64.walk(space, self.registers(tables), va, access, update=False)
+
+    def scan(self, space, tables, **options):
+        return arm64.scan(space, self.registers(tables), **options)
+
+    def flags(self, rights):
+        on = {"writable": 1, "user": 0, "executable": 1, **rights}
+        flags = Flag.READ | Flag.GLOBAL | Flag.ACCESSED
+        flags |= (Flag.WRITE if on["writable"] else 0) | (Flag.USER if on["user"] else 0)
+        if on["executable"]:
+            flags |= Flag.USER_FETCH if on["user"] else 0
+            flags |= 0 if on["user"] and on["writable"] else Flag.FETCH
+        return flags
+
+
 MODES = {
     "4-level": X86(),
     "5-level": X86(5, cr4=0x1020, base=(1 << 55) + G - 2 * M),
     "PAE": X86(3, cr4=0x20, efer=0x800, base=3 * G - 2 * M),
     "32-bit": X86(2, cr4=0x10, efer=0, base=2 * G - 4 * M),
+    "4K granule": Arm64(4 * K, 2 * M, G, 2, 0),
+    "16K granule": Arm64(16 * K, 32 * M, 64 * G, 1, 2),
+    "64K granule": Arm64(64 * K, 512 * M, 4096 * G, 3, 1),
 }
 ARENA = 2  # large pages
 
@@ -152,7 +188,7 @@ def machine(mode):
     return space, frames, mode.make(space, frames)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_edits_do_what_they_say(mode, data):
     space, frames, tables = machine(mode)
@@ -178,10 +214,10 @@ def test_edits_do_what_they_say(mode, data):
 
     for first, count in model.runs():
         tables.unmap(mode.base + first * mode.unit, count * mode.unit)
-    assert (1, bytes(4096)) == (frames.used, space.read(tables.root, 4096))
+    assert (1, bytes(mode.unit)) == (frames.used, space.read(tables.root, mode.unit))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), refused=st.integers(0, 40))
 def test_a_store_that_fails_undoes_the_whole_edit(mode, data, refused):
     space, frames, tables = machine(mode)

@@ -48,20 +48,20 @@ STAGE2_LEAF = (
 )
 
 
-def _entry(layout: type[Layout], form: f.Form, kind: int) -> Entry:
+def _entry(layout: type[Layout], form: f.Form, kind: int, wide: bool) -> Entry:
     where = {"ADDR": layout.fields["ADDR"].lo}
-    if "ADDR_HI" in layout.fields:
+    if wide and "ADDR_HI" in layout.fields:
         where["ADDR_HI"] = f.ADDR_HI_SHIFT[form]
     return Entry(layout, {"VALID": 1, "TYPE": kind}, address=where, strict=False)  # RES0 bits: a walk does not look
 
 
 def radix(
-    granule: f.Granule, form: f.Form, bits: int, stage: int, start: int | None, block_levels: int
+    granule: f.Granule, form: f.Form, bits: int, stage: int, start: int | None, block_levels: int, wide: bool
 ) -> tuple[Level, ...]:
     """The levels that translate addresses of *bits* bits.
 
     `start`: the level to begin at, where that is not what *bits* says (stage 2: up to 16 concatenated tables).
-    `block_levels`: a mask, bit L for level L.
+    `block_levels`: a mask, bit L for level L. `wide`: descriptors hold addresses of 52 bits.
     """
     index = bits - granule.page_shift
     default = f.FINAL_LEVEL + 1 - -(-index // granule.stride)
@@ -78,8 +78,8 @@ def radix(
             shift=granule.page_shift + granule.stride * (f.FINAL_LEVEL - level),
             bits=top if level == start else granule.stride,
             present=VALID,
-            table=_entry(rows.table, form, 1) if level < f.FINAL_LEVEL else None,
-            leaf=_entry(rows.leaf[level], form, int(level == f.FINAL_LEVEL)) if level in pages else None,
+            table=_entry(rows.table, form, 1, wide) if level < f.FINAL_LEVEL else None,
+            leaf=_entry(rows.leaf[level], form, int(level == f.FINAL_LEVEL), wide) if level in pages else None,
         )
         for level in range(start, f.FINAL_LEVEL + 1)
     )
@@ -93,9 +93,14 @@ def scan_form(
     two_ranges: bool = True,
     hierarchical: bool = True,
     base: int = 0,
+    big_endian: bool = False,
 ) -> Form:
     """*hierarchical*: the attributes of table descriptors count (TCR_ELx.HPD is 0)."""
     if stage == 2:
-        return Form(levels, STAGE2_LEAF, (), pa_bits, base=base)
+        return Form(levels, STAGE2_LEAF, (), pa_bits, big_endian=big_endian)
     leaf, table = (LEAF, TABLE) if two_ranges else (SINGLE_LEAF, SINGLE_TABLE)
-    return Form(levels, leaf, table if hierarchical else (), pa_bits, base=base)
+    # Arm ARM, "Instruction execution permissions": what EL0 may write, EL1 does not execute.
+    implied = (Flag.USER | Flag.WRITE, Flag.FETCH) if two_ranges else (Flag(0), Flag(0))
+    return Form(
+        levels, leaf, table if hierarchical else (), pa_bits, implied=implied, base=base, big_endian=big_endian
+    )

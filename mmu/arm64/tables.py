@@ -53,7 +53,7 @@ class _Arm64Tables(AnyPageTables):
         if self.ds:  # the field holds address bits, and TCR_ELx.SHn says it for all pages
             self.RIGHTS = {name: right for name, right in self.RIGHTS.items() if name != "shareability"}
         blocks = geometry.block_levels | (geometry.large_block_levels if large else 0)
-        levels = radix(geometry, FORMS[granule][large], bits, self.STAGE, start, blocks)
+        levels = radix(geometry, FORMS[granule][large], bits, self.STAGE, start, blocks, large)
         super().__init__(
             space, frames, levels, pa_bits, root_bits=pa_bits, free=free, root=root, invalidate=invalidate
         )

@@ -52,7 +52,10 @@ class SwitchPlan:
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """A type-3 device in *port*. DPA order: volatile, then persistent."""
+    """A type-3 device in *port*. DPA order: volatile, persistent, dynamic.
+
+    *dynamic* is cut into *dynamic_regions* equal regions; none of it answers before an extent of it is accepted.
+    """
 
     name: str
     port: str
@@ -61,11 +64,22 @@ class DevicePlan:
     label: Backing | None = None
     serial: int = 0
     decoders: int = 4
+    dynamic: Backing | None = None
+    dynamic_regions: int = 0
+
+    @property
+    def backings(self) -> tuple[Backing, ...]:
+        """All of them that there are."""
+        return tuple(b for b in (self.volatile, self.persistent, self.dynamic, self.label) if b is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
-    """A fixed memory window over bridges *targets*. *maps* None: modulo arithmetic, else XOR with these maps."""
+    """A fixed memory window over bridges *targets*. *maps* None: modulo arithmetic, else XOR with these maps.
+
+    *cache*: the first so many bytes are DRAM that caches the rest one to one (extended linear cache).
+    *normalized*: the host bridge hands devices addresses with its interleave taken out (AMD, conventions/cxl-atl.rst).
+    """
 
     name: str
     base: int
@@ -75,6 +89,8 @@ class WindowPlan:
     maps: tuple[int, ...] | None = None
     restrictions: int = DEFAULT_RESTRICTIONS
     qtg: int = 0
+    cache: int = 0
+    normalized: bool = False
 
 
 @dataclass(slots=True)

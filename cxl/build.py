@@ -22,7 +22,7 @@ class Parts:
 
     def __init__(self, plan: Blueprint, strict: bool, changed: Callable[[DecoderBlock], None]) -> None:
         validate(plan)
-        inspect(b for d in plan.devices for b in (d.volatile, d.persistent, d.label) if b is not None)
+        inspect(b for d in plan.devices for b in d.backings)
         self._strict, self._changed = strict, changed
         self.bridges = {
             b.name: HostBridge(b.name, self._block(b.name, b.decoders), uid=b.uid, base=b.registers)
@@ -35,7 +35,8 @@ class Parts:
             port.parent.ports[port.number] = port
         self.windows = tuple(
             Window(w.name, w.base, w.size, w.granularity, tuple(self.bridges[t] for t in w.targets),
-                   None if w.maps is None else w.maps[: XOR_MAPS[len(w.targets)]], w.restrictions, w.qtg)
+                   None if w.maps is None else w.maps[: XOR_MAPS[len(w.targets)]], w.restrictions, w.qtg,
+                   w.cache, w.normalized)
             for w in sorted(plan.windows, key=lambda w: w.base)
         )  # fmt: skip
         self.devices = self._devices(plan.devices)
@@ -64,16 +65,16 @@ class Parts:
             raise
 
     def _device(self, plan: DevicePlan, number: int, files: Files) -> Type3:
-        parts = (plan.volatile, plan.persistent)
-        volatile, persistent = (0 if b is None else b.size for b in parts)
-        memory = HostMemory(volatile + persistent)
-        for offset, backing in zip((0, volatile), parts):
+        parts = (plan.volatile, plan.persistent, plan.dynamic)
+        volatile, persistent, dynamic = (0 if b is None else b.size for b in parts)
+        capacity = volatile + persistent + dynamic
+        memory = HostMemory(capacity)
+        for offset, backing in zip((0, volatile, volatile + persistent), parts):
             if backing is not None:
                 files.lay(memory, offset, backing)
-        capacity = volatile + persistent
         registers = self._registers(plan.name, DEVICE_CAPABILITY, plan.decoders, device=True, capacity=capacity)
-        return Type3(plan.name, number, registers, memory, volatile, persistent, plan.serial,
-                     _label(plan.label, files), (*parts, plan.label))
+        sizes = volatile, persistent, dynamic
+        return Type3(plan.name, number, registers, memory, sizes, plan, _label(plan.label, files))
 
 
 def _label(backing: Backing | None, files: Files) -> HostMemory | None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from cxl.decode import can_normalize
 from cxl.decoder import Settings
 from cxl.device.type3 import Type3
 from cxl.nodes import Node
 from cxl.window import Window
-from mmu.stripes import GRANULARITIES, Miss, Route, Slot, Span
+from mmu.stripes import GRANULARITIES, Miss, Route, Slot, Span, dpa_offset
 
 MAX_BITS = 16  # what a span can take
 MAX_MAPS = 4
@@ -43,7 +44,8 @@ def nodes_below(window: Window) -> tuple[list[Node], list[Type3]]:
 
 def compile_route(window: Window, below: tuple[list[Node], list[Type3]]) -> Route:
     """The route of *window* as the registers *below* it say now."""
-    edges = sorted(set(_edges(window, *below)))
+    inside = {e for e in _edges(window, *below) if window.first < e <= window.last}
+    edges = sorted({window.first, window.last + 1} | inside)
     spans: list[Span] = []
     for first, end in zip(edges, edges[1:]):
         span = _span(window, first, end - 1)
@@ -57,30 +59,39 @@ def compile_route(window: Window, below: tuple[list[Node], list[Type3]]) -> Rout
 
 
 def _edges(window: Window, nodes: list[Node], devices: list[Type3]) -> Iterator[int]:
-    """HPAs from which on another decoder may answer, the window's own first and end included."""
-    first, end = window.base, window.base + window.size
-    yield first
-    yield end
+    """HPAs from which on another decoder, or another part of a device, may answer."""
     for node in nodes:
         for s in node.registers.ranges() if node.registers else ():
-            yield from (e for e in (s.base, s.end) if first < e < end)
+            yield s.base
+            yield s.end
     for device in devices:
         for s in device.registers.ranges():
-            yield from (e for e in (s.base, s.end, capacity_end(s, device)) if first < e < end)
+            for edge in (s.base, s.end, *_memory_edges(s, device)):
+                yield from _outside(window, edge) if window.normalized else (edge,)
 
 
-def capacity_end(s: Settings, device: Type3) -> int:
-    """First HPA from which on decoder *s* gives only DPAs beyond the device; its end when there are none."""
+def _memory_edges(s: Settings, device: Type3) -> Iterator[int]:
+    """Addresses from which on decoder *s* gives DPAs of another part of the device, or of none.
+
+    A part that ends within a granule counts to the granule's end; the bus refuses the rest of that.
+    """
     ways = s.ways
-    if ways is None or s.dpa + s.share <= device.capacity:
-        return s.end
-    chunks = -(-max(0, device.capacity - s.dpa) // s.granularity)
-    return s.base + chunks * s.granularity * ways
+    if ways is not None:
+        for dpa in device.edges():
+            if s.dpa < dpa < s.dpa + s.share:
+                yield s.base + -(-(dpa - s.dpa) // s.granularity) * s.granularity * ways
+
+
+def _outside(window: Window, address: int) -> Iterator[int]:
+    """HPAs of a normalizing window from which on its bridge hands on *address* or more."""
+    (bridge,) = window.targets
+    for s in bridge.registers.ranges() if bridge.registers else ():
+        yield s.base + (-(-address // s.granularity) * s.granularity << s.iw)
 
 
 def _span(window: Window, first: int, last: int) -> Span | None:
     """The table for first..last; None when all of it is a miss before any device."""
-    trees: dict[int, _Tree] = {id(t): _node(t, first) for t in window.targets}
+    trees: dict[int, _Tree] = {id(t): _node(t, first, window.normalized) for t in window.targets}
     roots = [trees[id(t)] for t in window.targets]
     if all(isinstance(t, Miss) and not t.at_device for t in roots):
         return None
@@ -147,13 +158,14 @@ def _bits(tree: _Tree, used: set[int], grain: set[int]) -> None:
         grain.add(tree.granularity.bit_length() - 1)
 
 
-def _node(node: Node, hpa: int) -> _Tree:
+def _node(node: Node, hpa: int, normalized: bool) -> _Tree:
     if node.registers is None:
-        return _below(node, next(iter(node.ports)), hpa)
+        return _below(node, next(iter(node.ports)), hpa, None)
     s = node.registers.match(hpa)
     if isinstance(s, str):
         return Miss(f"{node.kind} {node.name}: {s}")
     shift, bits = s.selector()
+    via = s if normalized else None
     done: dict[int, _Tree] = {}
     entries: list[_Tree] = []
     for index in range(1 << bits):
@@ -162,28 +174,39 @@ def _node(node: Node, hpa: int) -> _Tree:
             continue
         number = s.targets[index]
         if number not in done:
-            done[number] = _below(node, number, hpa)
+            done[number] = _below(node, number, hpa, via)
         entries.append(done[number])
     return entries[0] if bits == 0 else (shift, bits, entries)
 
 
-def _below(node: Node, number: int, hpa: int) -> _Tree:
+def _below(node: Node, number: int, hpa: int, via: Settings | None) -> _Tree:
     port = node.ports.get(number)
     if port is None:
         return Miss(f"{node.kind} {node.name} has no port {number}")
     if port.device is None:
         return Miss(f"port {port.name} is empty")
     if isinstance(port.device, Type3):
-        return _device(port.device, hpa)
-    return _node(port.device, hpa)
+        return _device(port.device, hpa, via)
+    return _node(port.device, hpa, normalized=False)
 
 
-def _device(device: Type3, hpa: int) -> Slot | Miss:
+def _device(device: Type3, hpa: int, via: Settings | None) -> Slot | Miss:
+    """*via*: the decoder of a host bridge that takes its interleave out before the device sees the address."""
+    ways = 1 if via is None else 1 << via.iw
+    if via is not None:
+        if not can_normalize(via):
+            return Miss(f"device {device.name}: its host bridge has a reserved encoding", at_device=True)
+        hpa = dpa_offset(hpa - via.base, ways, via.granularity)
     s = device.registers.match(hpa)
     if isinstance(s, str):
         return Miss(f"device {device.name}: {s}", at_device=True)
     if s.ways is None or s.ig >= len(GRANULARITIES):
         return Miss(f"device {device.name}: decoder {s.number} has a reserved encoding", at_device=True)
-    if hpa >= capacity_end(s, device):
-        return Miss(f"device {device.name}: beyond its {device.capacity:#x} bytes", at_device=True)
-    return Slot(device.number, s.base, s.dpa, s.ways, s.granularity)
+    first = s.dpa + dpa_offset(hpa - s.base, s.ways, s.granularity) // s.granularity * s.granularity
+    if not device.answers(first):
+        return Miss(f"device {device.name}: {device.why_not(first)}", at_device=True)
+    if via is None:
+        return Slot(device.number, s.base, s.dpa, s.ways, s.granularity)
+    if s.ways != 1:
+        return Miss(f"device {device.name}: decoder {s.number} interleaves again", at_device=True)
+    return Slot(device.number, via.base + s.base * ways, s.dpa, ways, via.granularity)

@@ -62,6 +62,8 @@ class Miss:
 
 def decode(window: Window, hpa: int) -> Route | Miss:
     """Follow *hpa*, which must be in *window*, through every level. Source: CXL 3.1, "HDM Decoders"."""
+    if hpa < window.first:
+        return Miss("platform", f"{hpa:#x} is in the DRAM that caches window {window.name}")
     index = window.index(hpa)
     node: Node = window.targets[index]
     levels = [Level("window", window.name, None, window.ways, window.granularity, index, node.name)]
@@ -77,8 +79,21 @@ def decode(window: Window, hpa: int) -> Route | Miss:
             return Miss(f"{node.kind} {node.name}", reason, levels=tuple(levels))
         levels.append(Level(*level, target=port.name))
         if isinstance(port.device, Type3):
-            return _device(port.device, hpa, levels)
+            return _device(port.device, _normalize(node, hpa) if window.normalized else hpa, levels, window.normalized)
         node = port.device
+
+
+def can_normalize(s: Settings) -> bool:
+    """The encodings of a host bridge's decoder name an interleave that can be taken out."""
+    return s.iw <= 4 and s.ig < len(stripes.GRANULARITIES)
+
+
+def _normalize(node: Node, hpa: int) -> int | None:
+    """What a host bridge that takes its interleave out hands on; None when its decoder has a reserved encoding."""
+    s = node.registers.match(hpa) if node.registers else ""
+    if isinstance(s, str) or not can_normalize(s):
+        return None
+    return stripes.dpa_offset(hpa - s.base, 1 << s.iw, s.granularity)
 
 
 def _step(node: Node, hpa: int) -> tuple[tuple[str, str, int | None, int, int, int], int] | str:
@@ -94,33 +109,48 @@ def _step(node: Node, hpa: int) -> tuple[tuple[str, str, int | None, int, int, i
     return (node.kind, node.name, s.number, 1 << s.iw, s.granularity, index), number
 
 
-def _device(device: Type3, hpa: int, levels: list[Level]) -> Route | Miss:
-    found = translate(device.registers, hpa)
+def _device(device: Type3, hpa: int | None, levels: list[Level], normalized: bool) -> Route | Miss:
+    found = "its host bridge has a reserved encoding" if hpa is None else translate(device.registers, hpa)
+    if normalized and not isinstance(found, str) and found[1] != 1:
+        found = f"decoder {found[0].number} interleaves below a host bridge that normalizes"
     where = f"device {device.name}"
     if isinstance(found, str):
         return Miss(where, found, True, device.registers.poison, tuple(levels))
-    s, ways, dpa = found
-    position = stripes.position(hpa - s.base, ways, s.granularity)
+    s, ways, dpa, position = found
     levels.append(Level("device", device.name, s.number, ways, s.granularity, position, dpa))
-    if dpa >= device.capacity:
-        return Miss(where, f"DPA {dpa:#x} is beyond its {device.capacity:#x} bytes", True, levels=tuple(levels))
+    if not device.answers(dpa):
+        return Miss(where, device.why_not(dpa), True, device.registers.poison, tuple(levels))
     return Route(device.name, dpa, tuple(levels))
 
 
-def translate(registers: DecoderBlock, hpa: int) -> tuple[Settings, int, int] | str:
-    """(decoder, ways, DPA) that a device's registers give for *hpa*, or why they refuse it."""
+def translate(registers: DecoderBlock, hpa: int) -> tuple[Settings, int, int, int] | str:
+    """(decoder, ways, DPA, position) that a device's registers give for *hpa*, or why they refuse it."""
     s = registers.match(hpa)
     if isinstance(s, str):
         return s
     if s.ways is None or s.ig >= len(stripes.GRANULARITIES):
         return f"decoder {s.number} has a reserved encoding (IG {s.ig}, IW {s.iw})"
-    return s, s.ways, s.dpa + stripes.dpa_offset(hpa - s.base, s.ways, s.granularity)
+    offset = hpa - s.base
+    dpa = s.dpa + stripes.dpa_offset(offset, s.ways, s.granularity)
+    return s, s.ways, dpa, stripes.position(offset, s.ways, s.granularity)
 
 
 def candidates(registers: DecoderBlock, dpa: int) -> Iterator[int]:
-    """Every HPA that some position of some decoder of a device would translate to *dpa*; not all need route there."""
+    """Every address that some position of some decoder of a device would translate to *dpa*.
+
+    HPAs, or, below a bridge that normalizes, what that hands on; not all need route there.
+    """
     for s in registers.ranges():
         if s.ways is None or s.ig >= len(stripes.GRANULARITIES) or not s.dpa <= dpa < s.dpa + s.share:
             continue
         for position in range(s.ways):
             yield s.base + stripes.hpa_offset(dpa - s.dpa, position, s.ways, s.granularity)
+
+
+def denormalized(window: Window, address: int) -> Iterator[int]:
+    """Every HPA that the host bridge of a normalizing *window* may have turned into *address*."""
+    (bridge,) = window.targets
+    for s in bridge.registers.ranges() if bridge.registers else ():
+        if can_normalize(s):
+            for position in range(1 << s.iw):
+                yield s.base + stripes.hpa_offset(address, position, 1 << s.iw, s.granularity)

@@ -18,12 +18,13 @@ from cxl.nodes import Node, Port
 from cxl.window import Window
 from mmu.stripes import ENCODED_WAYS, GRANULARITIES
 
-MODES = ("ram", "pmem")
-
 
 @dataclass(slots=True, eq=False)
 class Region:
-    """HPAs `base` .. `base`+`size`-1 spread over `devices`, listed by position. `mode` is "ram" or "pmem"."""
+    """HPAs `base` .. `base`+`size`-1 spread over `devices`, listed by position. `mode` is "ram", "pmem" or "dc".
+
+    Behind an extended linear cache the first `window.cache` bytes are DRAM, and decoders cover the rest.
+    """
 
     name: str
     window: Window
@@ -40,7 +41,23 @@ class Region:
 
     @property
     def last(self) -> int:
+        """Its last HPA; beyond the window's last when that ends at the low-memory hole."""
         return self.base + self.size - 1
+
+    @property
+    def first(self) -> int:
+        """Its first HPA that decoders cover."""
+        return self.base + self.window.cache
+
+    @property
+    def decoded(self) -> int:
+        """Bytes that decoders cover."""
+        return self.size - self.window.cache
+
+    @property
+    def share(self) -> int:
+        """Bytes of each device."""
+        return self.decoded // self.ways
 
 
 @dataclass(slots=True)
@@ -147,7 +164,7 @@ def lowest_base(window: Window, blocks: Sequence[DecoderBlock], regions: Sequenc
     """First HPA of *window* above all its regions and above everything that *blocks* have committed in or below it."""
     ends = [r.base + r.size for r in regions if r.window is window]
     ends += [s.end for b in blocks for s in b.committed.values() if s.base <= window.last]
-    return max([window.base, *ends])
+    return max([window.first, *ends])
 
 
 def program(region: Region, splits: Sequence[Split]) -> None:
@@ -155,28 +172,36 @@ def program(region: Region, splits: Sequence[Split]) -> None:
 
     Raises CommitError with the hardware's reason; then all decoders of the region are uncommitted again.
     """
-    share = region.size // region.ways
     try:
         for device in region.devices:
-            if device.free(region.mode) < share:
-                raise CommitError(
-                    f"{region.name}: device {device.name} has {device.free(region.mode):#x} free bytes of "
-                    f"{region.mode}, the region needs {share:#x} of each")
-            _one(region, device.registers, region.ways, region.granularity, (), device.skip(region.mode))
+            _device(region, device)
         for split in splits:
             if split.node.registers is not None:
                 targets = tuple(split.ports[i] for i in range(len(split.ports)))
                 # One way: no bit is looked at, and the product of granularities may have no encoding.
                 grain = split.granularity if len(targets) > 1 else region.granularity
-                _one(region, split.node.registers, len(targets), grain, targets, 0)
+                _one(region, split.node.registers, region.first, region.decoded, len(targets), grain, targets)
     except CommitError:
         withdraw(region)
         raise
 
 
+def _device(region: Region, device: Type3) -> None:
+    if device.free(region.mode) < region.share:
+        raise CommitError(
+            f"{region.name}: device {device.name} has {device.free(region.mode):#x} free bytes of {region.mode}, "
+            f"the region needs {region.share:#x} of each")
+    skip = device.skip(region.mode)
+    if region.window.normalized:
+        _one(region, device.registers, 0, region.share, 1, 256, (), skip)
+    else:
+        _one(region, device.registers, region.first, region.decoded, region.ways, region.granularity, (), skip)
+
+
 def _one(
-    region: Region, block: DecoderBlock, ways: int, granularity: int, targets: tuple[int, ...], skip: int
-) -> None:
+    region: Region, block: DecoderBlock, base: int, size: int, ways: int, granularity: int,
+    targets: tuple[int, ...], skip: int = 0,
+) -> None:  # fmt: skip
     number = block.free_decoder()
     if number is None:
         raise CommitError(f"{region.name}: {block.name} has no free decoder, all {block.capability.decoders} are used")
@@ -184,7 +209,7 @@ def _one(
         raise CommitError(
             f"{region.name}: {block.name} would need {ways} ways at {granularity} bytes, "
             f"it can have {'1, 2, 4, 8' if not block.device else sorted(ENCODED_WAYS)} ways at 256..16384 bytes")
-    reason = block.program(number, region.base, region.size, ways, granularity, targets, skip)
+    reason = block.program(number, base, size, ways, granularity, targets, skip)
     if reason:
         raise CommitError(f"{region.name}: {block.name} refused: {reason}")
     region.decoders.append((block, number))

@@ -15,13 +15,12 @@ from cxl.decode import Miss, Route
 from cxl.decoder import DecoderBlock
 from cxl.device.type3 import Type3
 from cxl.errors import TopologyError
-from cxl.format import DECODER_GRAIN
 from cxl.nodes import HostBridge, Port, Switch
-from cxl.region import MODES, Region, Wiring, blockers, lowest_base, natural, program, withdraw
+from cxl.region import Region, Wiring
+from cxl.regions import RegionTable
 from cxl.window import Window
-from mmu import Striped, Target
+from mmu import Ram, Striped, Target
 from mmu.errors import AddressRangeError
-from mmu.stripes import ENCODED_WAYS, GRANULARITIES
 from mmu.stripes import Route as Stripes
 
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ class Topology:
         self.switches: dict[str, Switch] = parts.switches
         self.ports: dict[str, Port] = parts.ports
         self.devices: dict[str, Type3] = parts.devices
-        self.regions: dict[str, Region] = {}
-        self._wiring = Wiring({id(p.device): p for p in self.ports.values() if p.device is not None})
+        wiring = Wiring({id(p.device): p for p in self.ports.values() if p.device is not None})
+        self._regions = RegionTable(wiring, self.batch)
         self._below = {w.name: nodes_below(w) for w in self.windows}
         self._reach: dict[int, list[Window]] = {}  # block -> the windows whose route it decides
         for window in self.windows:
@@ -53,6 +52,7 @@ class Topology:
                 self._reach.setdefault(id(block), []).append(window)
         self._routes: dict[str, Stripes] = {}
         self._striped: dict[str, Striped] = {}
+        self._caches: dict[str, Ram] = {}  # the DRAM half of windows with an extended linear cache
         self._lock = threading.RLock()
         self._batches = 0
 
@@ -92,11 +92,18 @@ class Topology:
             raise AddressRangeError(f"device {part.name}: DPA must be in 0..{part.capacity - 1:#x}, not {dpa:#x}")
         out = set()
         with self._lock:
-            for hpa in levels.candidates(part.registers, dpa):
+            for hpa in self._candidates(part, dpa):
                 found = self.decode(hpa) if hpa < 1 << 64 else None
                 if isinstance(found, Route) and (found.device, found.dpa) == (part.name, dpa):
                     out.add(hpa)
         return sorted(out)
+
+    def _candidates(self, device: Type3, dpa: int) -> Iterator[int]:
+        for address in levels.candidates(device.registers, dpa):
+            yield address
+            for window in self.windows:
+                if window.normalized:
+                    yield from levels.denormalized(window, address)
 
     def device(self, device: str | Type3) -> Type3:
         name = device if isinstance(device, str) else device.name
@@ -125,23 +132,30 @@ class Topology:
     def attach(self, space: AddressSpace) -> None:
         """Map each window into *space* at its HPA. What is committed later shows up there at once."""
         with self._lock:
-            done: list[Striped] = []
+            done: list[Ram | Striped] = []
             try:
                 for window in self.windows:
-                    space.map(window.base, self._region(window))
-                    done.append(self._striped[window.name])
+                    for base, region in self._shown(window):
+                        space.map(base, region)
+                        done.append(region)
             except BaseException:
                 for region in done:
                     space.unmap(region)
                 raise
 
-    def _region(self, window: Window) -> Striped:
+    def _shown(self, window: Window) -> list[tuple[int, Ram | Striped]]:
+        """(HPA, region) of what answers in *window*, made when first asked for."""
         if window.name not in self._striped:
             targets = [Target(d.name, d.memory) for d in self.devices.values()]
-            striped = Striped(window.size, window.base, targets, window.name)
+            striped = Striped(window.size - window.cache, window.first, targets, window.name)
             striped.set_route(self.route(window))
             self._striped[window.name] = striped
-        return self._striped[window.name]
+            if window.cache:
+                self._caches[window.name] = Ram(window.cache, f"{window.name} cache")
+        shown: list[tuple[int, Ram | Striped]] = [(window.first, self._striped[window.name])]
+        if window.cache:
+            shown.append((window.base, self._caches[window.name]))
+        return shown
 
     def _changed(self, block: DecoderBlock) -> None:
         with self._lock:
@@ -170,25 +184,18 @@ class Topology:
 
     # -- regions --------------------------------------------------------------------------------------
 
+    @property
+    def regions(self) -> dict[str, Region]:
+        """What `commit` and `create_region` made and nothing has destroyed, by name."""
+        return self._regions.regions
+
     def commit(self, window: int | str | Window | None = None) -> list[Region]:
         """Create and commit regions in *window*, or in every window in ascending order; returns the new ones.
 
         In each window, as long as memory, addresses and decoders last: the most devices that fit at once, taken in
         port order, with the window's granularity, volatile memory first, then persistent.
         """
-        chosen = self.windows if window is None else (self.window(window),)
-        made = []
-        with self.batch():
-            for w in chosen:
-                for mode in MODES:
-                    while devices := natural(w, mode, self._wiring):
-                        size = self._largest(w, devices, mode)
-                        if not size:
-                            break
-                        made.append(self.create_region(w, devices, size=size, mode=mode))
-        if window is not None and not made:
-            raise TopologyError(f"window {self.window(window).name}: nothing below it is left to commit")
-        return made
+        return self._regions.commit(self.windows if window is None else (self.window(window),))
 
     def create_region(
         self, window: int | str | Window, devices: Sequence[str | Type3] | None = None, *,
@@ -199,70 +206,23 @@ class Topology:
         *size* and *granularity* are in bytes; the granularity must be the window's unless that has one target.
         Raises TopologyError when it cannot be, CommitError when a decoder refuses; nothing is left programmed then.
         """
-        w = self.window(window)
-        if mode not in MODES:
-            raise TopologyError(f"mode must be one of {MODES}, not {mode!r}")
-        parts = natural(w, mode, self._wiring) if devices is None else [self.device(d) for d in devices]
-        grain = self._granularity(w, granularity)
-        if len(parts) not in ENCODED_WAYS:
-            raise TopologyError(f"a region must have one of {sorted(ENCODED_WAYS)} devices, not {len(parts)}")
-        with self._lock:
-            splits = self._wiring.splits(w, parts, grain)
-            base = self._base(w, parts)
-            size = self._largest(w, parts, mode) if size is None else size
-            unit = DECODER_GRAIN * len(parts)
-            if size <= 0 or size % unit:
-                raise TopologyError(
-                    f"size must be a multiple of {len(parts)} ways x 256 MiB ({unit:#x}), not {size:#x}")
-            if base + size - 1 > w.last:
-                raise TopologyError(
-                    f"{size:#x} bytes at {base:#x} leave window {w.name}, which ends at {w.last:#x}")
-            region = Region(name or self._name(), w, base, size, grain, mode, tuple(parts))
-            if region.name in self.regions:
-                raise TopologyError(f"there is already a region {region.name}")
-            with self.batch():
-                program(region, splits)
-            self.regions[region.name] = region
-        return region
+        parts = None if devices is None else [self.device(d) for d in devices]
+        return self._regions.create(self.window(window), parts, granularity, size, mode, name)
 
     def destroy_region(self, region: str | Region) -> None:
         """Uncommit the decoders of *region*.
 
         Raises TopologyError when a decoder above one of them is still committed, or one is locked.
         """
-        name = region if isinstance(region, str) else region.name
-        if name not in self.regions:
-            raise TopologyError(f"there is no region {name}, only {', '.join(self.regions) or 'none'}")
-        with self.batch():
-            if why := list(blockers(self.regions[name])):
-                raise TopologyError(f"region {name} cannot be destroyed: {why[0]}")
-            withdraw(self.regions.pop(name))
+        self._regions.destroy(region if isinstance(region, str) else region.name)
 
-    def _granularity(self, window: Window, granularity: int | None) -> int:
-        if granularity is None or granularity == window.granularity:
-            return window.granularity
-        if window.ways > 1:
+    def locate(self, region: str | Region, offset: int) -> Route:
+        """Where byte *offset* of *region* is. Raises TopologyError outside of what its decoders cover."""
+        r = self._regions.named(region if isinstance(region, str) else region.name)
+        if not r.window.cache <= offset < r.size:
             raise TopologyError(
-                f"window {window.name} interleaves at {window.granularity} bytes, so must a region, not {granularity}")
-        if granularity not in GRANULARITIES:
-            raise TopologyError(f"granularity must be a power of two from 256 to 16384 bytes, not {granularity}")
-        return granularity
-
-    def _base(self, window: Window, devices: Sequence[Type3]) -> int:
-        blocks = [d.registers for d in devices]
-        nodes = {id(p.parent): p.parent for d in devices for p in self._wiring.path(d)}
-        blocks += [n.registers for n in nodes.values() if n.registers is not None]
-        return lowest_base(window, blocks, list(self.regions.values()))
-
-    def _largest(self, window: Window, devices: Sequence[Type3], mode: str) -> int:
-        """Bytes of the largest region that *devices* can still have in *window*; 0 when there is no room."""
-        unit = DECODER_GRAIN * len(devices)
-        room = window.last + 1 - self._base(window, devices)
-        share = min((d.free(mode) for d in devices), default=0)
-        return max(0, min(room // unit, share // DECODER_GRAIN)) * unit
-
-    def _name(self) -> str:
-        n = 0
-        while f"region{n}" in self.regions:
-            n += 1
-        return f"region{n}"
+                f"region {r.name}: the offset must be in {r.window.cache:#x}..{r.size - 1:#x}, not {offset:#x}")
+        found = self.decode(r.base + offset)
+        if isinstance(found, Miss):
+            raise TopologyError(f"region {r.name}: {found.level}: {found.reason}")
+        return found

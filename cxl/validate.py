@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cxl.blueprint import Blueprint, BridgePlan, DevicePlan, PortPlan, SwitchPlan, WindowPlan
+from cxl.blueprint import Backing, Blueprint, BridgePlan, DevicePlan, PortPlan, SwitchPlan, WindowPlan
 from cxl.errors import TopologyError
 from cxl.format import DECODER_COUNTS, DECODER_GRAIN
 from mmu.stripes import ENCODED_GRANULARITY, ENCODED_WAYS
@@ -26,6 +26,7 @@ def validate(plan: Blueprint) -> None:
     _backings_once(plan)
     for window in plan.windows:
         _window(window, {b.name for b in plan.bridges})
+        _kind(window, plan)
     _window_overlap(plan.windows)
 
 
@@ -106,22 +107,35 @@ def _decoders(plan: Blueprint) -> None:
 
 
 def _memory(device: DevicePlan) -> None:
-    if device.volatile is None and device.persistent is None:
-        raise TopologyError(f"device {device.name} must have volatile or persistent memory, not none")
-    for backing in (device.volatile, device.persistent, device.label):
-        if backing is not None and not 0 < backing.size < 1 << HPA_BITS:
+    if device.volatile is None and device.persistent is None and device.dynamic is None:
+        raise TopologyError(f"device {device.name} must have volatile, persistent or dynamic memory, not none")
+    for backing in device.backings:
+        if not 0 < backing.size < 1 << HPA_BITS:
             raise TopologyError(
                 f"memory {backing.name} of {device.name}: size must be 1 .. 2^{HPA_BITS}-1 bytes, not {backing.size}")
+    if device.dynamic is not None:
+        _dynamic(device, device.dynamic)
+
+
+def _dynamic(device: DevicePlan, dynamic: Backing) -> None:
+    """Regions of dynamic capacity begin and end at multiples of 256 MiB."""
+    count = device.dynamic_regions
+    if not 1 <= count <= 8:
+        raise TopologyError(f"device {device.name}: dynamic capacity must have 1..8 regions, not {count}")
+    start = sum(b.size for b in (device.volatile, device.persistent) if b is not None)
+    if start % DECODER_GRAIN or dynamic.size % (count * DECODER_GRAIN):
+        raise TopologyError(
+            f"device {device.name}: each of {count} dynamic regions must begin and end at a multiple of 256 MiB, "
+            f"not {dynamic.size:#x} bytes from DPA {start:#x}")
 
 
 def _backings_once(plan: Blueprint) -> None:
     seen: dict[str, str] = {}
     for device in plan.devices:
-        for backing in (device.volatile, device.persistent, device.label):
-            if backing is not None:
-                if backing.name in seen:
-                    raise TopologyError(f"memory {backing.name} is used by {seen[backing.name]} and by {device.name}")
-                seen[backing.name] = device.name
+        for backing in device.backings:
+            if backing.name in seen:
+                raise TopologyError(f"memory {backing.name} is used by {seen[backing.name]} and by {device.name}")
+            seen[backing.name] = device.name
 
 
 def _window(window: WindowPlan, bridges: set[str]) -> None:
@@ -147,6 +161,24 @@ def _window(window: WindowPlan, bridges: set[str]) -> None:
                             f"not {len(window.maps)}")
     if window.maps is not None and not all(0 < m < 1 << 64 and not m & 0xFF for m in window.maps[:need]):
         raise TopologyError(f"{what}: XOR maps must be nonzero, in bits 63:8, not {[hex(m) for m in window.maps]}")
+
+
+def _kind(window: WindowPlan, plan: Blueprint) -> None:
+    """What an extended linear cache and normalized addresses ask for."""
+    if window.cache and 2 * window.cache != window.size:
+        raise TopologyError(
+            f"window {window.name}: only a cache of half the window is supported, not {window.cache:#x} of "
+            f"{window.size:#x} bytes")
+    if not window.normalized:
+        return
+    if len(window.targets) != 1 or window.cache:
+        raise TopologyError(f"window {window.name}: normalized addresses need one target and no cache, "
+                            f"not {len(window.targets)} targets")
+    (bridge,) = (b for b in plan.bridges if b.name == window.targets[0])
+    below = {p.name for p in plan.ports if p.parent == bridge.name}
+    if bridge.decoders is None or any(s.port in below for s in plan.switches):
+        raise TopologyError(
+            f"window {window.name}: normalized addresses need decoders in {bridge.name} and no switches")
 
 
 def _window_overlap(windows: Iterable[WindowPlan]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cxl.format import DECODER_GRAIN
 from cxl.nodes import HostBridge
 from cxl.validate import XOR_MAPS
 from mmu.stripes import ENCODED_GRANULARITY
@@ -14,6 +15,7 @@ class Window:
     """HPAs `base`..`last` (inclusive) over `targets` in interleave order.
 
     `maps` None: modulo arithmetic. Else the XOR maps that are used, bit i of the index first.
+    `cache`, `normalized`: see `cxl.blueprint.WindowPlan`.
     Source: CXL 3.1, "CXL Fixed Memory Window Structure" and "CXL XOR Interleave Math Structure".
     """
 
@@ -25,6 +27,8 @@ class Window:
     maps: tuple[int, ...] | None
     restrictions: int
     qtg: int
+    cache: int = 0
+    normalized: bool = False
 
     def __repr__(self) -> str:
         return f"Window({self.name!r}, {self.base:#x}..{self.last:#x}, {self.ways} ways @ {self.granularity})"
@@ -32,6 +36,19 @@ class Window:
     @property
     def last(self) -> int:
         return self.base + self.size - 1
+
+    @property
+    def first(self) -> int:
+        """First HPA that CXL answers: `base`, or what follows the DRAM of an extended linear cache."""
+        return self.base + self.cache
+
+    @property
+    def has_hole(self) -> bool:
+        """A window from address 0 that ends early, at the low-memory hole: decoders may reach beyond it.
+
+        Source: Linux Documentation/driver-api/cxl/conventions/cxl-lmh.rst.
+        """
+        return self.base == 0 and self.size % (self.ways * DECODER_GRAIN) != 0
 
     @property
     def ways(self) -> int:

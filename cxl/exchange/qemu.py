@@ -240,16 +240,15 @@ def _type3(d: Device, line: CommandLine) -> DevicePlan:
             raise TopologyError(
                 f"{d}: memdev={d.options['memdev']} and persistent-memdev={persistent} exclude each other")
         persistent = d.options["memdev"]
-    if "volatile-dc-memdev" in d.options:
-        raise TopologyError(f"{d}: dynamic capacity (volatile-dc-memdev) is not supported")
-    volatile, label = d.options.get("volatile-memdev"), d.options.get("lsa")
-    if volatile is None and persistent is None:
-        raise TopologyError(f"{d}: one of volatile-memdev, persistent-memdev is needed")
+    volatile, label, dynamic = (d.options.get(k) for k in ("volatile-memdev", "lsa", "volatile-dc-memdev"))
+    if volatile is None and persistent is None and dynamic is None:
+        raise TopologyError(f"{d}: one of volatile-memdev, persistent-memdev, volatile-dc-memdev is needed")
     if persistent is not None and label is None:
         raise TopologyError(f"{d}: persistent-memdev={persistent} needs lsa=")
     return DevicePlan(
         d.name, d.need("bus"), _backing(d, "volatile-memdev", volatile, line),
         _backing(d, "persistent-memdev", persistent, line), _backing(d, "lsa", label, line), d.number("sn", 64),
+        dynamic=_backing(d, "volatile-dc-memdev", dynamic, line), dynamic_regions=d.number("num-dc-regions", 8),
     )  # fmt: skip
 
 

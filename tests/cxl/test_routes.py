@@ -272,10 +272,13 @@ def test_granule_lies_in_one_place(topo):
         step = min(span.granule, CHUNK)
         for start in range(span.first, min(span.last, span.first + 20 * step), step):
             end = min(start + step - 1, span.last)
-            first = by_levels(topo, start)
+            first = span.locate(start)
             for inside in {min(start + n * 256, end) for n in range(64)} | {end}:
-                away = inside - start if first[0] != "miss" else 0
-                assert by_levels(topo, inside) == (first[0], first[1] + away)
+                found = span.locate(inside)
+                if isinstance(first, stripes.Miss):
+                    assert found is first
+                else:
+                    assert (found[0], found[1] - first[1]) == (first[0], inside - start)
         for slot in span.slots:
             if isinstance(slot, stripes.Slot):
                 groups = (span.last + 1 - slot.base) // (slot.ways * slot.granularity)

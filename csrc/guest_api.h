@@ -130,7 +130,8 @@ int mmu_guest_load(mmu_guest *guest, uint64_t va, uint32_t size, uint32_t access
 		   struct mmu_guest_stop *stop_ret);
 int mmu_guest_store(mmu_guest *guest, uint64_t va, uint32_t size, uint32_t access, uint64_t value,
 		    struct mmu_guest_stop *stop_ret);
-/* Translates without side effects (no accessed or dirty flags, no counters). Same results. */
+/* Translates without side effects (no accessed or dirty flags, no counters), with MMU_ACCESS_IMPLICIT
+   as the supervisor (arm64: EL1 without PAN). Same results. */
 int mmu_guest_translate(mmu_guest *guest, uint64_t va, uint32_t access, uint64_t *pa_ret,
 			struct mmu_guest_stop *stop_ret);
 

@@ -30,9 +30,15 @@ static int arm64_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t
 {
 	struct mmu_arm64_regs regs = arm64_registers(g);
 	struct mmu_arm64_translation t;
-	int rc = mmu_arm64_walk(port, &regs, va, access, update ? MMU_ARM64_UPDATE : 0, &t,
-				&stop->arm64, NULL);
+	int rc;
 
+	if (access & MMU_ACCESS_IMPLICIT) {	/* the host's look, with EL1's rights */
+		access &= ~(uint32_t)MMU_ACCESS_IMPLICIT;
+		regs.el = 1;
+		regs.pan = 0;
+	}
+	rc = mmu_arm64_walk(port, &regs, va, access, update ? MMU_ARM64_UPDATE : 0, &t,
+			    &stop->arm64, NULL);
 	if (rc == MMU_OK)
 		*ret = (struct guest_translation){ .pa = pa_of(t.pa), .allowed = t.allowed };
 	return rc;

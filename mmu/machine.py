@@ -173,14 +173,19 @@ class Machine:
         """The registers that translate now: mmu.x86.Registers or mmu.arm64.Registers, for their walk()."""
         return self.cpu.walk_registers()
 
+    def _translate(self, va: int) -> int:
+        for access in Access.READ | Access.IMPLICIT, Access.READ:  # a supervisor's eyes; under SMAP, the program's
+            pa = self.cpu.translate(va, access)
+            if isinstance(pa, int):
+                return pa
+        raise AddressRangeError(f"nothing is mapped at {va:#x}")
+
     def _pieces(self, va: int, size: int) -> Iterator[tuple[int, int]]:
         """(physical address, bytes) of each page of a virtual range. AddressRangeError where it is not mapped."""
         done = 0
         while done < size:
             run = min(size - done, PAGE - (va + done) % PAGE)
-            pa = self.cpu.translate(va + done, Access.READ)
-            if not isinstance(pa, int):
-                raise AddressRangeError(f"nothing is mapped at {va + done:#x}")
+            pa = self._translate(va + done)
             yield pa, run
             done += run
 

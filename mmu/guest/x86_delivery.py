@@ -54,6 +54,8 @@ def deliver(cpu: X86Cpu, event: Any, pc: int, fault: Fault | None = None) -> Del
             return Delivered(pc, event, _enter(cpu, event, pc))
         except _Fails as failure:
             second = failure.event
+        if isinstance(event, Interrupt) and event.software:
+            pc -= _interrupt_length(cpu, event.vector, pc)
         if event.vector == DF:
             return Stop("triple-fault", pc, first, fault, f"vector {second.vector} while delivering a double fault")
         if isinstance(second, PageFault):
@@ -70,6 +72,12 @@ def _escalate(first: Any, second: Any) -> Any:
         first.vector == PF and (second.vector == PF or second.vector in CONTRIBUTORY)
     )
     return Interrupt(DF, 0) if double else second
+
+
+def _interrupt_length(cpu: X86Cpu, vector: int, pc: int) -> int:
+    """Bytes of the INT n, INT3 or INT1 before *pc*: when it cannot be delivered, what follows is a fault of it."""
+    last = cpu.peek(pc - 1 & MASK, 1)
+    return 1 if (vector, last) in ((BP, b"\xcc"), (DB, b"\xf1")) else 2
 
 
 def _own(cpu: X86Cpu, va: int, size: int, value: int | None = None, implicit: bool = True) -> int:

@@ -117,7 +117,8 @@ def test_a_string_instruction_stops_where_it_got_to(m):
     assert m.read(EDGE - 24, 24) == (0x11).to_bytes(8, "little") * 3
 
 
-@pytest.mark.parametrize("source, target, error", [("jmp rbx", HOLE, I), ("call rbx", HOLE, I), ("jmp rbx", NO_EXEC, I | P)])
+@pytest.mark.parametrize(
+    "source, target, error", [("jmp rbx", HOLE, I), ("call rbx", HOLE, I), ("jmp rbx", NO_EXEC, I | P)])
 def test_a_fetch(m, source, target, error):
     m.load(code("x86_64", source)).set(rbx=target + 0x123)
     stop = m.run().stop

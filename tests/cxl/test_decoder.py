@@ -202,6 +202,15 @@ def test_32_decoders():
     assert block.match(31 * 2 * GIB).dpa == 31 * GIB
 
 
+def test_a_committed_decoder_answers_only_while_decoding_is_on():
+    block = bridge()
+    assert block.program(0, GIB, GIB, 1, 256, (3,)) == ""
+    block.write32(0x112C, 0)
+    assert block.match(GIB) == "HDM decoding is off (global control, bit 1)"
+    block.write32(0x112C, 2)
+    assert block.match(GIB).targets[0] == 3
+
+
 # -- permissive: what QEMU does ------------------------------------------------------------------------
 
 

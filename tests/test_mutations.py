@@ -8,8 +8,7 @@ from tests.mutations import ROOT, Mutation, mutations
 @pytest.mark.parametrize("mutation", mutations(), ids=lambda m: m.name)
 def test_the_mutation_applies_to_the_code_as_it_is(mutation):
     assert mutation.apply((ROOT / mutation.file).read_text()) != ""
-    for test in mutation.tests:
-        assert (ROOT / test.partition("::")[0]).exists()
+    assert any((ROOT / test.partition("::")[0]).is_file() for test in mutation.tests)
 
 
 def test_names_are_different():

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mmu import x86
+
 U64 = np.uint64
 P, RW, US, A, D, PS = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7
 NX = 1 << 63
@@ -38,6 +40,12 @@ class Image:
     def mappings(self) -> int:
         return sum(len(va) for _, va, _ in self.pages)
 
+    def sorted(self) -> tuple[Any, Any]:
+        """Virtual and physical address of every page, in the order of the tables."""
+        va = np.concatenate([va for _, va, _ in self.pages])
+        order = np.argsort(va)
+        return va[order], np.concatenate([pa for _, _, pa in self.pages])[order]
+
     def questions(self, count: int, seed: int = 2) -> tuple[Any, Any]:
         """Random mapped addresses, multiples of 8, and where they lead."""
         random = np.random.default_rng(seed)
@@ -59,6 +67,29 @@ class Image:
         va[1::10] ^= U64(1 << 55)
         pa[::10] = pa[1::10] = FAULT
         return va, pa
+
+
+def dense(pages: int = 65536) -> Image:
+    """*pages* 4K pages next to each other from address 0 on, their tables next to each other from 2 MiB on.
+
+    Raises ValueError unless they fill page tables and take one page directory at most.
+    """
+    if pages % 512 or not 512 <= pages <= 512 * 512:
+        raise ValueError(f"pages must be a multiple of 512 up to 262144, not {pages}")
+    leaves = pages // 512
+    addresses = U64(2 << 20) + np.arange(3 + leaves, dtype=U64) * U64(4096)
+    tables = np.zeros((3 + leaves, 512), U64)
+    tables[0, 0], tables[1, 0] = addresses[1:3] | U64(TABLE)
+    tables[2, :leaves] = addresses[3:] | U64(TABLE)
+    va = np.arange(pages, dtype=U64) << U64(12)
+    pa = np.random.default_rng(1).permutation(va)
+    tables[3:] = (pa | U64(PAGE | NX)).reshape(leaves, 512)
+    return Image(addresses, tables, ((12, va, pa),))
+
+
+def registers(image: Image) -> x86.Registers:
+    """Long mode, NXE, WP; user mode, as the reference loops have it."""
+    return x86.Registers(cr0=0x80010001, cr3=image.root, cr4=0x20, efer=0xD00, cpl=3, phys_bits=48)
 
 
 def canonical(va: Any) -> Any:

@@ -24,6 +24,10 @@ class Machine:
     ram: int
     devices: tuple[int, ...]
 
+    def setup(self, root: int) -> list[int]:
+        """`struct setup` of the loops in walk.c."""
+        return [self.ram, RAM_SIZE, root, WINDOW, RAM_SIZE, *self.devices]
+
     def fill(self, addresses: Any, blocks: Any) -> None:
         """Write each row of *blocks* at the bus address of the same index."""
         for address, block in zip(addresses.tolist(), blocks):

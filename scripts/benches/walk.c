@@ -121,3 +121,31 @@ void ram_in_flight(const struct setup *s, const uint64_t *in, uint64_t *out, uin
 		}
 	}
 }
+
+/* All mappings below `table`, in order, to `out`: virtual and physical address in turn. */
+static uint64_t *enumerate(const struct setup *s, uint64_t table, int shift, uint64_t va, uint64_t *out)
+{
+	const uint64_t *entries = host(s->ram + table);
+
+	for (uint64_t i = 0; i < 512; i++) {
+		uint64_t entry = entries[i], at = va | i << shift;
+
+		if (!(entry & P))
+			continue;
+		if (shift > 12 && !(entry & PS)) {
+			out = enumerate(s, entry & ADDRESS, shift - 9, at, out);
+			continue;
+		}
+		*out++ = (uint64_t)((int64_t)(at << 16) >> 16);
+		*out++ = entry & ADDRESS & ~((UINT64_C(1) << shift) - 1);
+	}
+	return out;
+}
+
+/* `out` holds n words, two for each mapping that there is; `in` is not read. */
+void ram_enumerate(const struct setup *s, const uint64_t *in, uint64_t *out, uint64_t n)
+{
+	(void)in;
+	(void)n;
+	enumerate(s, s->root, 39, 0, out);
+}

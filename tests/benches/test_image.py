@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from scripts.benches.image import FAULT, build
-from scripts.benches.machine import RAM_SIZE, WINDOW, machine
+from mmu import Access, Translation, x86
+from scripts.benches.image import FAULT, build, dense, registers
+from scripts.benches.machine import WINDOW, machine
 from scripts.benches.native import Loops
 
 PAGES, COUNT = 2048, 5000
@@ -49,6 +50,31 @@ def test_reference_loops_agree_with_the_answers(m, loops, loop, base):
     m.fill(image.addresses, image.tables)
     va, pa = image.questions(COUNT) if loop == "ram_in_flight" else image.with_faults(COUNT)
     out = np.zeros(COUNT, np.uint64)
-    loops.bind(loop, [m.ram, RAM_SIZE, image.root, WINDOW, RAM_SIZE, *m.devices], va, out)()
+    loops.bind(loop, m.setup(image.root), va, out)()
     assert np.array_equal(out, pa)
     assert (pa == FAULT).sum() == (0 if loop == "ram_in_flight" else COUNT // 5)
+
+
+@pytest.mark.parametrize("image", [build(pages=PAGES), dense(1024)], ids=["scattered", "dense"])
+def test_recursion_finds_every_page_in_order(m, loops, image):
+    m.fill(image.addresses, image.tables)
+    words = np.zeros(2 * image.mappings, np.uint64)
+    loops.bind("ram_enumerate", m.setup(image.root), words, words)()
+    va, pa = image.sorted()
+    assert np.array_equal(words[::2], va)
+    assert np.array_equal(words[1::2], pa)
+
+
+@pytest.mark.parametrize("pages", [0, 1000, 512 * 513])
+def test_dense_pages_fill_tables(pages):
+    with pytest.raises(ValueError, match=f"multiple of 512 up to 262144, not {pages}"):
+        dense(pages)
+
+
+def test_the_reference_walker_agrees(m):
+    image = build(pages=PAGES)
+    m.fill(image.addresses, image.tables)
+    regs = registers(image)
+    for va, pa in zip(*(a.tolist() for a in image.with_faults(200))):
+        answer = x86.walk(m.space, regs, va, Access.READ, engine="reference")
+        assert pa == (answer.pa if isinstance(answer, Translation) else FAULT)

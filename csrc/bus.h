@@ -24,13 +24,22 @@ struct map_table {
 	uint32_t reserved;
 };
 
+/*
+ * The largest run of RAM, so that most accesses need no search. An aligned access of at most 8 bytes
+ * lies in it when (address - first) <= span; host NULL: there is none, or it is mapped askew.
+ */
+struct map_ram {
+	uint8_t *host;			/* of address `first` */
+	uint64_t first, span;
+};
+
 enum { MAP_NESTED = 1u << 31, MAP_SCAN = 4 };	/* at most MAP_SCAN + 1 ranges begin in a plain bucket */
 
 struct mmu_map {
 	struct mmu_map *next;		/* among the retired: replaced later */
 	uint64_t retired_at;		/* the epoch in which no new reader can find it */
 	uint32_t count;
-	uint32_t largest;		/* number of the largest RAM range, tried before all others; or count */
+	struct map_ram ram;
 	struct map_table *tables;	/* tables[0] covers all; NULL: no range */
 	uint32_t *buckets;
 	struct mmu_range ranges[];	/* sorted, apart */
@@ -49,7 +58,6 @@ struct mmu_bus {
 struct mmu_port {
 	struct mmu_bus *bus;
 	_Atomic uint64_t epoch;		/* the bus's epoch when reading began, 0 when not reading */
-	uint32_t depth;			/* a callback may use the port that it was called through */
 	uint32_t targets;
 	struct mmu_port *next, **link;
 	struct mmu_trace_entry *trace;
@@ -57,12 +65,19 @@ struct mmu_port {
 	struct mmu_traffic traffic[];
 };
 
-/* The map as of now, valid until the matching port_leave(). */
-static inline const struct mmu_map *port_enter(struct mmu_port *port)
+/* A reader's hold on the map. `outer`: this one noted the epoch; one inside it, in a callback, does not. */
+struct port_read {
+	const struct mmu_map *map;
+	bool outer;
+};
+
+/* The map as of now, valid until the matching port_leave(). The owner of the port; pairs nest. */
+static inline struct port_read port_enter(struct mmu_port *port)
 {
 	struct mmu_bus *bus = port->bus;
+	bool outer = atomic_load_explicit(&port->epoch, memory_order_relaxed) == 0;
 
-	if (port->depth++ == 0) {
+	if (outer) {
 		/* Acquire: pairs with the release of the epoch in mmu_bus_publish(): who notes the new
 		   epoch finds the new map. */
 		uint64_t epoch = atomic_load_explicit(&bus->epoch, memory_order_acquire);
@@ -76,28 +91,14 @@ static inline const struct mmu_map *port_enter(struct mmu_port *port)
 			atomic_thread_fence(memory_order_seq_cst);
 	}
 	/* Acquire: pairs with the release of the map in mmu_bus_publish(). */
-	return atomic_load_explicit(&bus->map, memory_order_acquire);
+	return (struct port_read){ atomic_load_explicit(&bus->map, memory_order_acquire), outer };
 }
 
-static inline void port_leave(struct mmu_port *port)
+static inline void port_leave(struct mmu_port *port, struct port_read read)
 {
 	/* Release: pairs with the acquire in oldest_reader(): our reads are over before the map is freed. */
-	if (--port->depth == 0)
+	if (read.outer)
 		atomic_store_explicit(&port->epoch, 0, memory_order_release);
-}
-
-/*
- * A batch holds the map, so that host addresses from mmu_port_host() stay good until it lets go.
- * Pairs nest. The owner of the port.
- */
-static inline void port_hold(struct mmu_port *port)
-{
-	port_enter(port);
-}
-
-static inline void port_release(struct mmu_port *port)
-{
-	port_leave(port);
 }
 
 /* First range that ends at or after pa; map->count when there is none. */
@@ -106,9 +107,6 @@ static inline uint32_t map_search(const struct mmu_map *map, uint64_t pa)
 	const struct map_table *table = map->tables;
 	uint32_t i;
 
-	if (map->largest < map->count && pa >= map->ranges[map->largest].first &&
-	    pa <= map->ranges[map->largest].last)
-		return map->largest;
 	if (!table || pa > map->ranges[map->count - 1].last)
 		return map->count;
 	for (;;) {

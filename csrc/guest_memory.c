@@ -96,12 +96,13 @@ int guest_code_shadow(struct mmu_guest *g, struct code_page *code)
 
 static bool is_device(const struct mmu_guest *g, uint64_t hpa)
 {
-	const struct mmu_map *map = port_enter(g->c.probe);
+	struct port_read read = port_enter(g->c.probe);
+	const struct mmu_map *map = read.map;
 	uint32_t i = map_search(map, hpa);
 	bool device = i < map->count && hpa >= map->ranges[i].first &&
 		      map->ranges[i].kind == MMU_RANGE_IO;
 
-	port_leave(g->c.probe);
+	port_leave(g->c.probe, read);
 	return device;
 }
 

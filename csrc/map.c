@@ -70,17 +70,19 @@ static bool build(struct builder *b, uint32_t at, uint64_t first, uint64_t last,
 	return true;
 }
 
-static uint32_t largest_ram(const struct mmu_map *map)
+static struct map_ram largest_ram(const struct mmu_map *map)
 {
-	uint32_t found = map->count;
+	struct map_ram found = { 0 };
 
 	for (uint32_t i = 0; i < map->count; i++) {
 		const struct mmu_range *r = &map->ranges[i];
+		uint8_t *host = (uint8_t *)r->host + r->offset;
 
-		if (r->kind == MMU_RANGE_RAM &&
-		    (found == map->count ||
-		     r->last - r->first > map->ranges[found].last - map->ranges[found].first))
-			found = i;
+		if (r->kind != MMU_RANGE_RAM || r->last - r->first < 7 ||
+		    ((uintptr_t)host - r->first) & 7)
+			continue;
+		if (!found.host || r->last - r->first - 7 > found.span)
+			found = (struct map_ram){ host, r->first, r->last - r->first - 7 };
 	}
 	return found;
 }
@@ -102,7 +104,7 @@ struct mmu_map *map_create(const struct mmu_range *ranges, uint32_t count)
 			return NULL;
 		}
 	}
-	map->largest = largest_ram(map);
+	map->ram = largest_ram(map);
 	return map;
 }
 

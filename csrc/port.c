@@ -7,7 +7,9 @@
 #include "port.h"
 #include <string.h>
 #include "bus.h"
-#include "stripes.h"
+#include "io.h"
+#include "memory.h"
+#include "window.h"
 
 void mmu_port_trace(mmu_port *port, struct mmu_trace_entry *entries, uint64_t capacity)
 {
@@ -32,171 +34,6 @@ static void trace(mmu_port *port, struct mmu_trace_entry entry)
 	if (port->trace_used < port->trace_capacity)
 		port->trace[port->trace_used] = entry;
 	port->trace_used++;
-}
-
-/* ---- plain memory ---- */
-
-static bool aligned(const void *p, uint64_t size)
-{
-	return ((uintptr_t)p & (size - 1)) == 0;
-}
-
-static uint64_t memory_load(const uint8_t *p, uint32_t size)
-{
-	uint64_t value = 0;
-
-	if (!aligned(p, size)) {	/* only where the host maps a region askew */
-		memcpy(&value, p, size);
-		return value;
-	}
-	switch (size) {
-	case 1: return __atomic_load_n(p, __ATOMIC_RELAXED);
-	case 2: return __atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_RELAXED);
-	case 4: return __atomic_load_n((const uint32_t *)(const void *)p, __ATOMIC_RELAXED);
-	case 8: return __atomic_load_n((const uint64_t *)(const void *)p, __ATOMIC_RELAXED);
-	}
-	return 0;
-}
-
-static void memory_store(uint8_t *p, uint32_t size, uint64_t value)
-{
-	if (!aligned(p, size)) {
-		memcpy(p, &value, size);
-		return;
-	}
-	switch (size) {
-	case 1: __atomic_store_n(p, (uint8_t)value, __ATOMIC_RELAXED); break;
-	case 2: __atomic_store_n((uint16_t *)(void *)p, (uint16_t)value, __ATOMIC_RELAXED); break;
-	case 4: __atomic_store_n((uint32_t *)(void *)p, (uint32_t)value, __ATOMIC_RELAXED); break;
-	case 8: __atomic_store_n((uint64_t *)(void *)p, value, __ATOMIC_RELAXED); break;
-	}
-}
-
-/* A page-table update orders what came before it: sequentially consistent, as LOCK CMPXCHG is. */
-static uint64_t memory_exchange(uint8_t *p, uint32_t size, uint64_t expected, uint64_t desired)
-{
-	if (size == 4) {
-		uint32_t old = (uint32_t)expected;
-
-		__atomic_compare_exchange_n((uint32_t *)(void *)p, &old, (uint32_t)desired, false,
-					    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-		return old;
-	}
-	__atomic_compare_exchange_n((uint64_t *)(void *)p, &expected, desired, false,
-				    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-	return expected;
-}
-
-/* ---- MMIO ---- */
-
-static uint64_t mask_of(uint32_t size)
-{
-	return size >= 8 ? UINT64_MAX : (UINT64_C(1) << (8 * size)) - 1;
-}
-
-static bool io_accepts(const struct mmu_io *io, uint64_t offset, uint32_t size)
-{
-	return size >= io->valid_min && size <= io->valid_max &&
-	       (io->unaligned || !(offset & (size - 1)));
-}
-
-static uint32_t io_chunk(const struct mmu_io *io, uint32_t size)
-{
-	if (size < io->impl_min)
-		return io->impl_min;
-	return size > io->impl_max ? io->impl_max : size;
-}
-
-static int io_load(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t *ret)
-{
-	uint32_t chunk = io_chunk(io, size);
-	uint64_t value = 0;
-	int result = MMU_MEMTX_OK;
-
-	*ret = 0;
-	if (!io_accepts(io, offset, size))
-		return MMU_MEMTX_DECODE_ERROR;
-	for (uint32_t i = 0; i < size; i += chunk) {
-		uint64_t part = 0;
-		int rc = io->read(io->ctx, offset + i, chunk, &part);
-
-		if (rc < 0)
-			return rc;
-		result |= rc;
-		value |= (part & mask_of(chunk)) << (8 * i);
-	}
-	*ret = value & mask_of(size);
-	return result;
-}
-
-static int io_store(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t value)
-{
-	uint32_t chunk = io_chunk(io, size);
-	int result = MMU_MEMTX_OK;
-
-	if (!io_accepts(io, offset, size))
-		return MMU_MEMTX_DECODE_ERROR;
-	for (uint32_t i = 0; i < size; i += chunk) {
-		int rc = io->write(io->ctx, offset + i, chunk, (value >> (8 * i)) & mask_of(chunk));
-
-		if (rc < 0)
-			return rc;
-		result |= rc;
-	}
-	return result;
-}
-
-/* ---- windows ---- */
-
-/*
- * Finds device memory for a run at hpa. Returns MMU_MEMTX_OK with *host and *run (bytes, at most
- * *run on entry), or why not with *run set to how many bytes share that answer.
- * A write that reaches no device is dropped without an error; *host is then NULL.
- */
-static int striped_find(const mmu_route *route, uint64_t hpa, bool write, uint64_t *run,
-			uint8_t **host, const struct mmu_target **target_ret)
-{
-	const struct mmu_span *span = route_span(route, hpa);
-	const struct mmu_slot *slot;
-	const struct mmu_target *target;
-	uint64_t most, dpa;
-
-	*host = NULL;
-	if (!span || hpa < span->first) {
-		if (span && *run > span->first - hpa)
-			*run = span->first - hpa;
-		return write ? MMU_MEMTX_OK : MMU_MEMTX_ERROR;
-	}
-	most = span->granule - (hpa & (span->granule - 1));
-	if (most > span->last - hpa)
-		most = span->last - hpa + 1;
-	if (*run > most)
-		*run = most;
-	slot = span_slot(route, span, hpa);
-	if (slot->kind == MMU_SLOT_NO_DEVICE)
-		return write ? MMU_MEMTX_OK : MMU_MEMTX_ERROR;
-	if (slot->kind == MMU_SLOT_REFUSED)
-		return MMU_MEMTX_ERROR;
-	target = &route->targets[slot->target];
-	dpa = slot_dpa(slot, hpa).v;
-	if (dpa >= target->size)
-		return MMU_MEMTX_ERROR;
-	if (*run > target->size - dpa)
-		*run = target->size - dpa;
-	*host = target->host + dpa;
-	*target_ret = target;
-	return MMU_MEMTX_OK;
-}
-
-static void striped_count(mmu_port *port, const struct mmu_target *target, bool write, uint64_t bytes)
-{
-	struct mmu_traffic *t;
-
-	if (target->number >= port->targets)
-		return;
-	t = &port->traffic[target->number];
-	*(write ? &t->writes : &t->reads) += 1;
-	*(write ? &t->write_bytes : &t->read_bytes) += bytes;
 }
 
 /* ---- one aligned piece ---- */
@@ -331,9 +168,9 @@ static uint32_t piece_size(uint64_t address, uint64_t size)
 static int load(mmu_port *port, const struct mmu_map *map, uint64_t address, uint32_t size,
 		uint64_t *ret)
 {
+	uint64_t value = 0;
 	int result = MMU_MEMTX_OK;
 
-	*ret = 0;
 	for (uint32_t done = 0; done < size;) {
 		uint32_t n = piece_size(address + done, size - done);
 		uint64_t part;
@@ -342,24 +179,51 @@ static int load(mmu_port *port, const struct mmu_map *map, uint64_t address, uin
 		if (rc < 0)
 			return rc;
 		result |= rc;
-		*ret |= part << (8 * done);
+		value |= part << (8 * done);
 		done += n;
 	}
+	*ret = value;
 	return result;
 }
 
-int mmu_port_load(mmu_port *port, uint64_t address, uint32_t size, uint64_t *ret)
+/* Aligned, in the largest run of RAM, and nobody traces: the host address, else NULL. */
+static inline uint8_t *plain_ram(const mmu_port *port, const struct mmu_map *map, uint64_t address,
+				 uint32_t size)
 {
+	uint64_t offset = address - map->ram.first;
+
+	if (!map->ram.host || offset > map->ram.span || address & (size - 1) || port->trace)
+		return NULL;
+	return map->ram.host + offset;
+}
+
+/* Out of line, so that the way to plain RAM saves no registers. */
+static __attribute__((noinline)) int load_any(mmu_port *port, uint64_t address, uint32_t size,
+					      uint64_t *ret)
+{
+	struct port_read read;
 	int rc;
 
 	if (!size_valid(size) || address + (size - 1) < address)
 		return MMU_ERANGE;
-	rc = load(port, port_enter(port), address, size, ret);
-	port_leave(port);
+	read = port_enter(port);
+	rc = load(port, read.map, address, size, ret);
+	port_leave(port, read);
 	if (port->trace)
 		trace(port, (struct mmu_trace_entry){ .address = address, .value = *ret,
 			.size = (uint8_t)size, .kind = MMU_TRACE_READ, .result = (uint8_t)rc });
 	return rc;
+}
+
+int mmu_port_load(mmu_port *port, uint64_t address, uint32_t size, uint64_t *ret)
+{
+	struct port_read read = port_enter(port);
+	const uint8_t *host = size_valid(size) ? plain_ram(port, read.map, address, size) : NULL;
+
+	if (host)
+		*ret = memory_load(host, size);
+	port_leave(port, read);
+	return host ? MMU_MEMTX_OK : load_any(port, address, size, ret);
 }
 
 static int store(mmu_port *port, const struct mmu_map *map, uint64_t address, uint32_t size,
@@ -379,19 +243,33 @@ static int store(mmu_port *port, const struct mmu_map *map, uint64_t address, ui
 	return result;
 }
 
-int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t value)
+static __attribute__((noinline)) int store_any(mmu_port *port, uint64_t address, uint32_t size,
+					       uint64_t value)
 {
+	struct port_read read;
 	int rc;
 
 	if (!size_valid(size) || address + (size - 1) < address)
 		return MMU_ERANGE;
-	rc = store(port, port_enter(port), address, size, value);
-	port_leave(port);
+	read = port_enter(port);
+	rc = store(port, read.map, address, size, value);
+	port_leave(port, read);
 	if (port->trace)
 		trace(port, (struct mmu_trace_entry){ .address = address,
 			.value = value & mask_of(size), .size = (uint8_t)size,
 			.kind = MMU_TRACE_WRITE, .result = (uint8_t)rc });
 	return rc;
+}
+
+int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t value)
+{
+	struct port_read read = port_enter(port);
+	uint8_t *host = size_valid(size) ? plain_ram(port, read.map, address, size) : NULL;
+
+	if (host)
+		memory_store(host, size, value);
+	port_leave(port, read);
+	return host ? MMU_MEMTX_OK : store_any(port, address, size, value);
 }
 
 static int exchange(mmu_port *port, const struct mmu_map *map, uint64_t address, uint32_t size,
@@ -432,12 +310,14 @@ static int exchange(mmu_port *port, const struct mmu_map *map, uint64_t address,
 int mmu_port_exchange(mmu_port *port, uint64_t address, uint32_t size, uint64_t expected,
 		      uint64_t desired, uint64_t *old)
 {
+	struct port_read read;
 	int rc;
 
 	if ((size != 4 && size != 8) || address & (size - 1))
 		return MMU_ERANGE;
-	rc = exchange(port, port_enter(port), address, size, expected, desired, old);
-	port_leave(port);
+	read = port_enter(port);
+	rc = exchange(port, read.map, address, size, expected, desired, old);
+	port_leave(port, read);
 	if (port->trace)
 		trace(port, (struct mmu_trace_entry){ .address = address, .value = *old,
 			.desired = desired, .size = (uint8_t)size, .kind = MMU_TRACE_EXCHANGE,
@@ -520,26 +400,30 @@ static int block(mmu_port *port, const struct mmu_map *map, uint64_t address, ui
 
 int mmu_port_read(mmu_port *port, uint64_t address, void *data, uint64_t size)
 {
+	struct port_read read;
 	int rc;
 
 	if (size && address + (size - 1) < address)
 		return MMU_ERANGE;
 	if (size)
 		memset(data, 0, size);
-	rc = block(port, port_enter(port), address, data, size, false);
-	port_leave(port);
+	read = port_enter(port);
+	rc = block(port, read.map, address, data, size, false);
+	port_leave(port, read);
 	return rc;
 }
 
 int mmu_port_write(mmu_port *port, uint64_t address, const void *data, uint64_t size)
 {
+	struct port_read read;
 	int rc;
 
 	if (size && address + (size - 1) < address)
 		return MMU_ERANGE;
 	/* Written through only when `write` is false; one body serves both directions. */
-	rc = block(port, port_enter(port), address, (uint8_t *)(uintptr_t)data, size, true);
-	port_leave(port);
+	read = port_enter(port);
+	rc = block(port, read.map, address, (uint8_t *)(uintptr_t)data, size, true);
+	port_leave(port, read);
 	return rc;
 }
 
@@ -559,8 +443,9 @@ static uint64_t host_run(const struct mmu_map *map, uint64_t address, uint64_t s
 
 uint64_t mmu_port_host(mmu_port *port, uint64_t address, uint64_t size, bool write, uint8_t **ret)
 {
-	uint64_t run = host_run(port_enter(port), address, size, write, ret);
+	struct port_read read = port_enter(port);
+	uint64_t run = host_run(read.map, address, size, write, ret);
 
-	port_leave(port);
+	port_leave(port, read);
 	return run;
 }

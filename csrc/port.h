@@ -27,32 +27,18 @@ static inline int port_exchange64(struct mmu_port *port, paddr_t pa, uint64_t ex
 }
 
 /*
- * The largest run of RAM, for table reads without a search. Good between port_hold() and port_release().
+ * The largest run of RAM, for table reads without a search. Good between port_enter() and port_leave().
  * Empty while the port is traced: every access must be seen then.
  */
-struct port_ram {
-	const uint8_t *host;		/* of address `first`; NULL: none */
-	uint64_t first, span;		/* span: bytes - 8, so that one comparison does */
-};
-
-static inline struct port_ram port_ram(struct mmu_port *port)
+static inline struct map_ram port_ram(struct mmu_port *port)
 {
-	const struct mmu_map *map = atomic_load_explicit(&port->bus->map, memory_order_acquire);
-	const struct mmu_range *r = &map->ranges[map->largest];
-	struct port_ram ram = { 0 };
-
-	if (port->trace || map->largest == map->count || r->last - r->first < 7)
-		return ram;
-	ram.host = (const uint8_t *)r->host + r->offset;
-	ram.first = r->first;
-	ram.span = r->last - r->first - 7;
-	if (((uintptr_t)ram.host - ram.first) & 7)	/* mapped askew: the port knows how */
-		ram.host = NULL;
-	return ram;
+	if (port->trace)
+		return (struct map_ram){ 0 };
+	return atomic_load_explicit(&port->bus->map, memory_order_acquire)->ram;
 }
 
 /* An aligned entry of 4 or 8 bytes at pa, when it lies in the run. Relaxed: one atomic load, no order. */
-static inline bool port_ram_load(const struct port_ram *ram, paddr_t pa, uint32_t size, uint64_t *ret)
+static inline bool port_ram_load(const struct map_ram *ram, paddr_t pa, uint32_t size, uint64_t *ret)
 {
 	uint64_t offset = pa.v - ram->first;
 	const void *p = ram->host + offset;

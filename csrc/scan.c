@@ -278,16 +278,17 @@ int mmu_scan_next(mmu_port *port, const struct mmu_scan_format *format, struct m
 		.port = port, .format = format, .scan = scan, .out = ret, .capacity = capacity,
 		.budget = budget,
 	};
+	struct port_read read;
 	int rc = MMU_OK;
 
 	if (!format_is_sane(format) || scan->depth >= format->levels || capacity < 2)
 		return MMU_ERANGE;
-	port_hold(port);
+	read = port_enter(port);
 	for (uint32_t d = 0; d <= scan->depth; d++)
 		s.host[d] = host_of(&s, &format->level[d], scan->frame[d].table);
 	while (rc == MMU_OK && !scan->done && s.budget && s.count + 2 <= capacity)
 		rc = run(&s);
-	port_release(port);
+	port_leave(port, read);
 	if (rc < 0) {
 		scan->done = 1;
 		return rc;

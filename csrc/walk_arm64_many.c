@@ -121,14 +121,14 @@ int mmu_arm64_walk_many(mmu_port *port, const struct mmu_arm64_regs *regs, const
 		struct batch b = { .q = &q, .regs = regs, .vas = vas + i, .ret = ret + i };
 		unsigned n = count - i < ARM64_GROUP ? (unsigned)(count - i) : ARM64_GROUP;
 		/* Held for a group only: a writer need not wait for the whole batch to free an old map. */
-		const struct mmu_map *map = port_enter(port);
+		struct port_read read = port_enter(port);
 		struct arm64_fast *ways[2] = { NULL, NULL };
 
 		for (unsigned h = 0; h < 2; h++)
-			if (usable[h] && arm64_fast_find(&fast[h], map))
+			if (usable[h] && arm64_fast_find(&fast[h], read.map))
 				ways[h] = &fast[h];
 		rc = walk_group(&b, n, ways);
-		port_leave(port);
+		port_leave(port, read);
 	}
 	return rc;
 }

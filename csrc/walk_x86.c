@@ -195,16 +195,17 @@ int mmu_x86_walk(mmu_port *port, const struct mmu_x86_regs *regs, uint64_t va, u
 		 uint32_t options, struct mmu_x86_translation *ret,
 		 struct mmu_x86_fault *fault_ret, struct mmu_steps *steps)
 {
+	struct port_read read;
 	struct x86_walk w;
 	int rc;
 
 	if (!x86_access_valid(access) || regs->stage2 > MMU_X86_STAGE2_EPT)
 		return MMU_ERANGE;
-	port_hold(port);
+	read = port_enter(port);
 	x86_walk_setup(&w, port, regs, access, options);
 	w.fault = fault_ret;
 	w.steps = steps;
 	rc = x86_walk_one(&w, va, ret);
-	port_release(port);
+	port_leave(port, read);
 	return rc;
 }

@@ -62,7 +62,7 @@ struct x86_walk {
 	struct x86_linear linear;
 	struct x86_paging stage1, stage2;
 	struct x86_rules rules;
-	struct port_ram ram;
+	struct map_ram ram;
 	struct mmu_x86_fault *fault;
 	struct mmu_steps *steps;
 };

@@ -81,7 +81,7 @@ static void batch_setup(struct batch *b)
 }
 
 /* Sends walk i to its entry for the table at `table`; false when that is not in the run of RAM. */
-static ALWAYS_INLINE bool aim(struct flight *f, const struct port_ram *ram, uint32_t i, uint64_t table,
+static ALWAYS_INLINE bool aim(struct flight *f, const struct map_ram *ram, uint32_t i, uint64_t table,
 			      unsigned int shift)
 {
 	uint64_t offset = table + (f->address[i] >> shift & 511) * 8 - ram->first;
@@ -105,7 +105,7 @@ static ALWAYS_INLINE bool grant(const struct batch *b, uint64_t rights, uint64_t
 static ALWAYS_INLINE void level(const struct batch *b, struct flight *f, unsigned int shift, bool tables,
 				const struct expected *page, struct mmu_x86_result *out)
 {
-	const struct port_ram ram = b->walk.ram;
+	const struct map_ram ram = b->walk.ram;
 	const uint64_t offset_mask = (UINT64_C(1) << shift) - 1;
 	const struct expected table = b->table;
 	const struct expected leaf = page ? *page : table;
@@ -206,13 +206,14 @@ int mmu_x86_walk_many(mmu_port *port, const struct mmu_x86_regs *regs, const uin
 		return MMU_ERANGE;
 	for (uint64_t at = 0; at < count && rc == MMU_OK; at += BLOCK) {
 		/* Anew for each block: the writer of the map waits for nobody longer than that. */
-		port_hold(port);
+		struct port_read read = port_enter(port);
+
 		x86_walk_setup(&b.walk, port, regs, access, options);
 		b.walk.fault = &fault;
 		if (!at)
 			batch_setup(&b);
 		rc = block(&b, vas + at, count - at < BLOCK ? count - at : BLOCK, ret + at);
-		port_release(port);
+		port_leave(port, read);
 	}
 	return rc;
 }

@@ -39,7 +39,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bus: a device's refusal of a piece is forgotten",
-        "csrc/port.c",
+        "csrc/io.c",
         "\t\tif (rc < 0)\n\t\t\treturn rc;\n\t\tresult |= rc;\n\t\tvalue |= (part & mask_of(chunk)) << (8 * i);",
         "\t\tif (rc < 0)\n\t\t\treturn rc;\n\t\tvalue |= (part & mask_of(chunk)) << (8 * i);",
         SPACE,
@@ -53,7 +53,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bus: an exchange stores without comparing",
-        "csrc/port.c",
+        "csrc/memory.h",
         "__atomic_compare_exchange_n((uint64_t *)(void *)p, &expected, desired, false,\n"
         "\t\t\t\t    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);",
         "expected = __atomic_exchange_n((uint64_t *)(void *)p, desired, __ATOMIC_SEQ_CST);",
@@ -61,7 +61,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bus: a device with 4-byte registers gets 8 bytes",
-        "csrc/port.c",
+        "csrc/io.c",
         "return size > io->impl_max ? io->impl_max : size;",
         "return size;",
         SPACE,
@@ -110,7 +110,7 @@ MUTATIONS = (
     ),
     Mutation(
         "window: an undecoded read is answered OK",
-        "csrc/port.c",
+        "csrc/window.h",
         "\t\tif (span && *run > span->first - hpa)\n\t\t\t*run = span->first - hpa;\n"
         "\t\treturn write ? MMU_MEMTX_OK : MMU_MEMTX_ERROR;",
         "\t\tif (span && *run > span->first - hpa)\n\t\t\t*run = span->first - hpa;\n\t\treturn MMU_MEMTX_OK;",
@@ -118,21 +118,21 @@ MUTATIONS = (
     ),
     Mutation(
         "window: a write that a device refuses is dropped in silence",
-        "csrc/port.c",
+        "csrc/window.h",
         "\tif (slot->kind == MMU_SLOT_REFUSED)\n\t\treturn MMU_MEMTX_ERROR;",
         "\tif (slot->kind == MMU_SLOT_REFUSED)\n\t\treturn write ? MMU_MEMTX_OK : MMU_MEMTX_ERROR;",
         STRIPED,
     ),
     Mutation(
         "window: device memory wraps at its end",
-        "csrc/port.c",
+        "csrc/window.h",
         "\tif (dpa >= target->size)\n\t\treturn MMU_MEMTX_ERROR;",
         "\tdpa %= target->size;",
         STRIPED,
     ),
     Mutation(
         "window: a block runs on past the granule",
-        "csrc/port.c",
+        "csrc/window.h",
         "most = span->granule - (hpa & (span->granule - 1));",
         "most = span->granule;",
         STRIPED,

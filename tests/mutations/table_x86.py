@@ -51,8 +51,8 @@ MUTATIONS = (
     Mutation(
         "x86 C: a non-canonical address is walked",
         WALK,
-        "if (w->long_mode && !canonical(w->la57, rq.address))",
-        "if (false && !canonical(w->la57, rq.address))",
+        "if (!x86_canonical(&w->linear, rq.address))",
+        "if (false && !x86_canonical(&w->linear, rq.address))",
         TWIN,
     ),
     Mutation(

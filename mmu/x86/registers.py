@@ -29,7 +29,8 @@ PHYS_BITS = (36, 52)  # MAXPHYADDR, inclusive
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{name} must be in {low:#x}..{high:#x}, not {value:#x}")
+        show = str if high < 100 else hex
+        raise ValueError(f"{name} must be in {show(low)}..{show(high)}, not {show(value)}")
 
 
 def _check_register(name: str, value: int, layout: type[Layout]) -> None:

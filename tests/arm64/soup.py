@@ -73,8 +73,10 @@ class Bowl:
         self.device = Restless(data[DEVICE : DEVICE + DEVICE_SIZE], changes, every)
         self.space.map(0, self.ram)
         self.space.map(DEVICE, Mmio(DEVICE_SIZE, self.device.read, self.device.write, name="device"), priority=1)
-        refuse = Mmio(REFUSED_SIZE, lambda o, s: MemTxResult.ERROR, lambda o, s, v: MemTxResult.ERROR, name="refused")
-        self.space.map(REFUSED, refuse, priority=1)
+        self.refused = Mmio(
+            REFUSED_SIZE, lambda o, s: MemTxResult.ERROR, lambda o, s, v: MemTxResult.ERROR, name="refused"
+        )
+        self.space.map(REFUSED, self.refused, priority=1)
 
     def contents(self) -> tuple[bytes, bytes]:
         return self.ram.memory.read(0, SIZE), bytes(self.device.data)

@@ -55,7 +55,8 @@ struct mmu_arm64_fault {
 };
 /*
  * Translates va as a CPU without a TLB would; access is one of MMU_ACCESS_READ, WRITE, FETCH and
- * perhaps UNPRIVILEGED. MMU_OK and *ret, MMU_FAULTED and *fault_ret, or MMU_ECALLBACK.
+ * perhaps UNPRIVILEGED data. MMU_OK and *ret, MMU_FAULTED and *fault_ret, MMU_ECALLBACK, or MMU_ERANGE
+ * for another access.
  * One 8-byte load of the port per table entry. Any thread that owns the port.
  */
 int mmu_arm64_walk(mmu_port *port, const struct mmu_arm64_regs *regs, uint64_t va, uint32_t access,

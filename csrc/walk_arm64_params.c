@@ -283,7 +283,8 @@ int arm64_request_init(struct arm64_request *q, mmu_port *port, const struct mmu
 {
 	uint32_t kind = access & (MMU_ACCESS_READ | MMU_ACCESS_WRITE | MMU_ACCESS_FETCH);
 
-	if (!kind || kind & (kind - 1))
+	if (!kind || kind & (kind - 1) || (access & ~(kind | MMU_ACCESS_UNPRIVILEGED)) ||
+	    access == (MMU_ACCESS_FETCH | MMU_ACCESS_UNPRIVILEGED))
 		return MMU_ERANGE;
 	q->port = port;
 	q->steps = NULL;

@@ -6,11 +6,13 @@ Source: DDI 0487, "Memory type and attribute fields", pseudocode S1DecodeMemAttr
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmu.arm64.descriptors import layout_of, level_shift
 from mmu.arm64.format import EntryKind, Form, Stage1Leaf, Stage2Leaf
-from mmu.arm64.regime import Stage1, Stage2, Tables
+from mmu.arm64.regime import Stage1, Stage2, Tables, regime_of, stage1_of, stage2_of
+from mmu.arm64.registers import Registers
 from mmu.types import Access, Place, Step
 
 OFF = 4  # the level of a stage that is off
@@ -150,3 +152,41 @@ def of(
     if _clean(p, p2, first, second):
         own &= ~Access.WRITE
     return found | {"privileged": privileged, "user": user, "allowed": own}
+
+
+class Attributes(Mapping[str, Any]):
+    """What `of` gives, worked out when it is first looked at."""
+
+    __slots__ = ("_found", "_raw")
+
+    def __init__(self, *raw: Any) -> None:
+        self._raw = raw
+        self._found: Mapping[str, Any] | None = None
+
+    def _known(self) -> Mapping[str, Any]:
+        if self._found is None:
+            self._found = _worked_out(*self._raw)
+        return self._found
+
+    def __getitem__(self, name: str) -> Any:
+        return self._known()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
+
+    def __len__(self) -> int:
+        return len(self._known())
+
+    def __repr__(self) -> str:
+        return repr(self._known())
+
+
+def _worked_out(
+    regs: Registers, va: int, access: Access, ipa: int, leaves: tuple[tuple[int, int], tuple[int, int]],
+    privileged: int, user: int, allowed: int,
+) -> dict[str, Any]:  # fmt: skip
+    regime = regime_of(regs, regs.el)
+    one = stage1_of(regs, regime, regime.two_ranges and bool(va >> 55 & 1))
+    return of(
+        one, stage2_of(regs, regime), access, ipa, *leaves, Access(privileged), Access(user), Access(allowed)
+    )  # fmt: skip

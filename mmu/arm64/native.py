@@ -2,87 +2,127 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from functools import partial
+from struct import Struct
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mmu.arm64 import attributes
+from mmu.arm64.attributes import Attributes, step
 from mmu.arm64.format import EntryKind, Form
-from mmu.arm64.reference import Request
-from mmu.arm64.regime import stage1_of, stage2_of
 from mmu.arm64.registers import Registers
+from mmu.arm64.request import check_access, check_address
 from mmu.core import check, ffi, lib
 from mmu.types import Access, Fault, FaultKind, MemTxResult, Step, Translation
 
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace
 
-# A walk reads at most 5 entries of stage 1, each behind 5 of stage 2, and 5 for the output; again per restart.
-MAX_STEPS = 128
+# A walk reads at most 5 entries of stage 1, each behind 5 of stage 2, and 10 more of stage 2 for its write-back and its
+# output; again per restart. Of a walk that restarts so often that it reads more, the rest of the steps is left out.
+STEPS = 128
+UPDATE, STAGE1_ONLY = lib.MMU_ARM64_UPDATE, lib.MMU_ARM64_STAGE1_ONLY
+_walk, _OK, _NULL = lib.mmu_arm64_walk, lib.MMU_OK, ffi.NULL
+_LAST = (1 << 64) - 1
+# pa, ipa, page_size; descriptor and level of each stage; allowed, rights, writable, user, executable.
+_TRANSLATION = Struct("=QQQQi4xQi4xII???")
+_KINDS, _FORMS, _ENTRY_KINDS = tuple(FaultKind), tuple(Form), tuple(EntryKind)
+_new = object.__new__
+(_set_pa, _set_page_size, _set_writable, _set_user, _set_executable, _set_attributes, _set_steps) = (
+    vars(Translation)[f.name].__set__ for f in fields(Translation)
+)
 
 
-@lru_cache(maxsize=64)
+class _Answer:
+    """Where one call of C puts its results. Kept in a pool: making the structs costs more than a walk."""
+
+    __slots__ = ("fault", "list", "steps", "translation", "unpack")
+
+    def __init__(self) -> None:
+        self.translation = ffi.new("struct mmu_arm64_translation *")
+        self.unpack = partial(_TRANSLATION.unpack_from, ffi.buffer(self.translation))
+        self.fault = ffi.new("struct mmu_arm64_fault *")
+        self.list = ffi.new("struct mmu_step[]", STEPS)
+        self.steps = ffi.new("struct mmu_steps *", {"capacity": STEPS, "step": self.list})
+
+
+_pool: list[_Answer] = []  # list.pop and list.append are atomic, so threads never share one
+
+
 def c_registers(regs: Registers) -> Any:
-    """struct mmu_arm64_regs *; the caller must not change it."""
-    return ffi.new("struct mmu_arm64_regs *", {f: int(getattr(regs, f)) for f in Registers.__dataclass_fields__})
+    """struct mmu_arm64_regs * of *regs*, made once per object."""
+    found = regs.__dict__.get("_c")
+    if found is None:
+        found = ffi.new("struct mmu_arm64_regs *", {f.name: int(getattr(regs, f.name)) for f in fields(regs)})
+        regs.__dict__["_c"] = found
+    return found
 
 
-def _access(bits: int) -> Access:
-    return Access(bits & 7)
-
-
-def _steps(space: AddressSpace, buffer: Any) -> tuple[Step, ...]:
-    rows = (buffer.step[i] for i in range(min(buffer.count, MAX_STEPS)))
-    return tuple(
-        attributes.step(
-            s.stage, Form(s.format >> 2), s.level, EntryKind(s.format & 3), s.address, s.value, space.place(s.address)
-        )
-        for s in rows
-    )
-
-
-def _translation(out: Any, regs: Registers, request: Request, steps: tuple[Step, ...]) -> Translation:
-    upper = request.regime.two_ranges and bool(request.va >> 55 & 1)
-    one, two = out.stage1, out.stage2
-    found = attributes.of(
-        stage1_of(regs, request.regime, upper), stage2_of(regs, request.regime), request.access, out.ipa,
-        (one.level, one.descriptor), (two.level, two.descriptor),
-        _access(out.rights), _access(out.rights >> 3), _access(out.allowed),
-    )  # fmt: skip
-    return Translation(
-        out.pa, out.page_size, bool(out.writable), bool(out.user), bool(out.executable), found, steps
-    )  # fmt: skip
-
-
-def _fault(f: Any, request: Request, steps: tuple[Step, ...]) -> Fault:
-    kind = FaultKind(f.kind)
-    return Fault(
-        kind,
-        f.level,
-        request.va,
-        request.access,
-        f.entry_address if f.has_entry & 1 else None,
-        f.entry if f.has_entry & 2 else None,
-        f.stage,
-        f.ipa if f.stage == 2 else None,
-        bool(f.on_table),
-        {"result": MemTxResult(f.result)} if kind is FaultKind.BUS else {},
-        steps,
-    )
-
-
-def walk(space: AddressSpace, regs: Registers, request: Request, steps: bool) -> Translation | Fault:
-    """One walk in C. Of a walk that restarts so often that it reads more, the steps past MAX_STEPS are left out."""
-    options = lib.MMU_ARM64_UPDATE * request.update | lib.MMU_ARM64_STAGE1_ONLY * request.stage1_only
-    out, fault = ffi.new("struct mmu_arm64_translation *"), ffi.new("struct mmu_arm64_fault *")
-    buffer, rows = ffi.NULL, None
+def walk(
+    space: AddressSpace, regs: Registers, va: int, access: Access, options: int, steps: bool
+) -> Translation | Fault:  # fmt: skip
+    """One walk in C; *options* of UPDATE, STAGE1_ONLY. See `mmu.arm64.walker.walk`."""
+    if not 0 <= va <= _LAST:
+        check_address(va)
+    try:
+        answer = _pool.pop()
+    except IndexError:
+        answer = _Answer()
     if steps:
-        rows = ffi.new("struct mmu_step[]", MAX_STEPS)
-        buffer = ffi.new("struct mmu_steps *", {"capacity": MAX_STEPS, "step": rows})
-    status = lib.mmu_arm64_walk(
-        space.port, c_registers(regs), request.va, int(request.access), options, out, fault, buffer
-    )
-    check(status, f"arm64 walk of {request.va:#x}")
-    taken = _steps(space, buffer) if steps else ()
-    if status == lib.MMU_FAULTED:
-        return _fault(fault, request, taken)
-    return _translation(out, regs, request, taken)
+        answer.steps.count = 0
+    status = _walk(
+        space.port, regs.__dict__.get("_c") or c_registers(regs), va, access, options,
+        answer.translation, answer.fault, answer.steps if steps else _NULL,
+    )  # fmt: skip
+    if status < 0:
+        _refused(status, access)
+    read = _steps(space, answer) if steps else ()
+    found: Translation | Fault
+    if status == _OK:
+        found = _translation(answer.unpack(), regs, va, access, read)
+    else:
+        found = _fault(answer.fault, va, access, read)
+    _pool.append(answer)
+    return found
+
+
+def _refused(status: int, access: Access) -> NoReturn:
+    if status == lib.MMU_ERANGE:
+        check_access(access)
+    check(status, "arm64 walk")
+    raise AssertionError(f"status {status} is not a refusal")
+
+
+def _steps(space: AddressSpace, answer: _Answer) -> tuple[Step, ...]:
+    return tuple(
+        step(
+            s.stage, _FORMS[s.format >> 2], s.level, _ENTRY_KINDS[s.format & 3], s.address, s.value,
+            space.place(s.address),
+        )
+        for s in answer.list[0 : min(answer.steps.count, STEPS)]
+    )  # fmt: skip
+
+
+def _translation(
+    raw: tuple[Any, ...], regs: Registers, va: int, access: Access, steps: tuple[Step, ...]
+) -> Translation:  # fmt: skip
+    """A Translation from C's fields, set one by one: the constructor of a frozen class takes longer than the walk."""
+    pa, ipa, page_size, descriptor1, level1, descriptor2, level2, allowed, rights, writable, user, executable = raw
+    found: Translation = _new(Translation)
+    _set_pa(found, pa)
+    _set_page_size(found, page_size)
+    _set_writable(found, writable)
+    _set_user(found, user)
+    _set_executable(found, executable)
+    leaves = (level1, descriptor1), (level2, descriptor2)
+    _set_attributes(found, Attributes(regs, va, access, ipa, leaves, rights & 7, rights >> 3, allowed))
+    _set_steps(found, steps)
+    return found
+
+
+def _fault(f: Any, va: int, access: Access, steps: tuple[Step, ...]) -> Fault:
+    kind, stage, has = _KINDS[f.kind], f.stage, f.has_entry
+    return Fault(
+        kind, f.level, va, Access(access), f.entry_address if has & 1 else None, f.entry if has & 2 else None,
+        stage, f.ipa if stage == 2 else None, f.on_table != 0,
+        {"result": MemTxResult(f.result)} if kind is FaultKind.BUS else {}, steps,
+    )  # fmt: skip

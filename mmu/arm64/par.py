@@ -13,7 +13,7 @@ from mmu.arm64.faults import fault_status
 from mmu.arm64.format import Par, ParFault
 from mmu.arm64.regime import in_host
 from mmu.arm64.registers import Registers
-from mmu.arm64.walker import Engine, request_of, translate
+from mmu.arm64.walker import Engine, translate
 from mmu.types import Access, Fault
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def at(space: AddressSpace, regs: Registers, va: int, operation: str, engine: En
     op = OPERATIONS[operation]
     el = 2 if op.el == 1 and in_host(regs) else op.el
     regs = replace(regs, el=el, pan=regs.pan and op.pan, uao=False)
-    request = request_of(regs, va, op.access, update=False, stage1_only=op.stage1_only)
-    found = translate(space, regs, request, engine, steps=False)
+    found = translate(space, regs, va, op.access, engine, False, False, op.stage1_only)
     if isinstance(found, Fault):
         return ParFault.make(F=1, FST=fault_status(found), PTW=int(found.on_table), S=int(found.stage == 2), RES11=1)
     a = found.attributes

@@ -14,8 +14,9 @@ from mmu.arm64 import attributes
 from mmu.arm64.descriptors import layout_of, level_shift, output_address
 from mmu.arm64.format import FINAL_LEVEL, EntryKind, Stage1Leaf, Stage1Table, Stage2Leaf
 from mmu.arm64.permissions import EVERYTHING, Rights, granted, stage1_rights, stage2_rights
-from mmu.arm64.regime import Regime, Stage1, Stage2, Tables, stage1_of, stage2_of
+from mmu.arm64.regime import Stage1, Stage2, Tables, stage1_of, stage2_of
 from mmu.arm64.registers import Registers
+from mmu.arm64.request import Request
 from mmu.types import Access, Fault, FaultKind, Step, Translation
 
 if TYPE_CHECKING:
@@ -23,19 +24,6 @@ if TYPE_CHECKING:
 
 FLAT_PAGE = 4096  # bytes: the page size reported while both stages are off
 MASK64 = (1 << 64) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One access as the walk sees it. `user`: with EL0's rights; `pan`: PSTATE.PAN holds for it."""
-
-    va: int
-    access: Access
-    regime: Regime
-    user: bool
-    pan: bool
-    update: bool
-    stage1_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

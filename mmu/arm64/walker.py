@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from mmu.arm64 import reference
-from mmu.arm64.reference import Request
-from mmu.arm64.regime import in_host, regime_of
+from mmu.arm64 import native
 from mmu.arm64.registers import Registers
 from mmu.types import Access, Fault, Translation
 
@@ -15,41 +13,6 @@ if TYPE_CHECKING:
     from mmu.memory import AddressSpace
 
 Engine = Literal["native", "reference"]
-ENGINES = ("native", "reference")
-_KINDS = (Access.READ, Access.WRITE, Access.FETCH)
-
-
-def check_access(access: Access) -> Access:
-    """Raises ValueError unless *access* is READ, WRITE or FETCH, or UNPRIVILEGED data."""
-    kind = Access(access) & ~Access.UNPRIVILEGED
-    if kind not in _KINDS or (kind is Access.FETCH and access & Access.UNPRIVILEGED):
-        raise ValueError(f"access must be READ, WRITE or FETCH, perhaps UNPRIVILEGED data, not {access!r}")
-    return Access(access)
-
-
-def request_of(regs: Registers, va: int, access: Access, update: bool, stage1_only: bool = False) -> Request:
-    """The access as the walkers take it. Raises ValueError for an address or an access that no CPU can make."""
-    if not 0 <= va < 1 << 64:
-        raise ValueError(f"va = {va:#x} must be 0 .. 2**64-1")
-    access = check_access(access)
-    # Pseudocode AArch64.IsUnprivAccessPriv.
-    unprivileged = bool(access & Access.UNPRIVILEGED) and not regs.uao
-    user = regs.el == 0 or (unprivileged and (regs.el == 1 or (regs.el == 2 and in_host(regs))))
-    regime = regime_of(regs, regs.el)
-    return Request(va, access, regime, user, bool(regs.pan) and not user, update, stage1_only)
-
-
-def translate(
-    space: AddressSpace, regs: Registers, request: Request, engine: str, steps: bool
-) -> Translation | Fault:  # fmt: skip
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    if engine == "native":
-        from mmu.arm64 import native
-
-        return native.walk(space, regs, request, steps)
-    found = reference.Walker(space, regs, request).run()
-    return found if steps else replace(found, steps=())
 
 
 def walk(
@@ -77,4 +40,21 @@ def walk(
     Raises:
         ValueError: an address, access or engine that does not exist. Whatever an MMIO callback raises.
     """
-    return translate(space, regs, request_of(regs, va, access, update), engine, steps)
+    return translate(space, regs, va, access, engine, update, steps)
+
+
+def translate(
+    space: AddressSpace, regs: Registers, va: int, access: Access, engine: str, update: bool, steps: bool,
+    stage1_only: bool = False,
+) -> Translation | Fault:  # fmt: skip
+    """As `walk`; *stage1_only*: the output of stage 1, whose tables still pass stage 2."""
+    if engine == "native":
+        options = native.UPDATE * update | native.STAGE1_ONLY * stage1_only
+        return native.walk(space, regs, va, access, options, steps)
+    if engine != "reference":
+        raise ValueError(f"engine must be one of native, reference, not {engine!r}")
+    from mmu.arm64.reference import Walker
+    from mmu.arm64.request import request_of
+
+    found = Walker(space, regs, request_of(regs, va, access, update, stage1_only)).run()
+    return found if steps else replace(found, steps=())

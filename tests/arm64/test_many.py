@@ -80,18 +80,30 @@ def test_out_is_filled_and_returned():
     assert not out["status"].any() and not out["error_code"].any()
 
 
-@pytest.mark.parametrize("wrong", [
-    np.zeros(2, np.int64), np.zeros((2, 2), np.uint64), np.zeros(2), [1.5],
-])  # fmt: skip
+@pytest.mark.parametrize("wrong", [np.array([0, -1]), np.zeros(2), [1.5], np.array(["1"])])
 def test_walk_many_wrong_addresses(wrong):
-    with pytest.raises(ValueError, match="vas must be uint64 in one dimension"):
+    with pytest.raises(ValueError, match="vas must be numbers in 0"):
         arm64.walk_many(AddressSpace(), arm64.Registers(), wrong, Access.READ)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(2, RESULT), np.zeros(3, np.uint64), np.zeros(6, RESULT)[::2]])
 def test_walk_many_wrong_out(wrong):
-    with pytest.raises(ValueError, match="out must be 3 contiguous rows"):
+    with pytest.raises(ValueError, match="out must be a writeable contiguous array"):
         arm64.walk_many(AddressSpace(), arm64.Registers(), np.zeros(3, np.uint64), Access.READ, out=wrong)
+
+
+def test_addresses_of_any_shape_and_integer_type():
+    space = AddressSpace()
+    space.map(0, Ram(1 << 22))
+    vas = [[0x20_0001, 0x20_1002], [0x3F_F003, 0x20_0004]]
+    for kind in (np.int64, np.uint32, np.uint64):
+        assert arm64.walk_many(space, linear(space), np.array(vas, kind), Access.READ)["pa"].tolist() == vas
+    assert arm64.walk_many(space, linear(space), np.array([], np.uint64), Access.READ).tolist() == []
+
+
+def test_walk_many_wrong_access():
+    with pytest.raises(ValueError, match="access must be READ, WRITE or FETCH"):
+        arm64.walk_many(AddressSpace(), arm64.Registers(), np.zeros(3, np.uint64), Access.READ | Access.WRITE)
 
 
 def test_error_in_a_device_comes_out_of_the_batch():

@@ -1,5 +1,7 @@
 """AT instructions: PAR_EL1 by its bits."""
 
+from dataclasses import replace
+
 import pytest
 
 from mmu import Mmio, arm64
@@ -111,7 +113,7 @@ def test_privilege_of_the_caller_does_not_matter(engine):
     space, regs = one(0x5000 | PLAIN)
     expected = arm64.at(space, regs, 0x1000, "S1E1W", engine=engine)
     for el in (0, 2, 3):
-        other = arm64.Registers(**{**vars(regs), "el": el})
+        other = replace(regs, el=el)
         assert arm64.at(space, other, 0x1000, "S1E1W", engine=engine) == expected
 
 

@@ -1,5 +1,7 @@
 """Which registers count: regimes, halves, tags, the reasons not to walk, and what Registers refuses."""
 
+from dataclasses import replace
+
 import pytest
 
 from mmu import arm64
@@ -104,7 +106,7 @@ def test_el3_and_el2_have_one_range_and_their_own_registers(engine):
         assert (found.pa, found.writable, found.user, found.attributes["attr"]) == (0x5000, False, False, 0xBB)
         assert status(memory(words), regs, 0, W, engine) == ("PERMISSION", 3, 0x9600_004F)
         assert status(memory(words), regs, UPPER, R, engine) == FAULT
-        tagged = arm64.Registers(**{**vars(regs), f"tcr_el{el}": 16 | 5 << 16 | 1 << 20})
+        tagged = replace(regs, **{f"tcr_el{el}": 16 | 5 << 16 | 1 << 20})
         assert status(memory(words), tagged, 0x5A << 56, R, engine) == ("", 3, 0x5000)
 
 

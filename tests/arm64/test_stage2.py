@@ -1,5 +1,7 @@
 """Stage 2 by hand: start levels and concatenated tables, permissions, faults of stage 1 walks, HPFAR."""
 
+from dataclasses import replace
+
 import pytest
 
 from mmu import Mmio, arm64
@@ -257,7 +259,7 @@ COMBINED = [  # MAIR byte, MemAttr, combined MAIR byte
 @pytest.mark.parametrize("one,two,combined", COMBINED)
 def test_memory_types_of_the_stages_combine(engine, one, two, combined):
     space, regs = both_stages({0x85: 0x10_5000 | PAGE | AF | 3 << 6 | two << 2 | 3 << 8})
-    regs = arm64.Registers(**{**vars(regs), "mair_el1": one})
+    regs = replace(regs, mair_el1=one)
     found = arm64.walk(space, regs, VA, R, engine=engine).attributes
     assert (combined, two) == (found["attr"], found["s2_memattr"])
     assert found["sh"] == (2 if combined in (0x00, 0x04, 0x08, 0x0C, 0x44) else 3)

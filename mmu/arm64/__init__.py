@@ -33,5 +33,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        return getattr(import_module(_WHERE[name]), name)
+        found = globals()[name] = getattr(import_module(_WHERE[name]), name)
+        return found
     raise AttributeError(f"module 'mmu.arm64' has no attribute {name!r}")

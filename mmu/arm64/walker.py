@@ -12,6 +12,7 @@ from mmu.types import Access, Fault, Translation
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace
 
+_native, _UPDATE = native.walk, native.UPDATE
 Engine = Literal["native", "reference"]
 
 
@@ -40,6 +41,8 @@ def walk(
     Raises:
         ValueError: an address, access or engine that does not exist. Whatever an MMIO callback raises.
     """
+    if engine == "native":  # at once: the call is made often
+        return _native(space, regs, va, access, _UPDATE if update else 0, steps)
     return translate(space, regs, va, access, engine, update, steps)
 
 

@@ -9,7 +9,7 @@ from mmu.scan import Flag, Form, Rule
 
 # Granule in bytes -> the form with 48-bit addresses, and with 52-bit ones.
 FORMS = {4096: (f.Form.K4, f.Form.K4_DS), 16384: (f.Form.K16, f.Form.K16_DS), 65536: (f.Form.K64, f.Form.K64)}
-VALID = f.Stage1Leaf.fields["VALID"].mask
+VALID, CONTIGUOUS = (f.Stage1Leaf.fields[name].mask for name in ("VALID", "CONTIGUOUS"))
 
 LEAF = (
     Rule(Flag.READ, {}),
@@ -80,6 +80,8 @@ def radix(
             present=VALID,
             table=_entry(rows.table, form, 1, wide) if level < f.FINAL_LEVEL else None,
             leaf=_entry(rows.leaf[level], form, int(level == f.FINAL_LEVEL), wide) if level in pages else None,
+            hint=CONTIGUOUS if level in pages and granule.contiguous[level] else 0,
+            run=granule.contiguous[level] if level in pages else 0,
         )
         for level in range(start, f.FINAL_LEVEL + 1)
     )

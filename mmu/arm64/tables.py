@@ -22,7 +22,12 @@ GRANULES = {1 << granule.page_shift: granule for granule in f.GRANULES}
 
 
 class _Arm64Tables(AnyPageTables):
-    """What both stages share. `invalidate` is called with the entry a hole where break-before-make asks for it."""
+    """What both stages share.
+
+    `invalidate` is called with the entry a hole where a block becomes a table or a table a block. `contiguous` is kept
+    on whole, aligned, equal runs of pages only, and taken from a run that an edit breaks up: in place, which a CPU
+    that holds the run in its TLB must be told before.
+    """
 
     BREAK_BEFORE_MAKE = True
     STAGE: int
@@ -61,6 +66,9 @@ class _Arm64Tables(AnyPageTables):
     def scan_form(self) -> Form:
         return scan_form(self.levels, self.STAGE, self.pa_bits)
 
+    def _base_register(self) -> int:
+        return self.root & f.Ttbr.BADDR.mask | (self.root >> 48) << 2
+
 
 class PageTables(_Arm64Tables):
     """Stage 1 tables for TTBR0_ELx or TTBR1_ELx, which is `root` (plus ASID).
@@ -87,6 +95,7 @@ class PageTables(_Arm64Tables):
         "accessed": Right("AF", 1),
         "not_global": Right("NG"),
         "dbm": Right("DBM"),
+        "contiguous": Right("CONTIGUOUS", loose=True),
         "guarded": Right("GP"),
         "non_secure": Right("NS"),
     }
@@ -111,6 +120,16 @@ class PageTables(_Arm64Tables):
     def map(self, va: int, pa: int, size: int, *, page_size: int | None = None, **rights: int) -> None:
         super().map(va, pa, size, page_size=page_size, **rights)
         self.upper = bool(va >> 63)
+
+    def ttbr(self, asid: int = 0) -> int:
+        """TTBR0_ELx or TTBR1_ELx. With a 52-bit form bits 51:48 of the root go to bits 5:2."""
+        return f.Ttbr.ASID.put(asid) | self._base_register()
+
+    def tcr(self) -> int:
+        """The fields of TCR_EL1 for these tables' range, and IPS and DS; the other range's are its own tables'."""
+        n, granule = ("1", self.granule.tg1) if self.upper else ("0", self.granule.tg0)
+        size = {f"T{n}SZ": 64 - self.va_bits, f"TG{n}": granule}
+        return f.Tcr.make(**size, IPS=f.PA_SIZES.index(self.pa_bits), DS=int(self.ds))
 
     def scan_form(self) -> Form:
         return scan_form(self.levels, 1, self.pa_bits, base=-1 << self.va_bits & (1 << 64) - 1 if self.upper else 0)
@@ -149,6 +168,7 @@ class SingleRangeTables(PageTables):
         "shareability": Right("SH", 3),
         "accessed": Right("AF", 1),
         "dbm": Right("DBM"),
+        "contiguous": Right("CONTIGUOUS", loose=True),
         "guarded": Right("GP"),
         "non_secure": Right("NS"),
     }
@@ -181,6 +201,7 @@ class Stage2Tables(_Arm64Tables):
         "shareability": Right("SH", 3),
         "accessed": Right("AF", 1),
         "dbm": Right("DBM"),
+        "contiguous": Right("CONTIGUOUS", loose=True),
     }
 
     def __init__(
@@ -197,3 +218,21 @@ class Stage2Tables(_Arm64Tables):
         invalidate: Invalidate | None = None,
     ) -> None:
         super().__init__(space, frames, granule, ipa_bits, pa_bits, start_level, free, root, invalidate)
+
+    def vttbr(self, vmid: int = 0) -> int:
+        """VTTBR_EL2."""
+        return f.Ttbr.ASID.put(vmid) | self._base_register()
+
+    def vtcr(self) -> int:
+        """VTCR_EL2: T0SZ, SL0 (and SL2), TG0, PS and DS. Raises ValueError when no encoding has this start level."""
+        start = self.levels[0].number
+        codes = [
+            code for code, level in enumerate(self.granule.start_level)
+            if level == start and self.granule.start_pa[code] != f.NEVER
+        ]  # fmt: skip
+        if not codes:
+            raise ValueError(f"VTCR_EL2 has no encoding for start level {start} with this granule")
+        return f.Vtcr.make(
+            T0SZ=64 - self.va_bits, SL0=codes[0] & 3, SL2=codes[0] >> 2, TG0=self.granule.tg0,
+            PS=f.PA_SIZES.index(self.pa_bits), DS=int(self.ds),
+        )  # fmt: skip

@@ -97,7 +97,7 @@ class Unmap(Edit):
 
     def leave(self, plan: Plan, parent: Node, index: int) -> None:
         child = parent.children[index]
-        if child.address in self.tables.owned and not any(plan.entries(child)):
+        if child.address in self.tables.frames.owned and not any(plan.entries(child)):
             plan.put(parent, index, 0)
             plan.drop.append(child)
 
@@ -158,5 +158,5 @@ class Merge(Edit):
         if any(e & leaf.ignored != kept or not tables.same(r, rights[0]) for e, r in zip(entries, rights)):
             return None
         # What hardware noted in one of them (accessed, dirty) must not be lost.
-        noted = {name: max(r[name] for r in rights) for name in tables.hardware}
+        noted = {name: max(r[name] for r in rights) for name in tables.loose}
         return tables.resize(below, level, entries[0], base, {**rights[0], **noted})

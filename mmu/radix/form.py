@@ -26,14 +26,14 @@ class Kind(Enum):
 class Right:
     """One keyword of `map()`: the field that it sets, or one bit of that field, and its default.
 
-    `inverted`: the bit is 0 when the keyword is true. `hardware`: a walker may change the field by itself,
-    so that it does not count when two mappings are compared.
+    `inverted`: the bit is 0 when the keyword is true. `loose`: it does not count when two mappings are compared,
+    because a walker may change the field by itself, or because it is a hint.
     """
 
     field: str
     default: int = 0
     inverted: bool = False
-    hardware: bool = False
+    loose: bool = False
     bit: int | None = None
 
     def encode(self, value: int) -> int:
@@ -77,6 +77,10 @@ class Entry:
         return tuple((self.layout.fields[n].mask, self.layout.fields[n].lo, low) for n, low in where.items())
 
     @cached_property
+    def address_mask(self) -> int:
+        return sum(mask for mask, _, _ in self.parts)
+
+    @cached_property
     def ignored(self) -> int:
         return sum(f.mask for f in self.layout.fields.values() if f.kind == "ignored")
 
@@ -103,6 +107,7 @@ class Level:
 
     `number` is the manual's. Address bits `shift` + `bits` - 1 .. `shift` index a table of this level.
     `present`: an entry with none of these bits set is a hole. Entries have `width` bytes.
+    `hint`: the bit that says that 1 << `run` aligned pages of this level are one piece (arm64 Contiguous).
     """
 
     number: int
@@ -113,6 +118,8 @@ class Level:
     table: Entry | None
     leaf: Entry | None
     width: int = 8
+    hint: int = 0
+    run: int = 0
 
     @property
     def size(self) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mmu.errors import BusError
-from mmu.radix.form import Kind, Level
+from mmu.radix.form import Entry, Kind, Level
 from mmu.types import MemTxResult
 
 if TYPE_CHECKING:
@@ -109,6 +109,30 @@ class Plan:
             child = Node(node.depth + 1, low, None, self.split(level, below, entry) if kind is Kind.LEAF else None)
         node.children[index] = child
         return child
+
+    def settle(self, node: Node | None = None) -> None:
+        """Take the hint from every run of pages that does not agree on it any more."""
+        node = node or self.root
+        level = self.level(node)
+        if level.hint and level.leaf is not None:
+            for first in {(index >> level.run) << level.run for index in (*node.new, *node.children)}:
+                self._settle_run(node, level, level.leaf, range(first, first + (1 << level.run)))
+        for child in node.children.values():
+            self.settle(child)
+
+    def _settle_run(self, node: Node, level: Level, leaf: Entry, run: range) -> None:
+        made = {index for index in run if index in node.children and node.children[index].address is None}
+        entries = {index: self.entry(node, index) for index in run if index not in made}
+        hinted = [i for i, e in entries.items() if level.kind(e) is Kind.LEAF and e & level.hint]
+        if not hinted:
+            return
+        start = entries[hinted[0]]
+        base = leaf.target(start) - (hinted[0] - run.start) * level.size
+        agree = len(hinted) == len(run) and base % (level.size << level.run) == 0
+        rest = start & ~leaf.address_mask
+        if not (agree and all(entries[i] == rest | leaf.place(base + n * level.size) for n, i in enumerate(run))):
+            for index in hinted:
+                self.put(node, index, entries[index] & ~level.hint)
 
     def missing(self, node: Node | None = None) -> int:
         """How many tables are to be made."""

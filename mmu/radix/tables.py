@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mmu.errors import AlignmentError
 from mmu.radix.edits import Edit, Map, Merge, Protect, Split, Unmap
 from mmu.radix.form import Kind, Level, Right
+from mmu.radix.frames import FramePool
 from mmu.radix.plan import Commit, Node, Plan
 
 if TYPE_CHECKING:
@@ -67,15 +68,11 @@ class PageTables:
         invalidate: Invalidate | None = None,
     ) -> None:
         self.space, self.levels, self.pa_bits, self.invalidate = space, levels, pa_bits, invalidate
-        self.owned: set[int] = set()  # frames of ours that are tables now
-        self._frames, self._free = frames, free or getattr(frames, "free", None)
-        self._spare: list[int] = []
         self.va_bits = levels[0].shift + levels[0].bits
         self.page_sizes = tuple(level.size for level in levels if level.leaf is not None)
-        self.hardware = tuple(name for name, right in self.RIGHTS.items() if right.hardware)
-        if (given := getattr(frames, "size", self.page_sizes[-1])) < self.page_sizes[-1]:
-            raise AlignmentError(f"a table needs a frame of {self.page_sizes[-1]:#x} bytes, not {given:#x}")
-        self.root = self._fresh_root(root_bits) if root is None else root
+        self.loose = frozenset(name for name, right in self.RIGHTS.items() if right.loose)
+        self.frames = FramePool(space, frames, free, self.page_sizes[-1], pa_bits)
+        self.root = self.frames.take_root(levels[0].table_bytes, root_bits) if root is None else root
         if self.root % levels[0].table_bytes:
             raise AlignmentError(f"the root must be a multiple of {levels[0].table_bytes:#x}, not {self.root:#x}")
 
@@ -203,8 +200,8 @@ class PageTables:
         return self.page(to, rights, pa) | entry & level.leaf.ignored & to.leaf.ignored
 
     def same(self, a: Mapping[str, int], b: Mapping[str, int]) -> bool:
-        """Equal but for what hardware writes."""
-        return all(a[name] == b[name] for name in self.RIGHTS if name not in self.hardware)
+        """Equal but for what is loose."""
+        return all(a[name] == b[name] for name in self.RIGHTS if name not in self.loose)
 
     def describe(self, rights: Mapping[str, int]) -> str:
         """Rights for messages: the usual three, and what is not as by default."""
@@ -243,72 +240,24 @@ class PageTables:
     def _edit(self, edit: Edit) -> None:
         plan = self._plan()
         plan.run(edit.first, edit.last, edit)
-        frames = self._take(plan.missing())
+        plan.settle()
+        frames = self.frames.take(plan.missing())
         commit = Commit(plan, iter(frames), self._broken if self.BREAK_BEFORE_MAKE else None)
         try:
             commit.run()
         except BaseException:
-            self._give_back(frames)
+            self.frames.give_back(frames)
             raise
-        self.owned.update(frames)
+        self.frames.owned.update(frames)
         if commit.changed:
             self._broken(edit.first, edit.last - edit.first + 1)
-        gone = [node.address for node in plan.drop if node.address in self.owned]
-        self.owned.difference_update(gone)
-        self._give_back(gone)
-
-    def _fresh_root(self, bits: int) -> int:
-        """A zeroed root below 1 << *bits*; one that is larger than a frame takes frames that follow each other."""
-        size, unit = self.levels[0].table_bytes, self.page_sizes[-1]
-        count = -(-size // unit)
-        taken = sorted(self._take(2 * count - 1))  # enough for one aligned run when they are consecutive
-        runs = (i for i, base in enumerate(taken) if base % (count * unit) == 0)
-        try:
-            at = next((i for i in runs if taken[i : i + count] == [taken[i] + n * unit for n in range(count)]), None)
-            if at is None:
-                given = ", ".join(map(hex, taken))
-                raise AlignmentError(f"the root needs {count} frames in a row at a multiple of {size:#x}: {given}")
-            root = taken[at]
-            if root + size - 1 >> bits:
-                raise ValueError(f"the root must lie in 0..{(1 << bits) - 1:#x}, not at {root:#x}")
-            self.space.write(root, bytes(count * unit))
-        except BaseException:
-            self._give_back(taken)
-            raise
-        self.owned.update(taken[at : at + count])
-        self._give_back(taken[:at] + taken[at + count :])
-        return root
+        gone = [node.address for node in plan.drop if node.address in self.frames.owned]
+        self.frames.owned.difference_update(gone)
+        self.frames.give_back(gone)
 
     def _broken(self, low: int, size: int) -> None:
         if self.invalidate is not None:
             self.invalidate(int(self.show(low), 16), size)
-
-    def _take(self, count: int) -> list[int]:
-        """*count* frames fit for tables, or none and what the allocator raised."""
-        taken: list[int] = []
-        unit = self.page_sizes[-1]
-        try:
-            for _ in range(count):
-                frame = self._spare.pop() if self._spare else integer(self._frames())
-                if frame in self.owned or frame in taken:
-                    raise ValueError(f"the frame allocator gave {frame:#x}, which is a table in use")
-                taken.append(frame)
-                if frame % unit:
-                    raise AlignmentError(f"a table needs a frame at a multiple of {unit:#x}, not {frame:#x}")
-                form = self.levels[0].table
-                if not 0 <= frame < 1 << self.pa_bits or (form and form.target(form.place(frame)) != frame):
-                    raise ValueError(f"a table must lie in 0..{(1 << self.pa_bits) - 1:#x}, not at {frame:#x}")
-        except BaseException:
-            self._give_back(taken)
-            raise
-        return taken
-
-    def _give_back(self, frames: list[int]) -> None:
-        for frame in reversed(frames):
-            if self._free is not None:
-                self._free(frame)
-            else:
-                self._spare.append(frame)
 
     # Arguments
 

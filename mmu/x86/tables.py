@@ -48,8 +48,8 @@ class PageTables(AnyPageTables):
         "pcd": Right("PCD"),
         "pat": Right("PAT"),
         "pkey": Right("PK"),
-        "accessed": Right("A", hardware=True),
-        "dirty": Right("D", hardware=True),
+        "accessed": Right("A", loose=True),
+        "dirty": Right("D", loose=True),
     }
 
     def __init__(
@@ -109,8 +109,8 @@ class EptTables(PageTables):
         "memory_type": Right("MT", 6),
         "ignore_pat": Right("IPAT"),
         "suppress_ve": Right("SVE"),
-        "accessed": Right("A", hardware=True),
-        "dirty": Right("D", hardware=True),
+        "accessed": Right("A", loose=True),
+        "dirty": Right("D", loose=True),
     }
 
     def strip(self, va: int) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmu import AddressSpace, Frames, Ram, arm64
+from mmu import Access, AddressSpace, Frames, Ram, arm64
 from mmu.errors import AlignmentError
 from tests import pagetables as raw
 
@@ -147,3 +147,63 @@ def test_stage2_concatenates_tables(space):
     given = iter([TABLES * 2, TABLES * 3])
     with pytest.raises(AlignmentError, match="2 frames in a row"):
         arm64.Stage2Tables(space, lambda: next(given, TABLES * 4), ipa_bits=40, start_level=1)
+
+
+HINT = 1 << 52
+
+
+def hints(space, table, count):
+    return [index for index in range(count) if space.load(table + 8 * index, 8)[0] & HINT]
+
+
+def test_the_contiguous_hint_stays_on_whole_runs(space):
+    tables = arm64.PageTables(space, frames_of(4 * K), va_bits=39)
+    tables.map(0x8000, 0x8000, 40 * 4 * K, contiguous=True)  # entries 8..47: runs 16..31 and 32..47 are whole
+    table = TABLES + 0x2000
+    assert list(range(16, 48)) == hints(space, table, 64)
+    tables.protect(0x14000, 4 * K, writable=False)
+    assert list(range(32, 48)) == hints(space, table, 64)
+    tables.unmap(0x2F000, 4 * K)
+    assert hints(space, table, 64) == []
+    tables.map(0x2F000, 0x2F000, 4 * K, contiguous=True)
+    assert hints(space, table, 64) == []  # its neighbours say nothing
+
+
+def test_the_contiguous_hint_needs_an_aligned_target(space):
+    tables = arm64.PageTables(space, frames_of(4 * K), va_bits=39)
+    tables.map(0, 0x1000, 64 * K, contiguous=True)
+    assert hints(space, TABLES + 0x2000, 64) == []
+
+
+@pytest.mark.parametrize("granule, page, run", [(4 * K, 2 * M, 16), (16 * K, 16 * K, 128), (64 * K, 64 * K, 32)])
+def test_the_contiguous_run_by_granule(space, granule, page, run):
+    tables = arm64.PageTables(space, frames_of(granule), granule)
+    tables.map(0, 0, run * page, contiguous=True)
+    assert all(tables.find(n * page).rights["contiguous"] for n in range(run))
+    tables.unmap(0, granule)
+    assert not any(tables.find(n * page).rights["contiguous"] for n in range(1, run))
+
+
+@pytest.mark.parametrize("granule, va_bits, pa_bits", [
+    (4 * K, 39, 40), (16 * K, 47, 48), (64 * K, 52, 52), (4 * K, 52, 52),
+])  # fmt: skip
+@pytest.mark.parametrize("upper", [False, True])
+def test_registers_that_select_the_tables(space, granule, va_bits, pa_bits, upper):
+    tables = arm64.PageTables(space, frames_of(granule), granule, va_bits, pa_bits=pa_bits, upper=upper)
+    va = -granule % (1 << 64) if upper else 0
+    tables.map(va, granule, granule)
+    base = {"ttbr1_el1" if upper else "ttbr0_el1": tables.ttbr(asid=7)}
+    regs = arm64.Registers(sctlr_el1=1, tcr_el1=tables.tcr() | 1 << (7 if upper else 23), pa_range=pa_bits, **base)
+    assert granule == arm64.walk(space, regs, va, Access.READ).pa
+
+
+@pytest.mark.parametrize("granule, ipa_bits, pa_bits, start", [
+    (4 * K, 40, 40, 1), (4 * K, 48, 48, None), (16 * K, 40, 48, 2), (64 * K, 48, 48, None), (4 * K, 52, 52, None),
+])  # fmt: skip
+def test_registers_that_select_stage_2_tables(space, granule, ipa_bits, pa_bits, start):
+    tables = arm64.Stage2Tables(space, frames_of(granule), granule, ipa_bits, pa_bits=pa_bits, start_level=start)
+    ipa = (1 << ipa_bits) - granule
+    tables.map(ipa, granule, granule)
+    regs = arm64.Registers(hcr_el2=1, vtcr_el2=tables.vtcr(), vttbr_el2=tables.vttbr(3), pa_range=pa_bits)
+    assert granule == arm64.walk(space, regs, ipa, Access.READ).pa
+    assert [ipa] == arm64.scan(space, regs, stage=2)["va"].tolist()

@@ -2,7 +2,9 @@
 
 from tests.mutations import Mutation
 
-BUILD = ("tests/test_tables_promises.py", "tests/x86/test_tables.py", "tests/test_tables.py")
+BUILD = (
+    "tests/test_tables_promises.py", "tests/x86/test_tables.py", "tests/arm64/test_tables.py", "tests/test_tables.py",
+)  # fmt: skip
 SCAN = ("tests/test_tables_promises.py", "tests/test_scan.py")
 
 MUTATIONS = (
@@ -30,14 +32,14 @@ MUTATIONS = (
     Mutation(
         "tables: merging loses accessed and dirty",
         "mmu/radix/edits.py",
-        "noted = {name: max(r[name] for r in rights) for name in tables.hardware}",
-        "noted = {name: 0 for name in tables.hardware}",
+        "noted = {name: max(r[name] for r in rights) for name in tables.loose}",
+        "noted = {name: 0 for name in tables.loose}",
         BUILD,
     ),
     Mutation(
         "tables: a table that is not ours is freed when empty",
         "mmu/radix/edits.py",
-        "if child.address in self.tables.owned and not any(plan.entries(child)):",
+        "if child.address in self.tables.frames.owned and not any(plan.entries(child)):",
         "if not any(plan.entries(child)):",
         BUILD,
     ),
@@ -46,6 +48,62 @@ MUTATIONS = (
         "mmu/radix/form.py",
         "return Kind.INVALID if form.strict and entry & form.layout.reserved_mask else kind",
         "return kind",
+        BUILD,
+    ),
+    Mutation(
+        "tables: pages of different rights are merged",
+        "mmu/radix/edits.py",
+        "if any(e & leaf.ignored != kept or not tables.same(r, rights[0]) for",
+        "if any(e & leaf.ignored != kept for",
+        BUILD,
+    ),
+    Mutation(
+        "tables: an empty table stays linked",
+        "mmu/radix/edits.py",
+        "            plan.put(parent, index, 0)\n            plan.drop.append(child)\n\n\nclass Protect",
+        "            pass\n\n\nclass Protect",
+        BUILD,
+    ),
+    Mutation(
+        "tables: the pages of a split one all map its start",
+        "mmu/radix/tables.py",
+        "below.leaf.place(pa + i * below.size)",
+        "below.leaf.place(pa)",
+        BUILD,
+    ),
+    Mutation(
+        "tables: a failure on the way is not undone",
+        "mmu/radix/plan.py",
+        "in reversed(self.undo):",
+        "in ():",
+        BUILD,
+    ),
+    Mutation(
+        "tables: a frame is not zeroed",
+        "mmu/radix/plan.py",
+        "            self.plan.space.write(node.address, bytes(level.table_bytes))\n",
+        "",
+        BUILD,
+    ),
+    Mutation(
+        "tables: frames of dropped tables are lost",
+        "mmu/radix/tables.py",
+        "        self.frames.give_back(gone)\n",
+        "",
+        BUILD,
+    ),
+    Mutation(
+        "tables: no break before make",
+        "mmu/arm64/tables.py",
+        "    BREAK_BEFORE_MAKE = True\n",
+        "",
+        BUILD,
+    ),
+    Mutation(
+        "tables: a broken run keeps its contiguous hint",
+        "mmu/radix/plan.py",
+        "self.put(node, index, entries[index] & ~level.hint)",
+        "pass",
         BUILD,
     ),
     Mutation(
@@ -81,6 +139,20 @@ MUTATIONS = (
         "csrc/scan.c",
         "frame->low + (index << level->shift) > scan->last)",
         "frame->low + (index << level->shift) > scan->last + 1)",
+        SCAN,
+    ),
+    Mutation(
+        "scan: neighbours of other rights are merged",
+        "csrc/scan.c",
+        "if (a->flags != b->flags || ",
+        "if (",
+        SCAN,
+    ),
+    Mutation(
+        "scan: what the last page's bits meant is kept for other bits",
+        "csrc/scan.c",
+        "if (s->known == form && s->known_bits == bits)",
+        "if (s->known == form)",
         SCAN,
     ),
 )

@@ -171,6 +171,13 @@ def test_entries_are_single_stores_linked_after_their_contents(space, frames):
     assert [(pt, 8, page), (pd, 8, pt | link), (pdpt, 8, pd | link), (root, 8, pdpt | link)] == writes
 
 
+def test_frames_are_zeroed_before_use(space, frames):
+    space.write(TABLES, b"\xff" * 16 * K)
+    tables = x86.PageTables(space, frames)
+    tables.map(0, 0, 4 * K)
+    assert [record[:3] for record in tables.scan().tolist()] == [(0, 0, 4 * K)]
+
+
 def test_a_bus_that_refuses_undoes_the_edit(frames):
     kept, refuse = {}, {TABLES + 2 * 4096}
     def write(offset, size, value):
@@ -214,3 +221,97 @@ def test_npt_pages_are_user_pages(space, frames):
     npt = x86.NptTables(space, frames)
     npt.map(0, 0, 4 * K)
     assert npt.find(0).rights["user"] == 1
+
+
+def entries_at(space, table, *indexes):
+    return [space.load(table + 8 * index, 8)[0] for index in indexes]
+
+
+def test_unmap_of_a_part_splits_a_large_page(space, frames):
+    tables = x86.PageTables(space, frames)
+    tables.map(0, G, G, dirty=True, pat=True)
+    tables.unmap(2 * M + 4 * K, 8 * K)
+    assert [tables.find(2 * M + 4 * K), tables.find(2 * M + 8 * K)] == [None, None]
+    pages = [tables.find(va) for va in (0, 2 * M, 4 * M)]
+    kept = [(page.pa, page.size, page.rights["dirty"], page.rights["pat"]) for page in pages]
+    assert kept == [(G, 2 * M, 1, 1), (G + 2 * M, 4 * K, 1, 1), (G + 4 * M, 2 * M, 1, 1)]
+
+
+def test_split_and_merge_keep_the_bits_that_software_owns(space, frames):
+    tables = x86.PageTables(space, frames)
+    tables.map(0, 0, 2 * M)
+    directory = TABLES + 2 * 4096
+    own = 7 << 9 | 0x55 << 52
+    before = space.load(directory, 8)[0] | own
+    space.store(directory, 8, before)
+    tables.split(0, 2 * M)
+    table = space.load(directory, 8)[0] & -4096
+    assert [own | raw.P | raw.RW, own | raw.P | raw.RW | 0x1FF000] == entries_at(space, table, 0, 511)
+    tables.merge(0, 2 * M)
+    assert [before] == entries_at(space, directory, 0)
+
+
+def test_merge_keeps_accessed_and_dirty_of_any_page(space, frames):
+    tables = x86.PageTables(space, frames)
+    tables.map(0, 0, 2 * M, page_size=4 * K)
+    table = TABLES + 3 * 4096
+    space.store(table + 8 * 5, 8, 0x5000 | raw.P | raw.RW | raw.A)
+    space.store(table + 8 * 6, 8, 0x6000 | raw.P | raw.RW | raw.A | raw.D)
+    tables.merge(0, 2 * M)
+    assert entries_at(space, TABLES + 2 * 4096, 0) == [raw.P | raw.RW | raw.PS | raw.A | raw.D]
+    assert frames.used == 3
+
+
+@pytest.mark.parametrize("odd", [0x5000 | raw.P, 0x6000 | raw.P | raw.RW, 0x5000 | raw.P | raw.RW | 1 << 9, 0])
+def test_merge_leaves_what_does_not_agree(space, frames, odd):
+    tables = x86.PageTables(space, frames)
+    tables.map(0, 0, 2 * M, page_size=4 * K)
+    space.store(TABLES + 3 * 4096 + 8 * 5, 8, odd)
+    before = tables_in_memory(space, frames)
+    tables.merge(0, 2 * M)
+    assert before == tables_in_memory(space, frames)
+
+
+def test_merge_up_to_a_size(space, frames):
+    tables = x86.PageTables(space, frames)
+    tables.map(0, 0, G, page_size=2 * M)
+    tables.map(G, G, 2 * M, page_size=4 * K)
+    tables.merge(0, 2 * G, page_size=2 * M)
+    assert [tables.find(0).size, tables.find(G).size] == [2 * M, 2 * M]
+    tables.merge(0, G - 4 * K)
+    assert tables.find(0).size == 2 * M
+    tables.merge(0, G)
+    assert tables.find(0).size == G
+
+
+@pytest.mark.parametrize("edit", ["unmap", "protect"])
+def test_unmap_and_protect_wrong_hole(space, frames, edit):
+    tables = x86.PageTables(space, frames)
+    tables.map(0, 0, 4 * K)
+    before = tables_in_memory(space, frames)
+    with pytest.raises(ValueError, match=r"0x1000\.\.0x1fff must be mapped, but its PTE is 0x0 \(not present\)"):
+        getattr(tables, edit)(0, 8 * K)
+    assert before == tables_in_memory(space, frames)
+
+
+def test_invalidate_is_called_before_frames_are_freed(space, frames):
+    seen = []
+    tables = x86.PageTables(space, frames, invalidate=lambda va, size: seen.append((va, size, frames.used)))
+    top = 0xFFFF_FFFF_FFFF_F000
+    tables.map(top, 0, 4 * K)
+    assert seen == []
+    tables.protect(top, 4 * K, writable=True)  # as it is
+    assert seen == []
+    tables.unmap(top, 4 * K)
+    assert ([(top, 4 * K, 4)], 1) == (seen, frames.used)
+
+
+def test_tables_of_others_are_used_and_not_freed(space, frames):
+    image = raw.x86([(0, 0x5000, 4 * K, raw.RW)], base=8 * M)
+    tables = x86.PageTables(space, frames, root=image.load(space))
+    tables.map(4 * K, 0x6000, 4 * K)
+    tables.unmap(0, 8 * K)
+    assert (frames.used, tables.find(0)) == (0, None)
+    assert entries_at(space, 8 * M, 0) == [(8 * M + 4096) | raw.P | raw.RW | raw.US]
+    with pytest.raises(AlignmentError, match="the root must be a multiple of 0x1000, not 0x800"):
+        x86.PageTables(space, frames, root=0x800)

@@ -11,4 +11,5 @@
 #include "arm64_api.h"
 #include "guest_api.h"
 #include "scan_api.h"
+#include "locate_api.h"
 #endif

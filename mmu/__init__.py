@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Container,
         Frames,
         HostMemory,
+        Locator,
         Mmio,
         Ram,
         RamDevice,
@@ -30,15 +31,15 @@ _HOME = {
     "mmu.errors": ("MmuError",),
     "mmu.machine": ("Machine", "RunResult"),
     "mmu.memory": (
-        "AddressSpace", "Alias", "Container", "Frames", "HostMemory", "Mmio", "Ram", "RamDevice", "Rom", "Striped",
-        "Target",
+        "AddressSpace", "Alias", "Container", "Frames", "HostMemory", "Locator", "Mmio", "Ram", "RamDevice", "Rom",
+        "Striped", "Target",
     ),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 _ROOMS = ("arm64", "stripes", "x86")
 
 __all__ = [
-    "Access", "AddressSpace", "Alias", "Container", "Fault", "FaultKind", "Frames", "HostMemory", "Machine",
+    "Access", "AddressSpace", "Alias", "Container", "Fault", "FaultKind", "Frames", "HostMemory", "Locator", "Machine",
     "MemTxResult", "Mmio", "MmuError", "Place", "Ram", "RamDevice", "Rom", "RunResult", "Step", "Striped",
     "Target", "Translation", "arm64", "stripes", "x86",
 ]

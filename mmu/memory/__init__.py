@@ -3,11 +3,12 @@
 from mmu.memory.flatview import FlatRange, FlatView
 from mmu.memory.frames import Frames
 from mmu.memory.host import HostMemory
+from mmu.memory.locator import Locator
 from mmu.memory.region import Alias, Container, Mmio, Ram, RamDevice, Region, Rom
 from mmu.memory.space import AddressSpace, Port, TraceEntry, Traffic
 from mmu.memory.striped import Striped, Target
 
 __all__ = [
-    "AddressSpace", "Alias", "Container", "FlatRange", "FlatView", "Frames", "HostMemory", "Mmio", "Port", "Ram",
-    "RamDevice", "Region", "Rom", "Striped", "Target", "TraceEntry", "Traffic",
+    "AddressSpace", "Alias", "Container", "FlatRange", "FlatView", "Frames", "HostMemory", "Locator", "Mmio", "Port",
+    "Ram", "RamDevice", "Region", "Rom", "Striped", "Target", "TraceEntry", "Traffic",
 ]

@@ -134,18 +134,22 @@ def _table(window: Window, roots: list[_Tree], shift: int, bits: int, singles: l
 
 
 def _cover(used: set[int], spare: int) -> tuple[int, int] | None:
-    """(shift, bits) of the narrowest run that leaves at most *spare* of the *used* bits outside; None: too wide."""
+    """(shift, bits) of a run that leaves at most *spare* of the *used* bits outside; None: too wide.
+
+    The smallest table wins, then the fewest bits outside, which cost more to look at.
+    """
     bits = sorted(used)
     if not bits:
         return 0, 0
-    best: tuple[int, int, int] | None = None  # (bits in all, shift, width)
+    best: tuple[int, int, int, int] | None = None  # (bits in all, bits outside, shift, width)
     for low in range(len(bits)):
         for high in range(max(low, len(bits) - 1 - spare + low), len(bits)):
             outside = low + len(bits) - 1 - high
             width = bits[high] - bits[low] + 1
-            if width <= MAX_BITS and outside <= spare and (best is None or width + outside < best[0]):
-                best = width + outside, bits[low], width
-    return best and best[1:]
+            cost = width + outside, outside
+            if width <= MAX_BITS and outside <= spare and (best is None or cost < best[:2]):
+                best = *cost, bits[low], width
+    return best and best[2:]
 
 
 def _bits(tree: _Tree, used: set[int], grain: set[int]) -> None:

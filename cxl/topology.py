@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxl import decode as levels
 from cxl.blueprint import Blueprint
@@ -19,11 +19,14 @@ from cxl.nodes import HostBridge, Port, Switch
 from cxl.region import Region, Wiring
 from cxl.regions import RegionTable
 from cxl.window import Window
-from mmu import Ram, Striped, Target
+from mmu import Locator, Ram, Striped, Target
 from mmu.errors import AddressRangeError
 from mmu.stripes import Route as Stripes
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mmu import AddressSpace
 
 
@@ -53,6 +56,7 @@ class Topology:
         self._routes: dict[str, Stripes] = {}
         self._striped: dict[str, Striped] = {}
         self._caches: dict[str, Ram] = {}  # the DRAM half of windows with an extended linear cache
+        self._locator: Locator | None = None
         self._lock = threading.RLock()
         self._batches = 0
 
@@ -104,6 +108,30 @@ class Topology:
             for window in self.windows:
                 if window.normalized:
                     yield from levels.denormalized(window, address)
+
+    def decode_many(self, hpas: NDArray[np.uint64], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """One row (dpa, device, status) per HPA, in C.
+
+        `device` counts in the order of `devices`; status 0: it answers, 1: in no window, 2: no device, 3: a device
+        refuses. dpa and device are 0 unless status is 0. *out* takes the rows when it is given.
+        """
+        return self._batch_locator().locate(hpas, out)
+
+    def encode_many(self, device: str | Type3 | NDArray[np.uint32], dpas: NDArray[np.uint64]) -> NDArray[Any]:
+        """One row (hpa, count, reserved) per DPA, in C: the lowest HPA that reaches it, and how many do (0: none).
+
+        *device* is one device, or an array of numbers in the order of `devices`.
+        """
+        which = self.device(device).number if isinstance(device, str | Type3) else device
+        return self._batch_locator().find(which, dpas)
+
+    def _batch_locator(self) -> Locator:
+        with self._lock:
+            if self._locator is None:
+                shown = [region for window in self.windows for _, region in self._shown(window)]
+                self._publish()
+                self._locator = Locator([region for region in shown if isinstance(region, Striped)])
+            return self._locator
 
     def device(self, device: str | Type3) -> Type3:
         name = device if isinstance(device, str) else device.name
@@ -159,6 +187,7 @@ class Topology:
 
     def _changed(self, block: DecoderBlock) -> None:
         with self._lock:
+            self._locator = None
             for window in self._reach.get(id(block), ()):
                 self._routes.pop(window.name, None)
             if not self._batches:

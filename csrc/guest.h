@@ -40,12 +40,17 @@ enum guest_phase {
 /* Why the engine was stopped without telling anyone. */
 enum guest_event { GUEST_NO_EVENT, GUEST_STOPPED, GUEST_CODE_WRITE, GUEST_CODE_FULL };
 
+/* Pieces that fail but are only read ahead by the engine around an unaligned load, of the instruction
+   that is being run alone. One of them may fail once; again, and the instruction needs it. */
+struct guest_spared { uint64_t hpa; bool used; };
+#define SPARED_PIECES 4u
+
 struct guest_probe {
 	uint64_t page;		/* virtual page of the fault; of a bus error, unknown until it is met */
 	uint64_t hpa;		/* bus error: the piece that failed */
-	uint32_t size;
 	int type;		/* enum engine_access */
 	bool by_hpa;
+	bool page_met;
 	uint64_t va;		/* the answer */
 	uint32_t bytes;
 	bool hit;
@@ -68,8 +73,8 @@ struct mmu_guest {
 	struct guest_probe probe;
 	struct guest_view view;
 	uint64_t until;			/* where the engine ends by itself; see run_once() */
-	uint64_t spared;		/* a bus error here is no error: read ahead by the engine */
-	bool spare;
+	struct guest_spared spared[SPARED_PIECES];
+	uint32_t spared_count;
 	bool code_stale;		/* code or its copies may differ from memory */
 	uint32_t code_count;
 	uint64_t limit;

@@ -143,6 +143,7 @@ static bool fill_probe(struct mmu_guest *g, uint64_t va, int type, struct engine
 		return fill_fetch(g, va, page, ret);
 	if (g->probe.by_hpa && type == g->probe.type && page.v == (g->probe.hpa & GUEST_PAGE_MASK)) {
 		g->probe.page = va;
+		g->probe.page_met = true;
 		return answer(ret, GUEST_NOWHERE_BASE, permission);
 	}
 	if (type == ENGINE_WRITE)
@@ -227,9 +228,16 @@ void guest_probe(struct mmu_guest *g)
 	g->event = event;
 	e->context_restore(e->uc, g->c.context);
 	guest_flush_tlb(g);
-	if (!g->probe.hit)
-		return;
-	g->stop.exact = 1;
-	g->stop.va = g->probe.va;
-	g->stop.size = g->probe.bytes;
+	if (bus && g->probe.page_met) {
+		/* The first byte of the access that lies in the piece. */
+		uint64_t piece = g->probe.page | (g->stop.hpa & (GUEST_PAGE - 1));
+		bool inside = g->probe.hit && piece < g->probe.va && g->probe.va - piece < g->stop.size;
+
+		g->stop.exact = 1;
+		g->stop.va = inside ? g->probe.va : piece;
+	} else if (!bus && g->probe.hit) {
+		g->stop.exact = 1;
+		g->stop.va = g->probe.va;
+		g->stop.size = g->probe.bytes;
+	}
 }

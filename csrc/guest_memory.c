@@ -117,6 +117,19 @@ void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t 
 	}
 }
 
+static bool spared(struct mmu_guest *g, uint64_t hpa)
+{
+	for (uint32_t i = 0; i < g->spared_count; i++) {
+		struct guest_spared *s = &g->spared[i];
+
+		if (s->hpa == hpa && !s->used) {
+			s->used = true;
+			return true;
+		}
+	}
+	return false;
+}
+
 /* A piece of an access failed: an abort where the architecture has one, else only counted. */
 static void bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result)
 {
@@ -125,10 +138,8 @@ static void bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_
 		g->c.engine.emu_stop(g->c.engine.uc);
 		return;
 	}
-	if (g->spare && g->spared == hpa) {
-		g->spare = false;
+	if (spared(g, hpa))
 		return;
-	}
 	if (!g->arch->aborts) {
 		guest_bus_error(g, hpa, size, access, result);
 		return;

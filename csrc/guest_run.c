@@ -56,78 +56,104 @@ static void uncount(struct mmu_guest *g)
 		g->counters.instructions--;
 }
 
-/* The failed piece was only read ahead: not part of what the instruction accesses. */
+/*
+ * Whether the failed piece was only read ahead. The engine reads an unaligned n bytes as the two aligned
+ * blocks of n around them; what lies in these and not in the access is no part of it.
+ */
 static bool read_ahead(const struct mmu_guest *g)
 {
-	uint64_t piece = g->probe.hpa & (GUEST_PAGE - 1), at = g->probe.va & (GUEST_PAGE - 1);
+	uint64_t at = g->probe.va, size = g->probe.bytes, block, piece;
 
-	return g->probe.hit && g->probe.type == ENGINE_READ && g->probe.bytes &&
-	       (piece >= at + g->probe.bytes || at >= piece + g->probe.size);
+	if (!g->probe.hit || g->probe.type != ENGINE_READ || !size || size & (size - 1) ||
+	    !(at & (size - 1)))
+		return false;
+	block = at & ~(size - 1);
+	piece = g->probe.page | (g->stop.hpa & (GUEST_PAGE - 1));
+	return piece >= block && piece - block < 2 * size &&
+	       (piece >= at + size || at >= piece + g->stop.size);
 }
 
-/* Makes the address of a fault or a bus error exact. Returns true when the run goes on after all. */
+/* Notes the piece, unless it was spared already: then the instruction needs it. */
+static bool spare(struct mmu_guest *g)
+{
+	for (uint32_t i = 0; i < g->spared_count; i++)
+		if (g->spared[i].hpa == g->stop.hpa)
+			return false;
+	if (g->spared_count == SPARED_PIECES)
+		return false;
+	g->spared[g->spared_count++].hpa = g->stop.hpa;
+	return true;
+}
+
+/* Makes the address of a fault or a bus error exact. Returns false when the bus error is none of the guest's. */
 static bool locate(struct mmu_guest *g)
 {
 	uint64_t pc = g->stop.pc;
+	bool bus = g->stop.kind == MMU_GUEST_BUS_ERROR;
 
 	if (g->stop.access & MMU_ACCESS_FETCH) {
-		if (g->stop.kind == MMU_GUEST_BUS_ERROR)
-			guest_bus_error(g, g->stop.hpa, 0, g->stop.access, (int)g->stop.result);
 		if (!g->stop.exact && (pc & GUEST_PAGE_MASK) == g->stop.va)
 			g->stop.va = pc;
 		g->stop.exact = 1;
-		return false;
-	}
-	if (g->stop.kind == MMU_GUEST_BUS_ERROR) {
-		uint32_t size = g->stop.size;
-
-		g->c.engine.context_restore(g->c.engine.uc, g->c.bus_context);
+	} else {
+		if (bus)
+			g->c.engine.context_restore(g->c.engine.uc, g->c.bus_context);
 		guest_probe(g);
-		g->probe.size = size;
-		if (read_ahead(g)) {
-			g->spare = true;
-			g->spared = g->stop.hpa;
-			uncount(g);
-			return true;
-		}
-		guest_bus_error(g, g->stop.hpa, size, g->stop.access, (int)g->stop.result);
-		return false;
+		if (bus && read_ahead(g) && spare(g))
+			return false;
 	}
-	guest_probe(g);
-	return false;
+	if (bus)
+		guest_bus_error(g, g->stop.hpa, g->stop.size, g->stop.access, (int)g->stop.result);
+	return true;
+}
+
+/* Runs the instruction at PC alone, then drops all code. Returns the engine's error. */
+static int step(struct mmu_guest *g)
+{
+	int error;
+
+	uncount(g);
+	mmu_guest_flush(g);
+	for (uint32_t i = 0; i < g->spared_count; i++)
+		g->spared[i].used = false;
+	error = run_once(g, g->stop.pc, GUEST_STEPPING);
+	mmu_guest_flush(g);
+	return error;
 }
 
 /* Returns true when the engine must go on at g->stop.pc. */
 static bool handle(struct mmu_guest *g, int error)
 {
-	switch (g->event) {
-	case GUEST_NO_EVENT:
-		classify(g, error);
-		return false;
-	case GUEST_CODE_FULL:
-		uncount(g);
-		mmu_guest_flush(g);
-		return true;
-	case GUEST_CODE_WRITE:
-		uncount(g);
-		mmu_guest_flush(g);
-		g->counters.steps++;
-		error = run_once(g, g->stop.pc, GUEST_STEPPING);
-		mmu_guest_flush(g);
-		if (g->event == GUEST_NO_EVENT && error == ENGINE_OK)
+	bool alone = false;
+
+	for (;;) {
+		switch (g->event) {
+		case GUEST_NO_EVENT:
+			if (alone && error == ENGINE_OK)
+				return true;
+			classify(g, error);
+			return false;
+		case GUEST_CODE_FULL:
+			uncount(g);
+			mmu_guest_flush(g);
 			return true;
-		return g->event == GUEST_CODE_WRITE ? false : handle(g, error);
-	case GUEST_STOPPED:
-		if (g->stop.kind == MMU_GUEST_FAULT || g->stop.kind == MMU_GUEST_BUS_ERROR)
-			return locate(g);
-		return false;
+		case GUEST_CODE_WRITE:
+			g->counters.steps++;
+			break;
+		case GUEST_STOPPED:
+			if (g->stop.kind != MMU_GUEST_FAULT && g->stop.kind != MMU_GUEST_BUS_ERROR)
+				return false;
+			if (locate(g))
+				return false;
+			break;
+		}
+		error = step(g);
+		alone = true;
 	}
-	return false;
 }
 
 int mmu_guest_run(mmu_guest *g, uint64_t pc, struct mmu_guest_stop *ret)
 {
-	g->spare = false;
 	for (;;) {
 		int error;
 
@@ -137,6 +163,7 @@ int mmu_guest_run(mmu_guest *g, uint64_t pc, struct mmu_guest_stop *ret)
 		}
 		if (g->code_stale)
 			mmu_guest_flush(g);
+		g->spared_count = 0;
 		error = run_once(g, pc, GUEST_RUNNING);
 		if (!handle(g, error))
 			break;

@@ -178,7 +178,7 @@ class Machine:
             pa = self.cpu.translate(va, access)
             if isinstance(pa, int):
                 return pa
-        raise AddressRangeError(f"nothing is mapped at {va:#x}")
+        raise AddressRangeError(f"{va:#x} cannot be read through the page tables: {self.cpu.fault(pa).kind.name}")
 
     def _pieces(self, va: int, size: int) -> Iterator[tuple[int, int]]:
         """(physical address, bytes) of each page of a virtual range. AddressRangeError where it is not mapped."""
@@ -212,7 +212,7 @@ class Machine:
             trace: how many bus accesses to record at most; the oldest are kept.
         An exception raised by a device's callback comes out of here; the guest then stands at that instruction.
         """
-        if not self.cpu.has_tables:
+        if self.plan is None and not self.cpu.has_tables:
             raise GuestError("no page tables: call setup() or load(), or set the registers that point to them")
         cpu = self.cpu
         cpu.sync()

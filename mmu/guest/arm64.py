@@ -170,9 +170,11 @@ class Arm64Cpu(Cpu):
         regs = self.walk_registers()
         known = not MemTxResult(stop.result) & MemTxResult.DECODE_ERROR
         esr = Esr.make(
-            EC=lower + (regs.el == 1), IL=1, EA=int(known), WNR=int(write), FSC=FaultStatus.EXTERNAL)
+            EC=lower + (regs.el == 1), IL=1, EA=int(known), FNV=int(not stop.exact), WNR=int(write),
+            FSC=FaultStatus.EXTERNAL)
         return Abort(
-            kind="instruction" if fetch else "data", esr=esr, fsc=FaultStatus.EXTERNAL, level=None, far=stop.va,
+            kind="instruction" if fetch else "data", esr=esr, fsc=FaultStatus.EXTERNAL, level=None,
+            far=stop.va if stop.exact else 0,
             stage=1, wnr=write, s1ptw=False, ea=known, hpfar=None, target_el=1)
 
     def _synchronous(self, number: int) -> Synchronous:

@@ -16,7 +16,7 @@ from mmu.guest.engine import PAGE, Engine
 from mmu.guest.stop import Delivered, Stop
 from mmu.memory.host import HostMemory
 from mmu.memory.region import Ram
-from mmu.types import Access
+from mmu.types import Access, Fault
 
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace, Frames
@@ -117,6 +117,10 @@ class Cpu:
         raise NotImplementedError
 
     def walk_registers(self) -> Any:
+        raise NotImplementedError
+
+    def fault(self, stop: Any) -> Fault:
+        """The walk that a stop record tells of, as a value."""
         raise NotImplementedError
 
     def handle(self, stop: Any) -> Outcome:

@@ -100,7 +100,7 @@ def test_code_that_the_host_changed_between_runs(arch, where):
 def test_data_on_a_page_of_code_stays_right():
     """Each store to the page runs alone; the rest of the program does not notice."""
     with machine() as m:
-        m.load(code("x86_64", "mov rbx, 0x400100; mov ecx, 50; 1: inc qword ptr [rbx]; add rax, [rbx]; dec ecx; jnz 1b"))
+        m.load(code("x86_64", "mov ecx, 50; 1: inc qword ptr [rbx]; add rax, [rbx]; dec ecx; jnz 1b")).set(rbx=0x400100)
         result = m.run()
         assert result.registers["rax"] == sum(range(1, 51))
         assert result.counters.steps == 50
@@ -110,7 +110,7 @@ def test_data_on_a_page_of_code_stays_right():
 def test_a_fault_inside_a_step_is_exact():
     """movsq reads an unmapped page and would write to a page of code."""
     with machine() as m:
-        m.load(code("x86_64", "mov rbx, 0x400100; push 5; pop qword ptr [rbx]; mov rdi, rbx; mov esi, 0x30000004; movsq"))
+        m.load(code("x86_64", "mov [rdi], rax; mov esi, 0x30000004; movsq")).set(rdi=0x400100)
         stop = m.run().stop
         assert (stop.exception.error_code, stop.exception.cr2) == (0, 0x3000_0004)
 

@@ -131,9 +131,11 @@ class Machine:
             raise ValueError(f"the program is linked to run at {program.segments[0].va:#x}: it cannot go to {at:#x}")
         if base % PAGE:
             raise ValueError(f"code must be loaded at a multiple of {PAGE}, not {base:#x}")
-        room = area
+        room, end = area, 0
         for segment in program.segments:
             first = (segment.va + base) // PAGE * PAGE
+            if first < end:
+                raise ValueError(f"two segments of the program share the page at {first:#x}: link them apart")
             size = -(-(segment.va + base + segment.size) // PAGE) * PAGE - first
             if program.relocatable:
                 size = room.size  # the rest of the area is scratch space of the program
@@ -143,7 +145,7 @@ class Machine:
             self._map(first, room.base, size, segment.writable, segment.executable)
             lead = segment.va + base - first
             self.space.write(room.base, bytes(lead) + segment.data + bytes(size - lead - len(segment.data)))
-            room = Area(room.base + size, room.size - size, 0)
+            room, end = Area(room.base + size, room.size - size, 0), first + size
         return base
 
     def _load_through(self, program: Program, at: int | None) -> Machine:

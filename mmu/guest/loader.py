@@ -8,6 +8,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,6 +21,7 @@ TOOLS = {"x86_64": "x86_64-linux-gnu-", "aarch64": "aarch64-linux-gnu-"}
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 ELF_MAGIC = b"\x7fELF"
 PF_X, PF_W = 1, 2
+SHF_ALLOC = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +68,26 @@ def read_program(program: bytes | str | PathLike[str], arch: str) -> Program:
 # -- ELF --------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _parsing(name: str) -> Iterator[None]:
+    """What pyelftools lets out of a damaged file becomes one clear error."""
+    from elftools.common.exceptions import ELFError
+
+    try:
+        yield
+    except (ELFError, KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        raise GuestError(f"{name} is not a readable ELF file: {error}") from error
+
+
 def _elf(data: bytes, arch: str, name: str) -> Any:
     import io
 
-    from elftools.common.exceptions import ELFError
     from elftools.elf.elffile import ELFFile
 
-    try:
+    with _parsing(name):
         elf = ELFFile(io.BytesIO(data))
-        machine, bits, little = elf["e_machine"], elf.elfclass, elf.little_endian
-    except (ELFError, KeyError, ValueError) as error:
-        raise GuestError(f"{name} is not a readable ELF file: {error}") from error
-    if machine != MACHINES[arch] or bits != 64 or not little:
-        order = "little" if little else "big"
+        machine, bits, order = elf["e_machine"], elf.elfclass, "little" if elf.little_endian else "big"
+    if (machine, bits, order) != (MACHINES[arch], 64, "little"):
         raise GuestError(f"{name} is {machine}, {bits} bits, {order}-endian; the guest is {MACHINES[arch]}, 64, little")
     return elf
 
@@ -87,16 +97,20 @@ def elf_program(data: bytes, arch: str, name: str) -> Program:
     elf = _elf(data, arch, name)
     if elf["e_type"] not in ("ET_EXEC", "ET_DYN"):
         raise GuestError(f"{name} is {elf['e_type']}; it must be linked: ET_EXEC or ET_DYN")
+    with _parsing(name):
+        headers = [segment.header for segment in elf.iter_segments() if segment.header["p_type"] == "PT_LOAD"]
     segments = []
-    for header in elf.iter_segments("PT_LOAD"):
-        content, size = header.data(), header["p_memsz"]
+    for header in headers:
+        va, start, size = header["p_vaddr"], header["p_offset"], header["p_memsz"]
+        content = data[start : start + header["p_filesz"]]
         if len(content) != header["p_filesz"] or size < len(content):
             raise GuestError(
-                f"{name}: a segment at {header['p_vaddr']:#x} has {len(content)} bytes of {header['p_filesz']} in the "
-                f"file and {size} in memory")
+                f"{name}: the segment at {va:#x} has {len(content)} of {header['p_filesz']} bytes in the file, and "
+                f"{size} in memory")
+        if va + size > 1 << 64:
+            raise GuestError(f"{name}: the segment of {size:#x} bytes at {va:#x} leaves the address space")
         if size:
-            flags = header["p_flags"]
-            segments.append(Segment(header["p_vaddr"], content, size, bool(flags & PF_W), bool(flags & PF_X)))
+            segments.append(Segment(va, content, size, bool(header["p_flags"] & PF_W), bool(header["p_flags"] & PF_X)))
     if not segments:
         raise GuestError(f"{name} has no segment to load")
     segments.sort(key=lambda s: s.va)
@@ -122,7 +136,9 @@ def can_assemble(arch: str) -> bool:
 def _run(command: list[str], what: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise GuestError(f"{what}: {done.stderr.strip() or done.stdout.strip()}")
+        said = [line for line in done.stderr.splitlines() if "warning:" not in line and "messages:" not in line]
+        more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
+        raise GuestError(f"{what}: {said[0] if said else f'exit status {done.returncode}'}{more}")
 
 
 def assemble(path: Path, arch: str) -> Program:
@@ -135,13 +151,12 @@ def assemble(path: Path, arch: str) -> Program:
     with tempfile.TemporaryDirectory() as directory:
         unit, linked = Path(directory, "a.o"), Path(directory, "a.elf")
         _run([assembler, "-o", str(unit), str(path)], f"assembling {path}")
-        _run([linker, "-N", "-Ttext=0", "--no-warn-mismatch", "-o", str(linked), str(unit)], f"linking {path}")
+        for section in _elf(unit.read_bytes(), arch, str(path)).iter_sections():
+            if section["sh_flags"] & SHF_ALLOC and section["sh_size"] and section.name != ".text":
+                raise GuestError(f"{path} has {section['sh_size']} bytes in {section.name}: put everything into .text")
+        _run([linker, "-N", "-Ttext=0", "-o", str(linked), str(unit)], f"linking {path}")
         elf = _elf(linked.read_bytes(), arch, str(path))
         text = elf.get_section_by_name(".text")
-        for name in (".data", ".bss"):
-            section = elf.get_section_by_name(name)
-            if section is not None and section["sh_size"]:
-                raise GuestError(f"{path} has {section['sh_size']} bytes in {name}: put everything into .text")
         if text is None or not text["sh_size"]:
             raise GuestError(f"{path} has no code in .text")
         return Program((Segment(0, text.data(), text["sh_size"]),), elf["e_entry"], relocatable=True)

@@ -91,6 +91,7 @@ class Engine:
             self.library.uc_open(getattr(constants, arch), getattr(constants, mode), out), f"uc_open({arch}, {mode})")
         self.uc = out[0]
         self._contexts: list[Any] = []
+        self._reg_read, self._value = self.library.uc_reg_read, ffi.new("uint64_t[2]")
         try:
             self._control("UC_CTL_CPU_MODEL", model)
             if arch == "UC_ARCH_ARM64":
@@ -152,8 +153,10 @@ class Engine:
 
     def read(self, register: int) -> int:
         """Value of a register of at most 64 bits."""
-        out = ffi.new("uint64_t[2]")
-        self._check(self.library.uc_reg_read(self.uc, register, out), f"reading register {register}")
+        out = self._value
+        out[0] = 0  # a narrow register leaves the rest alone
+        if error := self._reg_read(self.uc, register, out):
+            self._check(error, f"reading register {register}")
         value: int = out[0]
         return value
 

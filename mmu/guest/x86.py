@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from mmu.core import lib
@@ -10,7 +11,7 @@ from mmu.guest.context import get, put, x86_places
 from mmu.guest.cpu import Cpu, Outcome
 from mmu.guest.format import Rflags, Segment, Star
 from mmu.guest.stop import Interrupt, Stop
-from mmu.guest.x86_decode import refine
+from mmu.guest.x86_decode import new_disassembler, refine
 from mmu.guest.x86_delivery import UD, WITH_CODE, deliver
 from mmu.memory.frames import Frames
 from mmu.types import Access, Fault, FaultKind
@@ -81,6 +82,10 @@ class X86Cpu(Cpu):
 
     def set_msr(self, number: int, value: int) -> None:
         self.set_structure(self._number("msr"), MSR_LAYOUT, number, value)
+
+    @cached_property
+    def disassembler(self) -> Any:
+        return new_disassembler()
 
     def table(self, name: str) -> tuple[int, int, int]:
         """(selector, base, limit) of gdtr, idtr, ldtr or tr."""

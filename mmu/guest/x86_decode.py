@@ -27,13 +27,17 @@ READ_MODIFY_WRITE = frozenset((
 ))  # fmt: skip
 
 
-def _decode(cpu: X86Cpu, pc: int) -> Any:
-    """The instruction at *pc* (capstone, with details), or None."""
+def new_disassembler() -> Any:
     import capstone
 
     engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     engine.detail = True
-    return next(engine.disasm(cpu.peek(pc, LONGEST), pc, 1), None)
+    return engine
+
+
+def _decode(cpu: X86Cpu, pc: int) -> Any:
+    """The instruction at *pc* (capstone, with details), or None."""
+    return next(cpu.disassembler.disasm(cpu.peek(pc, LONGEST), pc, 1), None)
 
 
 def _memory(instruction: Any) -> list[Any]:

@@ -16,7 +16,7 @@ TOUCHED = 16 << 20
 
 def rows(bench: Bench) -> Iterator[Row]:
     m, loops = machine(), Loops("bus")
-    count = 1_000_000 if bench.quick else 5_000_000
+    count = bench.items(10_000_000)
     offsets = np.random.default_rng(1).integers(0, TOUCHED // 8, count).astype(np.uint64) * np.uint64(8)
     port = [int(ffi.cast("uintptr_t", f)) for f in (ffi.addressof(lib, "mmu_port_load"), m.space.port)]
     for name, base, loop, setup in (

@@ -40,6 +40,10 @@ class Image:
     def mappings(self) -> int:
         return sum(len(va) for _, va, _ in self.pages)
 
+    def free_slot(self) -> int:
+        """An entry of the PML4's lower half that is not in use: 256 PDPTs at most lie in 512 slots."""
+        return int(np.flatnonzero(self.tables[0, :256] == 0)[0])
+
     def sorted(self) -> tuple[Any, Any]:
         """Virtual and physical address of every page, in the order of the tables."""
         va = np.concatenate([va for _, va, _ in self.pages])
@@ -61,9 +65,7 @@ class Image:
     def with_faults(self, count: int, seed: int = 3) -> tuple[Any, Any]:
         """Like `questions`, but of each ten addresses one is not mapped and one not canonical."""
         va, pa = self.questions(count, seed)
-        used = {slot for _, pages, _ in self.pages for slot in (pages >> U64(39)).tolist()}
-        free = next(i for i in range(256) if i not in used)  # 256 PDPTs at most lie in 512 slots
-        va[::10] = va[::10] & U64((1 << 39) - 1) | U64(free << 39)
+        va[::10] = va[::10] & U64((1 << 39) - 1) | U64(self.free_slot() << 39)
         va[1::10] ^= U64(1 << 55)
         pa[::10] = pa[1::10] = FAULT
         return va, pa

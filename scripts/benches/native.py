@@ -24,6 +24,12 @@ def compiler() -> str:
     raise OSError("no C compiler found: the reference loops need gcc or clang, or CC set to one")
 
 
+def accepts(flag: str) -> bool:
+    """Whether the compiler knows *flag*."""
+    command = [*compiler().split(), flag, "-E", "-x", "c", "-"]
+    return subprocess.run(command, input=b"", capture_output=True).returncode == 0
+
+
 class Loops:
     """The functions of NAME.c, each `void f(const uint64_t *setup, const uint64_t *in, uint64_t *out, uint64_t n)`."""
 

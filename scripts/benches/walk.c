@@ -122,6 +122,23 @@ void ram_in_flight(const struct setup *s, const uint64_t *in, uint64_t *out, uin
 	}
 }
 
+typedef int walk_fn(void *port, const void *regs, uint64_t va, uint32_t access, uint32_t options,
+		    void *ret, void *fault_ret, void *steps);
+
+/* setup: address of mmu_x86_walk, port, registers, access. Its answer begins with the physical address. */
+void one_by_one(const uint64_t *setup, const uint64_t *in, uint64_t *out, uint64_t n)
+{
+	walk_fn *walk_one = (walk_fn *)(uintptr_t)setup[0];
+	uint64_t answer[64], fault[64];		/* more than either structure */
+
+	for (uint64_t i = 0; i < n; i++) {
+		int status = walk_one((void *)(uintptr_t)setup[1], (void *)(uintptr_t)setup[2], in[i],
+				      (uint32_t)setup[3], 1, answer, fault, (void *)0);
+
+		out[i] = status ? FAULT : answer[0];
+	}
+}
+
 /* All mappings below `table`, in order, to `out`: virtual and physical address in turn. */
 static uint64_t *enumerate(const struct setup *s, uint64_t table, int shift, uint64_t va, uint64_t *out)
 {

@@ -1,5 +1,6 @@
 """The benchmark harness: what misses a limit, what is an error, what is written."""
 
+import importlib
 import json
 
 import numpy as np
@@ -10,6 +11,15 @@ from scripts.benches import harness
 from scripts.benches.harness import Bench, Row, WrongAnswer, expect, peak_memory
 from scripts.benches.machine import machine, own_addresses
 from scripts.benches.native import Loops
+
+
+@pytest.mark.parametrize("name", command.groups())
+def test_a_group_measures_what_it_says(name):
+    """On a thousandth of the work, so that its checks of answers run and its times mean nothing."""
+    rows = list(importlib.import_module(f"scripts.benches.group_{name}").rows(Bench(name, share=0.001)))
+    assert rows
+    assert {row.group for row in rows} == {name}
+    assert all(row.ratio is None or row.ratio >= 0 for row in rows)
 
 
 def test_runs_take_turns_and_each_pass_is_one_of_each():

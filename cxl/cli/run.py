@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
 
 import click
 
-from cxl.cli.options import NUMBER, json_option, topology_of, topology_options
+from cxl.cli.options import NUMBER, F, json_option, topology_of, topology_options
 from cxl.cli.report import run_record, run_text
 from cxl.examples import find
 from cxl.job import SIDES, Job, Placement
 
 
-def placed(what: str) -> Any:
+def placed(what: str) -> Callable[[F], F]:
     return click.option(
         f"--{what}", type=click.Choice(SIDES), default="window", show_default=True, help=f"Where {what} lives.")
 

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 
-# In different subtrees of the tables, so that every level of a walk matters.
+# In different subtrees of the tables, so that every level of a walk matters. The indices of the data are 32, 0, 32, 0:
+# at 256 bytes its entries alternate between the devices of a 2-way window.
 CODE_VA = 0x40_0000
-DATA_VA = 0x1000_0000
+DATA_VA = 0x1000_0400_0000
 STACK_VA = 0x7FFF_FFF0_0000
 
 _DEFAULT = {"tables": 0x40000, "code": 0x40000, "data": 0x40000, "stack": 0x10000}

@@ -39,7 +39,8 @@ def places(tables="window", code="window", data="window", stack="window"):
         "data": (data, 2 * MIB, DATA_SIZE), "stack": (stack, 4 * MIB, 64 << 10),
     }  # fmt: skip
     bases = {"window": WINDOW, "ram": 8 * MIB}
-    return {name: (bases[where] + at, size) for name, (where, at, size) in offsets.items()}
+    vas = {"tables": 0, "code": CODE, "data": DATA, "stack": STACK}
+    return {name: (bases[where] + at, size, vas[name]) for name, (where, at, size) in offsets.items()}
 
 
 def machine(arch="x86_64", granularity=256, **where):

@@ -150,7 +150,7 @@ def run_record(job: Job, result: RunResult, walk: Walk) -> dict[str, Any]:
         "stop": {
             "reason": stop.reason, "pc": stop.pc, "detail": stop.detail,
             "exception": None if stop.exception is None else
-            {"kind": type(stop.exception).__name__, **plain(stop.exception)},
+            {"type": type(stop.exception).__name__, **plain(stop.exception)},
             "fault": None if stop.fault is None else fault_record(stop.fault),
         },
         "result": result.registers[RESULT[job.machine.arch]],

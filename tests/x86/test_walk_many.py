@@ -117,6 +117,15 @@ def test_out_is_filled_and_returned(small):
     assert (out["page_size"] == 2 << 20).all()
 
 
+def test_tables_right_behind_ram_are_read_through_the_bus(small):
+    """The page table begins where RAM ends: a device gives its entries."""
+    space, regs = small
+    space.map(1 << 20, Mmio(4096, lambda offset, size: 0x7000 | P | A))
+    space.write(0x3000, (1 << 20 | P | RW | A).to_bytes(8, "little"))
+    out = x86.walk_many(space, regs, np.arange(0, 64 << 12, 1 << 12, np.uint64), Access.READ)
+    assert set(out["pa"]) == {0x7000}
+
+
 def test_no_addresses_are_no_walks(small):
     space, regs = small
     with space.trace() as trace:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmu import Access, AddressSpace, Fault, Mmio, Ram, x86
+from mmu import Access, AddressSpace, Alias, Fault, Mmio, Ram, x86
 from mmu.x86.native import result_type
 from tests.x86.images import ACCESSES, GUESTS, STAGE2, Image, address, registers, stage2
 
@@ -117,11 +117,17 @@ def test_out_is_filled_and_returned(small):
     assert (out["page_size"] == 2 << 20).all()
 
 
-def test_tables_right_behind_ram_are_read_through_the_bus(small):
-    """The page table begins where RAM ends: a device gives its entries."""
-    space, regs = small
-    space.map(1 << 20, Mmio(4096, lambda offset, size: 0x7000 | P | A))
-    space.write(0x3000, (1 << 20 | P | RW | A).to_bytes(8, "little"))
+def test_tables_right_behind_ram_are_read_through_the_bus():
+    """The page table begins where RAM ends: a device gives its entries, not the host memory that comes next."""
+    ram, space = Ram(1 << 20), AddressSpace()
+    space.map(0, ram)
+    for table, below in ((0x1000, 0x2000), (0x2000, 0x3000), (0x3000, 0x8000)):
+        space.write(table, (below | P | RW | A).to_bytes(8, "little"))
+    space.write(0x8000, (0x6000 | P | A).to_bytes(8, "little") * 512)
+    space.unmap(ram)
+    space.map(0, Alias(ram, 0, 0x8000))
+    space.map(0x8000, Mmio(4096, lambda offset, size: 0x7000 | P | A))
+    regs = x86.Registers(CR0, 0x1000, CR4, EFER)
     out = x86.walk_many(space, regs, np.arange(0, 64 << 12, 1 << 12, np.uint64), Access.READ)
     assert set(out["pa"]) == {0x7000}
 

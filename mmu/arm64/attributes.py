@@ -75,11 +75,12 @@ def _cacheability(nibble: int) -> int:
 
 
 def _weaker(one: int, two: int) -> int:
-    """The less cacheable of two nibbles; hints are stage 1's."""
+    """The less cacheable of two nibbles; allocation hints and transience are stage 1's (S2CombineS1AttrHints)."""
     if 4 in (one, two):
         return 4
     if _cacheability(two) < _cacheability(one):
-        return 2 << 2 | one & 3
+        transient = one >> 2 == 1
+        return (0 if transient else 2) << 2 | one & 3  # Write-Through
     return one
 
 

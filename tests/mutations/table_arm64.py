@@ -1,233 +1,226 @@
-"""Mistakes in the arm64 walkers: those in C part it from the reference, those in the reference from the manual."""
+"""Mistakes in the arm64 walkers: in the C walker, in its reference, in what both share, and in the syndrome."""
 
 from tests.mutations import Mutation
 
-TWIN = ("tests/arm64/test_twin.py",)
-UPDATES = ("tests/arm64/test_updates.py",)
+C = "csrc/walk_arm64.c"
+PARAMS = "csrc/walk_arm64_params.c"
+FAST = "csrc/walk_arm64_fast.c"
+FAULTS_C = "csrc/faults_arm64.c"
+REFERENCE = "mmu/arm64/reference.py"
+FAULTS = "mmu/arm64/faults.py"
+
+FORMATS = ("tests/arm64/test_formats_walked.py",)
 STAGE2 = ("tests/arm64/test_stage2.py",)
 REGIMES = ("tests/arm64/test_regimes.py",)
-FORMATS = ("tests/arm64/test_formats_walked.py",)
-EXHAUSTIVE = ("tests/arm64/test_exhaustive.py",)
-RACE = ("tests/test_lost_race.py",)
-
-WALK = "csrc/walk_arm64.c"
-PARAMS = "csrc/walk_arm64_params.c"
-FAULTS = "csrc/faults_arm64.c"
-REFERENCE = "mmu/arm64/reference.py"
-PERMISSIONS = "mmu/arm64/permissions.py"
+UPDATES = ("tests/arm64/test_updates.py",)
+SYNDROMES = ("tests/arm64/test_faults.py",)
+TABLES = ("tests/arm64/test_exhaustive.py",)
+MANY = ("tests/arm64/test_many.py",)
+PAR = ("tests/arm64/test_par.py",)
+TWIN = ("tests/arm64/test_twin.py",)
 
 MUTATIONS = (
+    Mutation("arm64 C: PXN is ignored", C, "!(descriptor & ARM64_STAGE1LEAF_PXN) && ", "", TABLES),
     Mutation(
-        "arm64 C: AF is ignored",
-        WALK,
-        "if (!t->ha && !(c->descriptor & ARM64_STAGE1LEAF_AF))",
-        "if (false)",
+        "arm64 C: EL0-writable pages are executable above",
+        C,
+        "!user_write && !(s->wxn && write);",
+        "!(s->wxn && write);",
+        TABLES,
+    ),
+    Mutation(
+        "arm64 C: APTable's EL0 bit is ignored",
+        C,
+        "user = (ap & AP_EL0) && !(ap_table & AP_EL0);",
+        "user = ap & AP_EL0;",
+        TABLES,
+    ),
+    Mutation("arm64 C: EPAN is ignored", C, "(s->epan ? data | MMU_ACCESS_FETCH : data)", "data", TABLES),
+    Mutation(
+        "arm64 C: HPD is ignored",
+        C,
+        "stage1_rights(s, c->descriptor, s->hpd ? 0 : c->above)",
+        "stage1_rights(s, c->descriptor, c->above)",
+        REGIMES,
+    ),
+    Mutation(
+        "arm64 C: stage 2 XN[1:0] 1 and 3 are confused",
+        C,
+        "return both(s2ap, xn == 0 || xn == 3, xn <= 1);",
+        "return both(s2ap, xn <= 1, xn == 0 || xn == 3);",
+        TABLES,
+    ),
+    Mutation(
+        "arm64 C: a permission fault leaves AF set",
+        C,
+        "\tif (!(q->access & granted(q, s, lane->rights)))\n"
+        "\t\treturn refuse_entry(q, f, MMU_FAULT_PERMISSION, c);\n"
+        "\twanted = c->descriptor | (s->tables.ha ? ARM64_STAGE1LEAF_AF : 0);\n",
+        "\twanted = c->descriptor | (s->tables.ha ? ARM64_STAGE1LEAF_AF : 0);\n"
+        "\tif (!(q->access & granted(q, s, lane->rights))) {\n"
+        "\t\twrite_back(q, c, wanted, f);\n"
+        "\t\treturn refuse_entry(q, f, MMU_FAULT_PERMISSION, c);\n"
+        "\t}\n",
         UPDATES,
     ),
     Mutation(
-        "arm64 C: DBM is ignored at stage 1",
-        WALK,
-        "if (s->tables.hd && (descriptor & ARM64_STAGE1LEAF_DBM))",
-        "if (false)",
+        "arm64 C: a read makes a page dirty",
+        C,
+        "(wanted & ARM64_STAGE1LEAF_DBM) && q->access == MMU_ACCESS_WRITE",
+        "(wanted & ARM64_STAGE1LEAF_DBM)",
         UPDATES,
     ),
     Mutation(
-        "arm64 C: DBM is ignored at stage 2",
-        WALK,
-        "if (t->hd && (descriptor & ARM64_STAGE2LEAF_DBM))",
-        "if (false)",
-        STAGE2,
-    ),
-    Mutation(
-        "arm64 C: a read makes a DBM page dirty",
-        WALK,
-        "if (s->tables.hd && (wanted & ARM64_STAGE1LEAF_DBM) && q->access == MMU_ACCESS_WRITE)",
-        "if (s->tables.hd && (wanted & ARM64_STAGE1LEAF_DBM))",
-        UPDATES,
-    ),
-    Mutation(
-        "arm64 C: AF is set before the rights are checked",
-        WALK,
-        "\tif (!(q->access & granted(q, s, lane->rights)))\n",
-        "\tif (s->tables.ha)\n\t\twrite_back(q, c, c->descriptor | ARM64_STAGE1LEAF_AF, f);\n"
-        "\tif (!(q->access & granted(q, s, lane->rights)))\n",
-        UPDATES,
-    ),
-    Mutation(
-        "arm64 C: a leaf that lost a race is not walked again",
-        WALK,
+        "arm64 C: an entry that changed is not walked again",
+        C,
         "\tif (old != expected)\n\t\treturn ARM64_MORE;\n",
         "",
-        RACE,
-    ),
-    Mutation(
-        "arm64 C: the table's UXN does not count",
-        WALK,
-        "user_fetch = !(descriptor & ARM64_STAGE1LEAF_UXN) && !(table & ARM64_STAGE1TABLE_UXNTABLE) &&",
-        "user_fetch = !(descriptor & ARM64_STAGE1LEAF_UXN) &&",
-        EXHAUSTIVE,
-    ),
-    Mutation(
-        "arm64 C: hierarchical attributes count although HPD is set",
-        WALK,
-        "stage1_rights(s, c->descriptor, s->hpd ? 0 : c->above);",
-        "stage1_rights(s, c->descriptor, c->above);",
-        REGIMES,
-    ),
-    Mutation(
-        "arm64 C: what EL0 can write EL1 executes",
-        WALK,
-        "\t\t!user_write && !(s->wxn && write);",
-        "\t\t!(s->wxn && write);",
-        EXHAUSTIVE,
-    ),
-    Mutation(
-        "arm64 C: WXN is skipped for EL0",
-        WALK,
-        "\t\t     !(s->wxn && user_write);",
-        "\t\t     true;",
-        EXHAUSTIVE,
-    ),
-    Mutation(
-        "arm64 C: PAN is skipped",
-        WALK,
-        "\t\town &= ~data;",
-        "\t\town &= ~(data * 0);",
-        REGIMES,
-    ),
-    Mutation(
-        "arm64 C: TBI holds for fetches although TBID is set",
-        PARAMS,
-        "if (tbid && q->access == MMU_ACCESS_FETCH)",
-        "if (false && tbid)",
-        REGIMES,
-    ),
-    Mutation(
-        "arm64 C: a block is taken at every level",
-        WALK,
-        "if (level >= 0 && (t->block_levels >> level & 1))",
-        "if (level >= 0)",
-        FORMATS,
-    ),
-    Mutation(
-        "arm64 C: an output address that is too wide is taken",
-        WALK,
-        "\tif (c->base >> t->output_bits)\n\t\treturn refuse_entry",
-        "\tif (false)\n\t\treturn refuse_entry",
-        STAGE2,
-    ),
-    Mutation(
-        "arm64 C: the address of LPA2 has no high bits",
-        WALK,
-        "return low | (descriptor & t->high_mask) << t->high_shift;",
-        "return low;",
-        FORMATS,
-    ),
-    Mutation(
-        "arm64 C: tables in big-endian order are read as little-endian",
-        WALK,
-        "\tif (t->big_endian)\n\t\tc->descriptor = __builtin_bswap64(c->descriptor);\n",
-        "",
         UPDATES,
     ),
     Mutation(
-        "arm64 C: HCR.PTW does not refuse tables in device memory",
-        WALK,
-        "device = on_table && q->stage2.ptw &&",
-        "device = false &&",
-        STAGE2,
-    ),
-    Mutation(
-        "arm64 C: the update of a table entry asks stage 2 for a read",
-        WALK,
+        "arm64 C: a stage 1 update does not ask stage 2 for a write",
+        C,
         "rc = entry_address(q, c, MMU_ACCESS_WRITE, f);",
         "rc = entry_address(q, c, MMU_ACCESS_READ, f);",
         STAGE2,
     ),
+    Mutation("arm64 C: S1PTW is lost", C, "\t\t.on_table = c->on_table,\n", "", STAGE2),
     Mutation(
-        "arm64 C: S1PTW is never set",
-        FAULTS,
-        "\tif (f->on_table)\n\t\tesr |= (uint32_t)ARM64_ESR_S1PTW;\n",
+        "arm64 C: HCR_EL2.PTW refuses every table",
+        C,
+        "\t\t\t FIELD(c->descriptor, ARM64_STAGE2LEAF_MEMATTR) < 4;",
+        "\t\t\t true;",
+        STAGE2,
+    ),
+    Mutation(
+        "arm64 C: a table's output address is not checked",
+        C,
+        "\tif (c->base >> t->output_bits)\n",
+        "\tif (kind == MMU_ARM64_ENTRY_LEAF && c->base >> t->output_bits)\n",
+        FORMATS,
+    ),
+    Mutation(
+        "arm64 C: bits below a block's size are kept",
+        C,
+        "output_address(t, c->descriptor, kind == MMU_ARM64_ENTRY_LEAF ? c->shift : 0)",
+        "output_address(t, c->descriptor, 0)",
+        FORMATS,
+    ),
+    Mutation(
+        "arm64 C: the 52-bit bits lie one place off",
+        PARAMS,
+        "(c->ttbr >> 2 & 0xf) << 48",
+        "(c->ttbr >> 1 & 0xf) << 48",
+        FORMATS,
+    ),
+    Mutation("arm64 C: 64K blocks of 4 TiB at any PARange", PARAMS, ": c->pa_range >= 52;", ": true;", FORMATS),
+    Mutation(
+        "arm64 C: concatenation of 32 tables",
+        PARAMS,
+        "least + g->stride - 1 + 4",
+        "least + g->stride - 1 + 5",
+        STAGE2,
+    ),
+    Mutation("arm64 C: TBID is ignored", PARAMS, "if (tbid && q->access", "if (false && tbid && q->access", REGIMES),
+    Mutation("arm64 C: E0PD refuses EL1 too", "csrc/walk_arm64.h", "(s->e0pd && q->user)", "s->e0pd", REGIMES),
+    Mutation(
+        "arm64 C: EA for nothing there",
+        FAULTS_C,
+        "is_external(f) && f->result != MMU_MEMTX_DECODE_ERROR",
+        "is_external(f)",
+        TWIN,
+    ),
+    Mutation(
+        "arm64 batch: a clear access flag is overlooked",
+        FAST,
+        "!(descriptor & ARM64_STAGE1LEAF_AF) || ",
         "",
-        TWIN,
+        MANY,
     ),
     Mutation(
-        "arm64 C: S1PTW is set for every fault of stage 2",
-        FAULTS,
-        "\tif (f->on_table)\n",
-        "\tif (f->stage == 2)\n",
-        TWIN,
+        "arm64 batch: dirty state is overlooked",
+        FAST,
+        "return !(t->hd && fast->q->access == MMU_ACCESS_WRITE && (descriptor & dirty) == dirty);",
+        "(void)dirty;\n\treturn true;",
+        MANY,
     ),
     Mutation(
-        "arm64 C: a fault at level -1 is reported as level 3",
-        FAULTS,
-        "return level < 0 ? minus_1 : code + ((uint32_t)level & 3);",
-        "return code + ((uint32_t)level & 3) + 0 * minus_1;",
-        TWIN,
+        "arm64 batch: rights of the tables above are overlooked",
+        FAST,
+        "g->above[stay] = above | descriptor;",
+        "g->above[stay] = above;",
+        TABLES,
     ),
     Mutation(
-        "arm64 reference: AF is ignored",
+        "arm64 batch: output addresses are not checked",
+        FAST,
+        "if (!(base >> output_bits) && plain_leaf",
+        "if (plain_leaf",
+        MANY,
+    ),
+    Mutation("arm64 reference: VA bits above the range are ignored", REFERENCE, "or above != expected ", "", REGIMES),
+    Mutation(
+        "arm64 reference: stage 2 is not asked for tables",
+        REFERENCE,
+        "        if self.stage2 is None:\n",
+        "        if self.stage2 is None or address:\n",
+        STAGE2,
+    ),
+    Mutation(
+        "arm64 reference: AF is checked after permissions",
         REFERENCE,
         "if not (t.ha or Stage1Leaf.AF.get(descriptor)):",
-        "if False:",
+        "if False and t.ha:",
         UPDATES,
     ),
     Mutation(
-        "arm64 reference: AF is set before the rights are checked",
-        REFERENCE,
-        "            pan = request.pan and not request.access & Access.FETCH\n",
-        "            pan = request.pan and not request.access & Access.FETCH\n"
-        "            if p.tables.ha:\n"
-        "                self.write_back(p.tables, leaf, leaf.descriptor | Stage1Leaf.AF.mask, None, on_table=False)\n",
-        UPDATES,
+        "arm64 both: level 1 blocks of 16K without DS",
+        "mmu/arm64/format.py",
+        "block_levels=0b0100, large_block_levels=0b0010, contiguous=(0, 0, 5, 7),",
+        "block_levels=0b0110, large_block_levels=0b0000, contiguous=(0, 0, 5, 7),",
+        FORMATS,
     ),
     Mutation(
-        "arm64 reference: a read makes a DBM page dirty",
-        REFERENCE,
-        "if p.tables.hd and Stage1Leaf.DBM.get(new) and request.access & Access.WRITE:",
-        "if p.tables.hd and Stage1Leaf.DBM.get(new):",
-        UPDATES,
+        "arm64: the level is missing from the fault status",
+        FAULTS,
+        "return code + level",
+        "return int(code)",
+        SYNDROMES,
     ),
     Mutation(
-        "arm64 reference: PAN is skipped",
-        REFERENCE,
-        "user=request.user, pan=pan, epan=p.epan):",
-        "user=request.user, pan=False, epan=p.epan):",
-        REGIMES,
+        "arm64: level -1 has no code of its own",
+        FAULTS,
+        "    return minus_1\n",
+        "    return code + 3\n",
+        SYNDROMES,
     ),
     Mutation(
-        "arm64 reference: tables are read without stage 2",
-        REFERENCE,
-        "        if self.stage2 is None:\n            return address\n",
-        "        if True:\n            return address\n",
+        "arm64: an instruction abort has WnR",
+        FAULTS,
+        "write = bool(fault.access & Access.FETCH), bool(fault.access & Access.WRITE)",
+        "write = bool(fault.access & Access.FETCH), not fault.access & Access.READ",
+        SYNDROMES,
+    ),
+    Mutation(
+        "arm64: HPFAR holds the IPA unshifted",
+        FAULTS,
+        "FIPA=fault.gpa >> 12",
+        "FIPA=fault.gpa >> 8 & 0xFFFFFFFFF0",
+        SYNDROMES,
+    ),
+    Mutation(
+        "arm64: stage 2 attributes win over stage 1",
+        "mmu/arm64/attributes.py",
+        "    if _cacheability(two) < _cacheability(one):\n",
+        "    if _cacheability(two) != _cacheability(one):\n",
         STAGE2,
     ),
+    Mutation("arm64: AT minds PSTATE.PAN", "mmu/arm64/par.py", "pan=regs.pan and op.pan", "pan=regs.pan", PAR),
     Mutation(
-        "arm64 reference: a fault of stage 2 on a table does not say so",
-        REFERENCE,
-        "return self.stage2_translate(self.stage2, address, access, on_table=True).address",
-        "return self.stage2_translate(self.stage2, address, access, on_table=False).address",
-        STAGE2,
-    ),
-    Mutation(
-        "arm64 reference: WXN is skipped",
-        PERMISSIONS,
-        "_access(user, user_write, user_fetch and not (p.wxn and user_write)),",
-        "_access(user, user_write, user_fetch),",
-        TWIN,
-    ),
-    Mutation(
-        "arm64 reference: XN at stage 2 is one bit",
-        PERMISSIONS,
-        "return Rights(_access(read, write, xn in (0, 3)), _access(read, write, xn in (0, 1)))",
-        "return Rights(_access(read, write, xn in (0, 1)), _access(read, write, xn in (0, 1)))",
-        STAGE2,
-    ),
-    Mutation(
-        "arm64 reference: S1PTW goes with stage 2",
-        "mmu/arm64/faults.py",
-        "S1PTW=int(fault.on_table)",
-        "S1PTW=int(fault.stage == 2)",
-        STAGE2,
+        "arm64: AT writes access flags",
+        "mmu/arm64/par.py",
+        "op.access, engine, False, False,",
+        "op.access, engine, True, False,",
+        PAR,
     ),
 )

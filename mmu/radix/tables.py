@@ -48,6 +48,7 @@ class PageTables:
         invalidate: called with (address, size) after valid entries changed, before frames of dropped tables are
             freed; what a kernel's TLB shootdown would be. Nothing here keeps a TLB.
 
+    Tables that are there already are used as they are: what they deny to all below stays denied.
     Nothing protects an edit from other writers of the same tables, a walker's accessed and dirty updates included.
     """
 

@@ -24,12 +24,16 @@ class Backing:
 
 @dataclass(frozen=True, slots=True)
 class BridgePlan:
-    """A host bridge. *decoders* None: a pass-through, without HDM decoders. *registers* is the HPA of its block."""
+    """A host bridge. *decoders* None: a pass-through, without HDM decoders. *registers* is the HPA of its block.
+
+    *restricted*: a CXL 1.1 host (RCH), whose block is an RCRB.
+    """
 
     name: str
     uid: int
     decoders: int | None = 4
     registers: int | None = None
+    restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,10 @@ class WindowPlan:
 
 @dataclass(slots=True)
 class Blueprint:
-    """A whole machine. *ram* lists (first HPA, size) of its ordinary memory, as far as it is known."""
+    """A whole machine. *ram* lists (first HPA, size) of its ordinary memory, as far as it is known.
+
+    *cedt* (a `cxl.exchange.cedt.Cedt`) carries what only that table says: header, XOR maps, RDPAS, CSDS.
+    """
 
     bridges: list[BridgePlan] = field(default_factory=list)
     ports: list[PortPlan] = field(default_factory=list)
@@ -103,3 +110,4 @@ class Blueprint:
     devices: list[DevicePlan] = field(default_factory=list)
     windows: list[WindowPlan] = field(default_factory=list)
     ram: list[tuple[int, int]] = field(default_factory=list)
+    cedt: object = None

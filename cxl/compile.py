@@ -164,7 +164,7 @@ def _bits(tree: _Tree, used: set[int], grain: set[int]) -> None:
 
 def _node(node: Node, hpa: int, normalized: bool) -> _Tree:
     if node.registers is None:
-        return _below(node, next(iter(node.ports)), hpa, None)
+        return _below(node, node.only_port, hpa, None)
     s = node.registers.match(hpa)
     if isinstance(s, str):
         return Miss(f"{node.kind} {node.name}: {s}")

@@ -99,7 +99,7 @@ def _normalize(node: Node, hpa: int) -> int | None:
 def _step(node: Node, hpa: int) -> tuple[tuple[str, str, int | None, int, int, int], int] | str:
     """(level without its target, port number), or why the node does not route *hpa*."""
     if node.registers is None:
-        return (node.kind, node.name, None, 1, 256, 0), node.only_port.number
+        return (node.kind, node.name, None, 1, 256, 0), node.only_port
     s = node.registers.match(hpa)
     if isinstance(s, str):
         return s

@@ -103,3 +103,29 @@ DEVICE_CAPABILITY = HdmCapability.make(
 # Bits that software may write; the others are constant or set by the device.
 CONTROL_WRITABLE = 0x0FFF_73FF
 GLOBAL_WRITABLE = 0x0000_0003
+
+# -- CEDT: little endian, packed. Each record: (field, offset, bytes); a list at the end has its own offset. -----------
+
+CEDT_HEADER = (
+    ("signature", 0, 4), ("length", 4, 4), ("revision", 8, 1), ("checksum", 9, 1), ("oem_id", 10, 6),
+    ("oem_table_id", 16, 8), ("oem_revision", 24, 4), ("creator_id", 28, 4), ("creator_revision", 32, 4),
+)  # fmt: skip
+CEDT_HEADER_SIZE = 36
+RECORD_HEADER = (("type", 0, 1), ("reserved", 1, 1), ("length", 2, 2))
+RECORD_HEADER_SIZE = 4
+CHBS = (("uid", 4, 4), ("version", 8, 4), ("base", 16, 8), ("length", 24, 8))
+CHBS_SIZE = 32
+CFMWS = (
+    ("base", 8, 8), ("size", 16, 8), ("eniw", 24, 1), ("arithmetic", 25, 1), ("hbig", 28, 4),
+    ("restrictions", 32, 2), ("qtg", 34, 2),
+)  # fmt: skip
+CFMWS_SIZE = 36  # then 4 bytes per target
+CXIMS = (("hbig", 6, 1), ("count", 7, 1))
+CXIMS_SIZE = 8  # then 8 bytes per map
+RDPAS = (("segment", 4, 2), ("bdf", 6, 2), ("protocol", 8, 1), ("base", 9, 8))
+RDPAS_SIZE = 17
+RDPAS_ACPICA = (("segment", 4, 2), ("bdf", 6, 2), ("base", 8, 8), ("protocol", 16, 1))  # ACPICA since June 2026
+RDPAS_ACPICA_SIZE = 20
+CSDS = (("capabilities", 4, 2),)
+CSDS_SIZE = 8
+CHBS_LENGTHS = (0x2000, 0x10000)  # bytes of registers by version: CXL 1.1 RCRB, CXL 2.0 component registers

@@ -32,10 +32,9 @@ class Node:
         return f"{type(self).__name__}({self.name!r}, ports {sorted(self.ports)})"
 
     @property
-    def only_port(self) -> Port:
-        """The port of a pass-through."""
-        (port,) = self.ports.values()
-        return port
+    def only_port(self) -> int:
+        """Number of the port of a pass-through; 0 when that has none."""
+        return next(iter(self.ports), 0)
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -39,7 +39,7 @@ class Topology:
 
     def __init__(self, plan: Blueprint, strict: bool = True) -> None:
         parts = Parts(plan, strict, self._changed)
-        self.strict, self.ram = strict, tuple(plan.ram)
+        self.strict, self.ram, self._plan = strict, tuple(plan.ram), plan
         self.windows: tuple[Window, ...] = parts.windows
         self.bridges: dict[str, HostBridge] = parts.bridges
         self.switches: dict[str, Switch] = parts.switches
@@ -66,6 +66,19 @@ class Topology:
         from cxl.exchange.qemu import parse
 
         return cls(parse(args), strict)
+
+    @classmethod
+    def from_cedt(cls, data: bytes, strict: bool = True) -> Topology:
+        """The host bridges and windows of an ACPI CEDT. Raises TopologyError with the offset of what is wrong."""
+        from cxl.exchange.cedt import blueprint
+
+        return cls(blueprint(data), strict)
+
+    def to_cedt(self) -> bytes:
+        """The machine's CEDT. Raises TopologyError when it has none (a bridge whose registers have no address)."""
+        from cxl.exchange.cedt import table
+
+        return table(self._plan).to_bytes()
 
     @classmethod
     def default(cls) -> Topology:

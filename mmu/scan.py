@@ -177,8 +177,8 @@ def collect(
     import numpy as np
 
     found = list(stream(space, form, root, batch=batch, **options))
-    if len(found) == 1 and 2 * len(found[0]) > batch:
-        return found[0]  # as it is: a copy would keep as much memory, and cost as much as the scan
+    if len(found) == 1 and 4 * len(found[0]) >= batch:
+        return found[0]  # as it is: a copy would cost as much as the scan
     return np.concatenate([np.empty(0, record_type()), *found])
 
 

@@ -65,7 +65,7 @@ class Map(Edit):
         if kind is Kind.HOLE:
             if form is None or not whole or level.size not in self.sizes or pa % level.size:
                 return None
-            if form.target(form.place(pa)) != pa:
+            if pa & ~form.reach:
                 raise ValueError(f"{pa:#x} does not fit in the address field of a {level.name}")
             return self._entries[level.number] | form.place(pa)
         if kind is Kind.LEAF and form is not None:

@@ -81,15 +81,29 @@ class Entry:
         return sum(mask for mask, _, _ in self.parts)
 
     @cached_property
+    def reach(self) -> int:
+        """The address bits that an entry can hold."""
+        return sum(mask >> lo << low for mask, lo, low in self.parts)
+
+    @cached_property
+    def in_place(self) -> bool:
+        """Every address bit stands where it belongs, as mostly."""
+        return self.reach == self.address_mask and all(lo == low for _, lo, low in self.parts)
+
+    @cached_property
     def ignored(self) -> int:
         return sum(f.mask for f in self.layout.fields.values() if f.kind == "ignored")
 
     def place(self, address: int) -> int:
         """The address bits of an entry for *address* (bytes)."""
+        if self.in_place:
+            return address & self.reach
         return sum(address >> low << lo & mask for mask, lo, low in self.parts)
 
     def target(self, entry: int) -> int:
         """The address (bytes) that *entry* holds."""
+        if self.in_place:
+            return entry & self.reach
         return sum((entry & mask) >> lo << low for mask, lo, low in self.parts)
 
     def make(self, address: int, fields: Mapping[str, int]) -> int:

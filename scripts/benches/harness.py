@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 import time
@@ -110,6 +111,9 @@ def peak_memory(run: Callable[[], object]) -> int | None:
     """Bytes by which the resident set rises above its size now while *run* runs; None where Linux does not tell."""
     run()  # what is allocated once and kept is not part of a later call
     gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)  # glibc keeps what was freed: it would hide that the next call allocates as much
     try:
         Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to the size now
         before = _status("VmRSS")

@@ -1,11 +1,10 @@
-"""Mistakes in the x86 reference, against tests that know nothing of it; and in the batch walker."""
+"""Mistakes in the x86 reference, against tests that know nothing of it."""
 
 from tests.mutations import Mutation
 
 RULES = ("tests/x86/test_rules.py",)
 SINGLE = ("tests/x86/test_exhaustive.py", "-k", "single and reference")
 NESTED = ("tests/x86/test_nested.py",)
-MANY = ("tests/x86/test_walk_many.py",)
 REGISTERS = ("tests/x86/test_registers.py",)
 
 RIGHTS = "mmu/x86/rights.py"
@@ -13,7 +12,6 @@ DESCENT = "mmu/x86/descent.py"
 STAGE2 = "mmu/x86/nested.py"
 WALK = "mmu/x86/walk.py"
 FAULTS = "mmu/x86/faults.py"
-BATCH = "csrc/walk_x86_many.c"
 
 MUTATIONS = (
     Mutation(
@@ -169,33 +167,5 @@ MUTATIONS = (
         "_refuse(long_mode and not cr4 & Cr4.PAE.mask,",
         "_refuse(False,",
         REGISTERS,
-    ),
-    Mutation(
-        "x86 batch: keys are skipped",
-        BATCH,
-        "return (b->granted >> page & 1) && !(b->denied[page >> 1 & 1] >> key & 1);",
-        "return (b->granted >> page & 1) && !(key >> 8);",
-        MANY,
-    ),
-    Mutation(
-        "x86 batch: a page that is not dirty is written without an update",
-        BATCH,
-        "X86_PTE_A | (w->wanted & MMU_ACCESS_WRITE ? X86_PTE_D : 0);",
-        "X86_PTE_A;",
-        MANY,
-    ),
-    Mutation(
-        "x86 batch: upper levels' rights are forgotten",
-        BATCH,
-        "\t\t\tf->rights[i] = rights;\n",
-        "",
-        MANY,
-    ),
-    Mutation(
-        "x86 batch: an entry behind the end of RAM is read",
-        BATCH,
-        "\tif (offset > ram->span)\n\t\treturn false;",
-        "\tif (offset > ram->span + 4096)\n\t\treturn false;",
-        MANY,
     ),
 )

@@ -7,8 +7,9 @@ seed: two images of one seed are equal.
 import random
 from dataclasses import dataclass, field
 
-from mmu import Access, AddressSpace, Mmio, Ram
+from mmu import Access, AddressSpace, HostMemory, Mmio, Ram, Striped, Target
 from mmu.layout import Layout
+from mmu.stripes import Route, Slot, Span
 from mmu.types import MemTxResult
 from mmu.x86 import Ept, Npt, Registers
 from mmu.x86 import format as f
@@ -71,13 +72,16 @@ class Image:
     nested: str = "none"
     plain: bool = False  # RAM only
     tidy: bool = False  # no table is also a page, or a table of another level
+    ways: int = 0  # instead of RAM, a window over so many devices, 256 bytes each in turn
     space: AddressSpace = field(init=False)
     device: bytearray = field(init=False)
 
     def __post_init__(self) -> None:
         self.space = AddressSpace()
         self.device = bytearray(0 if self.plain else (REFUSING - DEVICE) * PAGE)
-        if self.plain:
+        if self.ways:
+            self.space.map(0, self._window(FRAMES * PAGE))
+        elif self.plain:
             self.space.map(0, Ram(FRAMES * PAGE))
         else:
             self.space.map(0, Ram(DEVICE * PAGE))
@@ -89,6 +93,13 @@ class Image:
         self._fill(r, GUESTS[self.guest], 0, SLOTS, broken)
         if self.nested != "none":
             self._fill(r, STAGE2[self.nested], NESTED, range(FRAMES), broken // 2)
+
+    def _window(self, size: int) -> Striped:
+        targets = [Target(f"mem{n}", HostMemory(size)) for n in range(self.ways)]
+        slots = tuple(Slot(n, 0, 0, self.ways, 256) for n in range(self.ways))
+        window = Striped(size, 0, targets)
+        window.set_route(Route((Span(0, size - 1, 8, (self.ways - 1).bit_length(), 256, slots),)))
+        return window
 
     def _read(self, offset: int, size: int) -> int:
         return int.from_bytes(self.device[offset : offset + size], "little")

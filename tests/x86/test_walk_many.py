@@ -31,8 +31,8 @@ def one_by_one(image, regs, vas, access, update):
     return out
 
 
-def check_batch(seed, guest, nested, update, plain):
-    images = [Image(seed, guest, nested, plain=plain, tidy=True) for _ in range(2)]
+def check_batch(seed, guest, nested, update, plain, ways=0):
+    images = [Image(seed, guest, nested, plain=plain, tidy=True, ways=ways) for _ in range(2)]
     r = random.Random(seed)
     for _ in range(3):
         regs = registers(r, guest, stage2(r, nested))
@@ -42,6 +42,7 @@ def check_batch(seed, guest, nested, update, plain):
             expected = one_by_one(images[0], regs, vas, access, update)
             actual = x86.walk_many(images[1].space, regs, vas, access, update=update)
             np.testing.assert_array_equal(expected, actual)
+    assert images[0].space.traffic() == images[1].space.traffic()
     assert images[0].memory() == images[1].memory()
 
 
@@ -56,6 +57,12 @@ def test_a_batch_answers_as_single_walks_do(guest, seed, update, plain):
 @given(seed=seeds, guest=st.sampled_from(list(GUESTS)), nested=st.sampled_from(list(STAGE2)), plain=st.booleans())
 def test_a_batch_behind_stage_2_answers_as_single_walks_do(seed, guest, nested, plain):
     check_batch(seed, guest, nested, True, plain)
+
+
+@relaxed
+@given(seed=seeds, guest=st.sampled_from(["4-level", "5-level", "pae", "32-bit"]), ways=st.sampled_from([1, 2, 4]))
+def test_a_batch_through_a_window_reads_each_device_as_single_walks_do(seed, guest, ways):
+    check_batch(seed, guest, "none", True, True, ways)
 
 
 def numpy_walk(memory, cr3, vas, write, user):

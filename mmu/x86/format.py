@@ -119,122 +119,86 @@ class Efer(Layout, bits=64, source="AMD APM vol. 2, 'Extended Feature Enable Reg
     RSVD22 = reserved(63, 22)
 
 
+# What formats share. Each format is a class of its own all the same: bit 7 is reserved in a PML4E, PS in a PDE, PAT
+# in a PTE, and every bit of a format is claimed exactly once.
+
+
+class _Entry:
+    P = Bits(0, doc="present")
+    RW = Bits(1, doc="1: writes allowed")
+    US = Bits(2, doc="1: user-mode accesses allowed")
+    PWT = Bits(3)
+    PCD = Bits(4)
+    A = Bits(5, doc="accessed")
+
+
+class _Table(_Entry):
+    IGN6 = ignored(6)
+    IGN8 = ignored(11, 8)
+
+
+class _Page(_Entry):
+    D = Bits(6, doc="dirty")
+    G = Bits(8, doc="global (CR4.PGE=1)")
+    IGN9 = ignored(11, 9)
+
+
+class _TableTop:
+    IGN52 = ignored(62, 52)
+    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
+
+
+class _PageTop:
+    IGN52 = ignored(58, 52)
+    PK = Bits(62, 59, doc="protection key")
+    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
+
+
+class _PaeTop:
+    RSVD52 = reserved(62, 52)
+    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
+
+
 # 4-level and 5-level paging
 
 
-class Pml5e(Layout, bits=64, source=f"{SDM}, 'Format of a PML5 Entry that References a PML4 Table'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    IGN6 = ignored(6)
+class Pml5e(_Table, _TableTop, Layout, bits=64, source=f"{SDM}, 'Format of a PML5 Entry that References a PML4 Table'"):
     RSVD7 = reserved(7)
-    IGN8 = ignored(11, 8)
     ADDR = Bits(51, 12, doc="physical address of the PML4 table")
-    IGN52 = ignored(62, 52)
-    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
 
 
-class Pml4e(Layout, bits=64, source=f"{SDM}, 'Format of a PML4 Entry that References a Page-Directory-Pointer Table'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    IGN6 = ignored(6)
+class Pml4e(_Table, _TableTop, Layout, bits=64, source=f"{SDM}, 'Format of a PML4 Entry that References a PDPT'"):
     RSVD7 = reserved(7)
-    IGN8 = ignored(11, 8)
     ADDR = Bits(51, 12, doc="physical address of the page-directory-pointer table")
-    IGN52 = ignored(62, 52)
-    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
 
 
-class Pdpte(Layout, bits=64, source=f"{SDM}, 'Format of a PDPTE that References a Page Directory'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    IGN6 = ignored(6)
+class Pdpte(_Table, _TableTop, Layout, bits=64, source=f"{SDM}, 'Format of a PDPTE that References a Page Directory'"):
     PS = Bits(7, doc="0 in this format")
-    IGN8 = ignored(11, 8)
     ADDR = Bits(51, 12, doc="physical address of the page directory")
-    IGN52 = ignored(62, 52)
-    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
 
 
-class Pdpte1G(Layout, bits=64, source=f"{SDM}, 'Format of a PDPTE that Maps a 1-GByte Page'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    D = Bits(6, doc="dirty")
+class Pdpte1G(_Page, _PageTop, Layout, bits=64, source=f"{SDM}, 'Format of a PDPTE that Maps a 1-GByte Page'"):
     PS = Bits(7, doc="1 in this format")
-    G = Bits(8, doc="global (CR4.PGE=1)")
-    IGN9 = ignored(11, 9)
     PAT = Bits(12)
     RSVD13 = reserved(29, 13)
     ADDR = Bits(51, 30, doc="physical address of the page")
-    IGN52 = ignored(58, 52)
-    PK = Bits(62, 59, doc="protection key")
-    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
 
 
-class Pde(Layout, bits=64, source=f"{SDM}, 'Format of a Page-Directory Entry that References a Page Table'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    IGN6 = ignored(6)
+class Pde(_Table, _TableTop, Layout, bits=64, source=f"{SDM}, 'Format of a PDE that References a Page Table'"):
     PS = Bits(7, doc="0 in this format")
-    IGN8 = ignored(11, 8)
     ADDR = Bits(51, 12, doc="physical address of the page table")
-    IGN52 = ignored(62, 52)
-    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
 
 
-class Pde2M(Layout, bits=64, source=f"{SDM}, 'Format of a Page-Directory Entry that Maps a 2-MByte Page'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    D = Bits(6, doc="dirty")
+class Pde2M(_Page, _PageTop, Layout, bits=64, source=f"{SDM}, 'Format of a PDE that Maps a 2-MByte Page'"):
     PS = Bits(7, doc="1 in this format")
-    G = Bits(8, doc="global (CR4.PGE=1)")
-    IGN9 = ignored(11, 9)
     PAT = Bits(12)
     RSVD13 = reserved(20, 13)
     ADDR = Bits(51, 21, doc="physical address of the page")
-    IGN52 = ignored(58, 52)
-    PK = Bits(62, 59, doc="protection key")
-    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
 
 
-class Pte(Layout, bits=64, source=f"{SDM}, 'Format of a Page-Table Entry that Maps a 4-KByte Page' (4-level paging)"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    D = Bits(6, doc="dirty")
+class Pte(_Page, _PageTop, Layout, bits=64, source=f"{SDM}, 'Format of a PTE that Maps a 4-KByte Page'"):
     PAT = Bits(7)
-    G = Bits(8, doc="global (CR4.PGE=1)")
-    IGN9 = ignored(11, 9)
     ADDR = Bits(51, 12, doc="physical address of the page")
-    IGN52 = ignored(58, 52)
-    PK = Bits(62, 59, doc="protection key")
-    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
 
 
 # PAE paging: 64-bit entries, 32-bit linear addresses
@@ -251,99 +215,41 @@ class PaePdpte(Layout, bits=64, source=f"{SDM}, 'Format of a PAE Page-Directory-
     RSVD52 = reserved(63, 52)
 
 
-class PaePde(Layout, bits=64, source=f"{SDM}, 'Format of a PAE Page-Directory Entry that References a Page Table'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    IGN6 = ignored(6)
+class PaePde(_Table, _PaeTop, Layout, bits=64, source=f"{SDM}, 'Format of a PAE PDE that References a Page Table'"):
     PS = Bits(7, doc="0 in this format")
-    IGN8 = ignored(11, 8)
     ADDR = Bits(51, 12, doc="physical address of the page table")
-    RSVD52 = reserved(62, 52)
-    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
 
 
-class PaePde2M(Layout, bits=64, source=f"{SDM}, 'Format of a PAE Page-Directory Entry that Maps a 2-MByte Page'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    D = Bits(6, doc="dirty")
+class PaePde2M(_Page, _PaeTop, Layout, bits=64, source=f"{SDM}, 'Format of a PAE PDE that Maps a 2-MByte Page'"):
     PS = Bits(7, doc="1 in this format")
-    G = Bits(8, doc="global (CR4.PGE=1)")
-    IGN9 = ignored(11, 9)
     PAT = Bits(12)
     RSVD13 = reserved(20, 13)
     ADDR = Bits(51, 21, doc="physical address of the page")
-    RSVD52 = reserved(62, 52)
-    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
 
 
-class PaePte(Layout, bits=64, source=f"{SDM}, 'Format of a PAE Page-Table Entry that Maps a 4-KByte Page'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    D = Bits(6, doc="dirty")
+class PaePte(_Page, _PaeTop, Layout, bits=64, source=f"{SDM}, 'Format of a PAE PTE that Maps a 4-KByte Page'"):
     PAT = Bits(7)
-    G = Bits(8, doc="global (CR4.PGE=1)")
-    IGN9 = ignored(11, 9)
     ADDR = Bits(51, 12, doc="physical address of the page")
-    RSVD52 = reserved(62, 52)
-    XD = Bits(63, doc="1: no instruction fetches (EFER.NXE=1)")
 
 
 # 32-bit paging
 
 
-class Pde32(Layout, bits=32, source=f"{SDM}, 'Format of a 32-Bit Page-Directory Entry that References a Page Table'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    IGN6 = ignored(6)
+class Pde32(_Table, Layout, bits=32, source=f"{SDM}, 'Format of a 32-Bit PDE that References a Page Table'"):
     PS = Bits(7, doc="0 in this format, ignored with CR4.PSE=0")
-    IGN8 = ignored(11, 8)
     ADDR = Bits(31, 12, doc="physical address of the page table")
 
 
-class Pde4M(Layout, bits=32, source=f"{SDM}, 'Format of a 32-Bit Page-Directory Entry that Maps a 4-MByte Page'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    D = Bits(6, doc="dirty")
+class Pde4M(_Page, Layout, bits=32, source=f"{SDM}, 'Format of a 32-Bit PDE that Maps a 4-MByte Page'"):
     PS = Bits(7, doc="1 in this format")
-    G = Bits(8, doc="global (CR4.PGE=1)")
-    IGN9 = ignored(11, 9)
     PAT = Bits(12)
     HIGH = Bits(20, 13, doc="bits 39:32 of the physical address of the page (PSE-36)")
     RSVD21 = reserved(21)
     ADDR = Bits(31, 22, doc="bits 31:22 of the physical address of the page")
 
 
-class Pte32(Layout, bits=32, source=f"{SDM}, 'Format of a 32-Bit Page-Table Entry that Maps a 4-KByte Page'"):
-    P = Bits(0, doc="present")
-    RW = Bits(1, doc="1: writes allowed")
-    US = Bits(2, doc="1: user-mode accesses allowed")
-    PWT = Bits(3)
-    PCD = Bits(4)
-    A = Bits(5, doc="accessed")
-    D = Bits(6, doc="dirty")
+class Pte32(_Page, Layout, bits=32, source=f"{SDM}, 'Format of a 32-Bit PTE that Maps a 4-KByte Page'"):
     PAT = Bits(7)
-    G = Bits(8, doc="global (CR4.PGE=1)")
-    IGN9 = ignored(11, 9)
     ADDR = Bits(31, 12, doc="physical address of the page")
 
 
@@ -360,124 +266,73 @@ class Eptp(Layout, bits=64, source="Intel SDM vol. 3C, 'Extended-Page-Table Poin
     RSVD52 = reserved(63, 52)
 
 
-class EptPml5e(Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PML5 Entry (PML5E)'"):
+class _EptEntry:
     R = Bits(0, doc="reads allowed")
     W = Bits(1, doc="writes allowed")
     X = Bits(2, doc="fetches allowed")
-    RSVD3 = reserved(7, 3)
     A = Bits(8, doc="accessed")
-    IGN9 = ignored(9)
     XU = Bits(10)
     IGN11 = ignored(11)
-    ADDR = Bits(51, 12, doc="physical address of the EPT PML4 table")
+
+
+class _EptTable(_EptEntry):
+    IGN9 = ignored(9)
     IGN52 = ignored(63, 52)
 
 
-class EptPml4e(Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PML4 Entry (PML4E)'"):
-    R = Bits(0, doc="reads allowed")
-    W = Bits(1, doc="writes allowed")
-    X = Bits(2, doc="fetches allowed")
-    RSVD3 = reserved(7, 3)
-    A = Bits(8, doc="accessed")
-    IGN9 = ignored(9)
-    XU = Bits(10)
-    IGN11 = ignored(11)
-    ADDR = Bits(51, 12, doc="physical address of the EPT page-directory-pointer table")
-    IGN52 = ignored(63, 52)
-
-
-class EptPdpte(Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PDPTE that References an EPT Page Directory'"):
-    R = Bits(0, doc="reads allowed")
-    W = Bits(1, doc="writes allowed")
-    X = Bits(2, doc="fetches allowed")
-    RSVD3 = reserved(6, 3)
-    PS = Bits(7, doc="0 in this format")
-    A = Bits(8, doc="accessed")
-    IGN9 = ignored(9)
-    XU = Bits(10)
-    IGN11 = ignored(11)
-    ADDR = Bits(51, 12, doc="physical address of the EPT page directory")
-    IGN52 = ignored(63, 52)
-
-
-class EptPdpte1G(Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PDPTE that Maps a 1-GByte Page'"):
-    R = Bits(0, doc="reads allowed")
-    W = Bits(1, doc="writes allowed")
-    X = Bits(2, doc="fetches allowed")
+class _EptPage(_EptEntry):
     MT = Bits(5, 3, doc="memory type; 2, 3 and 7 are reserved")
     IPAT = Bits(6)
-    PS = Bits(7, doc="1 in this format")
-    A = Bits(8, doc="accessed")
     D = Bits(9, doc="dirty")
-    XU = Bits(10)
-    IGN11 = ignored(11)
+    IGN52 = ignored(56, 52)
+    VGP = Bits(57)
+    PW = Bits(58)
+    IGN59 = ignored(59)
+    SSS = Bits(60)
+    SVE = Bits(63, doc="suppress #VE")
+
+
+class EptPml5e(_EptTable, Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PML5 Entry (PML5E)'"):
+    RSVD3 = reserved(7, 3)
+    ADDR = Bits(51, 12, doc="physical address of the EPT PML4 table")
+
+
+class EptPml4e(_EptTable, Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PML4 Entry (PML4E)'"):
+    RSVD3 = reserved(7, 3)
+    ADDR = Bits(51, 12, doc="physical address of the EPT page-directory-pointer table")
+
+
+class EptPdpte(_EptTable, Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PDPTE that References a PD'"):
+    RSVD3 = reserved(6, 3)
+    PS = Bits(7, doc="0 in this format")
+    ADDR = Bits(51, 12, doc="physical address of the EPT page directory")
+
+
+class EptPdpte1G(_EptPage, Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PDPTE that Maps a 1-GByte Page'"):
+    PS = Bits(7, doc="1 in this format")
     RSVD12 = reserved(29, 12)
     ADDR = Bits(51, 30, doc="physical address of the page")
-    IGN52 = ignored(56, 52)
-    VGP = Bits(57)
-    PW = Bits(58)
-    IGN59 = ignored(59)
-    SSS = Bits(60)
     IGN61 = ignored(62, 61)
-    SVE = Bits(63, doc="suppress #VE")
 
 
-class EptPde(Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PDE that References an EPT Page Table'"):
-    R = Bits(0, doc="reads allowed")
-    W = Bits(1, doc="writes allowed")
-    X = Bits(2, doc="fetches allowed")
+class EptPde(_EptTable, Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PDE that References an EPT Page Table'"):
     RSVD3 = reserved(6, 3)
     PS = Bits(7, doc="0 in this format")
-    A = Bits(8, doc="accessed")
-    IGN9 = ignored(9)
-    XU = Bits(10)
-    IGN11 = ignored(11)
     ADDR = Bits(51, 12, doc="physical address of the EPT page table")
-    IGN52 = ignored(63, 52)
 
 
-class EptPde2M(Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PDE that Maps a 2-MByte Page'"):
-    R = Bits(0, doc="reads allowed")
-    W = Bits(1, doc="writes allowed")
-    X = Bits(2, doc="fetches allowed")
-    MT = Bits(5, 3, doc="memory type; 2, 3 and 7 are reserved")
-    IPAT = Bits(6)
+class EptPde2M(_EptPage, Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PDE that Maps a 2-MByte Page'"):
     PS = Bits(7, doc="1 in this format")
-    A = Bits(8, doc="accessed")
-    D = Bits(9, doc="dirty")
-    XU = Bits(10)
-    IGN11 = ignored(11)
     RSVD12 = reserved(20, 12)
     ADDR = Bits(51, 21, doc="physical address of the page")
-    IGN52 = ignored(56, 52)
-    VGP = Bits(57)
-    PW = Bits(58)
-    IGN59 = ignored(59)
-    SSS = Bits(60)
     IGN61 = ignored(62, 61)
-    SVE = Bits(63, doc="suppress #VE")
 
 
-class EptPte(Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT Page-Table Entry that Maps a 4-KByte Page'"):
-    R = Bits(0, doc="reads allowed")
-    W = Bits(1, doc="writes allowed")
-    X = Bits(2, doc="fetches allowed")
-    MT = Bits(5, 3, doc="memory type; 2, 3 and 7 are reserved")
-    IPAT = Bits(6)
+class EptPte(_EptPage, Layout, bits=64, source=f"{SDM_EPT}, 'Format of an EPT PTE that Maps a 4-KByte Page'"):
     IGN7 = ignored(7)
-    A = Bits(8, doc="accessed")
-    D = Bits(9, doc="dirty")
-    XU = Bits(10)
-    IGN11 = ignored(11)
     ADDR = Bits(51, 12, doc="physical address of the page")
-    IGN52 = ignored(56, 52)
-    VGP = Bits(57)
-    PW = Bits(58)
-    IGN59 = ignored(59)
-    SSS = Bits(60)
     SPP = Bits(61)
     IGN62 = ignored(62)
-    SVE = Bits(63, doc="suppress #VE")
 
 
 # What a fault reports

@@ -114,6 +114,18 @@ static int entry_address(const struct arm64_request *q, struct arm64_cursor *c, 
 	return rc;
 }
 
+/* One bus access. Whoever answers it may change the map, so the run of RAM is looked up again. */
+static int load_entry(const struct arm64_request *q, paddr_t entry, uint64_t *ret)
+{
+	int rc;
+
+	if (port_ram_load(q->ram, entry, 8, ret))
+		return MMU_MEMTX_OK;
+	rc = port_load64(q->port, entry, ret);
+	*q->ram = port_ram(q->port);
+	return rc;
+}
+
 /* Reads one entry and moves below it. MMU_OK: it is the leaf, and c->base its output address. */
 static int cursor_step(const struct arm64_request *q, struct arm64_cursor *c,
 		       struct mmu_arm64_fault *f)
@@ -127,7 +139,7 @@ static int cursor_step(const struct arm64_request *q, struct arm64_cursor *c,
 	rc = entry_address(q, c, MMU_ACCESS_READ, f);
 	if (rc != MMU_OK)
 		return rc;
-	rc = port_load64(q->port, c->entry, &c->descriptor);
+	rc = load_entry(q, c->entry, &c->descriptor);
 	if (rc)
 		return rc < 0 ? rc : refuse_bus(q, f, c, rc, 1);
 	if (t->big_endian)
@@ -168,6 +180,7 @@ static int write_back(const struct arm64_request *q, struct arm64_cursor *c, uin
 		desired = __builtin_bswap64(desired);
 	}
 	rc = port_exchange64(q->port, c->entry, expected, desired, &old);
+	*q->ram = port_ram(q->port);
 	if (rc)
 		return rc < 0 ? rc : refuse_bus(q, f, c, rc, 3);
 	if (old != expected)
@@ -321,6 +334,21 @@ bool arm64_leaf_allows(const struct arm64_request *q, const struct arm64_stage1 
 	return q->access & granted(q, s, stage1_rights(s, descriptor, s->hpd ? 0 : above));
 }
 
+void arm64_lane_skip(struct arm64_lane *lane, const struct arm64_rest *rest)
+{
+	struct arm64_cursor *c = &lane->at;
+	const struct arm64_tables *t = c->tables;
+	unsigned levels = (unsigned)(rest->level - t->start_level);
+
+	if (!levels)
+		return;
+	c->level = rest->level;
+	c->shift = (uint8_t)(t->start_shift - levels * t->stride);
+	c->top = (uint8_t)(c->shift + t->stride);
+	c->above = rest->above;
+	c->base = rest->entry & ~arm64_low_mask(t->stride + 3);
+}
+
 /* The leaf is reached: check, and only then write AF and dirty state back. */
 static int stage1_leaf(const struct arm64_request *q, struct arm64_lane *lane,
 		       struct mmu_arm64_fault *f)
@@ -419,10 +447,15 @@ int mmu_arm64_walk(mmu_port *port, const struct mmu_arm64_regs *regs, uint64_t v
 	struct mmu_arm64_fault fault = { 0 };
 	struct arm64_request q;
 	struct arm64_lane lane;
+	struct port_read read;
+	struct map_ram ram;
 	int rc = arm64_request_init(&q, port, regs, access, options);
 
 	if (rc != MMU_OK)
 		return rc;
+	read = port_enter(port);
+	ram = port_ram(port);
+	q.ram = &ram;
 	q.steps = steps;
 	arm64_stage1_init(&q, regs, arm64_upper(&q, va));
 	rc = arm64_lane_begin(&q, &lane, va_of(va), &fault);
@@ -430,6 +463,7 @@ int mmu_arm64_walk(mmu_port *port, const struct mmu_arm64_regs *regs, uint64_t v
 		rc = arm64_lane_step(&q, &lane, &fault);
 	if (rc == MMU_OK)
 		rc = arm64_lane_finish(&q, &lane, ret, &fault);
+	port_leave(port, read);
 	if (rc == MMU_FAULTED)
 		*fault_ret = fault;
 	return rc;

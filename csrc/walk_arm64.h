@@ -34,6 +34,7 @@ struct arm64_stage2 {
 /* What is common to the walks of one request; written once, before they begin. */
 struct arm64_request {
 	mmu_port *port;
+	struct map_ram *ram;		/* of the port, while it is entered; anew after every other access */
 	struct mmu_steps *steps;
 	uint32_t flags;			/* the access as given */
 	uint32_t access;		/* MMU_ACCESS_READ, WRITE or FETCH */
@@ -65,9 +66,13 @@ int arm64_request_init(struct arm64_request *q, mmu_port *port, const struct mmu
 		       uint32_t access, uint32_t options);
 void arm64_stage1_init(struct arm64_request *q, const struct mmu_arm64_regs *regs, bool upper);
 
+struct arm64_rest;
+
 /* MMU_OK, MMU_FAULTED, ARM64_MORE or MMU_ECALLBACK; with MORE, go on with arm64_lane_step. */
 int arm64_lane_begin(const struct arm64_request *q, struct arm64_lane *lane, vaddr_t va,
 		     struct mmu_arm64_fault *fault);
+/* Moves a lane that has just begun to a later entry of its walk. */
+void arm64_lane_skip(struct arm64_lane *lane, const struct arm64_rest *rest);
 int arm64_lane_step(const struct arm64_request *q, struct arm64_lane *lane,
 		    struct mmu_arm64_fault *fault);
 /* After MMU_OK: stage 2 of the output, and the translation. */
@@ -79,29 +84,33 @@ bool arm64_leaf_allows(const struct arm64_request *q, const struct arm64_stage1 
 		       uint64_t descriptor, uint64_t above);
 
 /*
- * The ordinary case of a batch: stage 1 alone, tables in plain memory, nothing to write back. It
- * answers what it can, and leaves the rest to lanes: nobody can tell that it read an entry before,
- * for plain memory has no side effects, and a port that is traced does not take this way.
+ * The ordinary case of a batch: stage 1 alone, tables in memory or in windows, nothing to write back.
+ * It answers what it can and hands the rest to lanes just before the entry that it cannot judge; that
+ * entry is read again, which nobody can tell: its memory has no side effects, windows count an entry
+ * only when it is used, and a port that is traced does not take this way.
  */
 enum { ARM64_GROUP = 64 };		/* walks in flight */
 
-struct mmu_map;
 struct arm64_fast {
 	const struct arm64_request *q;
 	const struct arm64_stage1 *s;
-	uint64_t first, last;		/* entries that plain memory holds: first .. last, inclusive */
-	const uint8_t *host;		/* of `first` */
 	uint8_t allows[1024];		/* by what a leaf and the tables above it say of rights */
+};
+
+/* A walk that a lane must go on with. `level` ARM64_STAGE_OFF: from its beginning. */
+struct arm64_rest {
+	uint64_t entry, above;		/* what to read next, and what was read until then */
+	uint8_t index;
+	int8_t level;
 };
 
 /* False when the half must go the slow way. */
 bool arm64_fast_init(struct arm64_fast *fast, const struct arm64_request *q,
 		     const struct arm64_stage1 *s);
-/* Finds the memory that holds the first table. False when that is not plain; the map is held. */
-bool arm64_fast_find(struct arm64_fast *fast, const struct mmu_map *map);
-/* Walks vas[index[0..n-1]]; fills ret, or puts the index into slow[]. Returns how many are in it. */
-unsigned arm64_fast_walk(struct arm64_fast *fast, const uint64_t *vas, const uint8_t *index,
-			 unsigned n, struct mmu_arm64_result *ret, uint8_t *slow);
+/* Walks vas[index[0..n-1]]; fills ret, or rest. Returns how many are in rest. The map is held. */
+unsigned arm64_fast_walk(const struct arm64_fast *fast, const struct mmu_map *map,
+			 const uint64_t *vas, const uint8_t *index, unsigned n,
+			 struct mmu_arm64_result *ret, struct arm64_rest *rest);
 
 static inline uint64_t arm64_low_mask(unsigned bits)
 {

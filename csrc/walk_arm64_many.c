@@ -27,8 +27,8 @@ static int finish(const struct batch *b, int rc, const struct arm64_lane *lane,
 	return MMU_OK;
 }
 
-/* Walks vas[index[0..n-1]], n at most ARM64_GROUP; MMU_OK or MMU_ECALLBACK. */
-static int walk_lanes(const struct batch *b, const uint8_t *index, unsigned n)
+/* Goes on with the walks of rest[0..n-1], n at most ARM64_GROUP; MMU_OK or MMU_ECALLBACK. */
+static int walk_lanes(const struct batch *b, const struct arm64_rest *rest, unsigned n)
 {
 	struct arm64_lane lanes[ARM64_GROUP];
 	struct mmu_arm64_fault fault = { 0 };
@@ -36,13 +36,16 @@ static int walk_lanes(const struct batch *b, const uint8_t *index, unsigned n)
 	unsigned left = 0;
 
 	for (unsigned k = 0; k < n; k++) {
-		unsigned i = index[k];
+		unsigned i = rest[k].index;
 		int rc = arm64_lane_begin(b->q, &lanes[i], va_of(b->vas[i]), &fault);
 
-		if (rc == ARM64_MORE)
+		if (rc == ARM64_MORE) {
+			if (rest[k].level != ARM64_STAGE_OFF)
+				arm64_lane_skip(&lanes[i], &rest[k]);
 			active[left++] = (uint8_t)i;
-		else if (finish(b, rc, &lanes[i], &fault, &b->ret[i]) != MMU_OK)
+		} else if (finish(b, rc, &lanes[i], &fault, &b->ret[i]) != MMU_OK) {
 			return MMU_ECALLBACK;
+		}
 	}
 	while (left) {
 		unsigned still = 0;
@@ -75,19 +78,26 @@ static unsigned of_half(const struct batch *b, unsigned n, bool upper, uint8_t *
 	return count;
 }
 
-/* One group of at most ARM64_GROUP; fast[half] is NULL where that half must go the slow way. */
-static int walk_group(const struct batch *b, unsigned n, struct arm64_fast *fast[2])
+static void from_the_beginning(const uint8_t *index, unsigned n, struct arm64_rest *rest)
 {
-	uint8_t index[ARM64_GROUP], slow[ARM64_GROUP];
+	for (unsigned k = 0; k < n; k++)
+		rest[k] = (struct arm64_rest){ .index = index[k], .level = ARM64_STAGE_OFF };
+}
+
+/* One group of at most ARM64_GROUP; fast[half] is NULL where that half must go the slow way. */
+static int walk_group(const struct batch *b, unsigned n, const struct mmu_map *map,
+		      const struct arm64_fast *fast[2])
+{
+	struct arm64_rest rest[ARM64_GROUP];
+	uint8_t index[ARM64_GROUP];
 
 	for (unsigned upper = 0; upper < 2; upper++) {
-		const uint8_t *rest = index;
 		unsigned count = of_half(b, n, upper, index);
 
-		if (fast[upper]) {
-			count = arm64_fast_walk(fast[upper], b->vas, index, count, b->ret, slow);
-			rest = slow;
-		}
+		if (fast[upper])
+			count = arm64_fast_walk(fast[upper], map, b->vas, index, count, b->ret, rest);
+		else
+			from_the_beginning(index, count, rest);
 		if (count && walk_lanes(b, rest, count) != MMU_OK)
 			return MMU_ECALLBACK;
 	}
@@ -107,27 +117,25 @@ int mmu_arm64_walk_many(mmu_port *port, const struct mmu_arm64_regs *regs, const
 {
 	struct arm64_request q;
 	struct arm64_fast fast[2];
-	bool usable[2] = { false, false };
+	const struct arm64_fast *ways[2] = { NULL, NULL };
 	int rc = arm64_request_init(&q, port, regs, access, options);
 
 	if (rc != MMU_OK)
 		return rc;
 	for (unsigned upper = 0; upper <= q.two_ranges; upper++) {
 		arm64_stage1_init(&q, regs, upper);
-		if (worth_fast(&q, count))
-			usable[upper] = arm64_fast_init(&fast[upper], &q, &q.stage1[upper]);
+		if (worth_fast(&q, count) && arm64_fast_init(&fast[upper], &q, &q.stage1[upper]))
+			ways[upper] = &fast[upper];
 	}
 	for (uint64_t i = 0; i < count && rc == MMU_OK; i += ARM64_GROUP) {
 		struct batch b = { .q = &q, .regs = regs, .vas = vas + i, .ret = ret + i };
 		unsigned n = count - i < ARM64_GROUP ? (unsigned)(count - i) : ARM64_GROUP;
 		/* Held for a group only: a writer need not wait for the whole batch to free an old map. */
 		struct port_read read = port_enter(port);
-		struct arm64_fast *ways[2] = { NULL, NULL };
+		struct map_ram ram = port_ram(port);
 
-		for (unsigned h = 0; h < 2; h++)
-			if (usable[h] && arm64_fast_find(&fast[h], read.map))
-				ways[h] = &fast[h];
-		rc = walk_group(&b, n, ways);
+		q.ram = &ram;
+		rc = walk_group(&b, n, read.map, ways);
 		port_leave(port, read);
 	}
 	return rc;

@@ -287,6 +287,7 @@ int arm64_request_init(struct arm64_request *q, mmu_port *port, const struct mmu
 	    access == (MMU_ACCESS_FETCH | MMU_ACCESS_UNPRIVILEGED))
 		return MMU_ERANGE;
 	q->port = port;
+	q->ram = NULL;
 	q->steps = NULL;
 	q->flags = access;
 	q->access = kind;

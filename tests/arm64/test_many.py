@@ -6,8 +6,9 @@ from random import Random
 import numpy as np
 import pytest
 
-from mmu import AddressSpace, Mmio, Ram, arm64
+from mmu import AddressSpace, HostMemory, Mmio, Ram, Striped, Target, arm64
 from mmu.arm64.many import RESULT
+from mmu.stripes import Route, Slot, Span
 from mmu.types import Access, Fault
 from tests.arm64 import soup
 from tests.pagetables import AF, TABLE, VALID
@@ -66,6 +67,34 @@ def linear(space, base=0x10000, flags=AF):
     pages = (np.arange(512, dtype=np.uint64) + np.uint64(512)) << np.uint64(12) | np.uint64(VALID | TABLE | flags)
     space.write(base + 0x2000, pages.tobytes())
     return arm64.Registers(sctlr_el1=1, tcr_el1=25 | 1 << 23 | 5 << 32, ttbr0_el1=base)
+
+
+def soup_in_a_window(contents):
+    """The first half of *contents* behind a 2-way window whose last 64 KiB nothing decodes; RAM after it."""
+    half = soup.SIZE // 2
+    targets = [Target(f"mem{n}", HostMemory(half)) for n in range(2)]
+    space, window = AddressSpace(), Striped(half, 0, targets)
+    slots = tuple(Slot(n, 0, 0, 2, 256) for n in range(2))
+    window.set_route(Route((Span(0, half - 0x1_0001, 8, 1, 256, slots),)))
+    space.map(0, window)
+    space.map(half, Ram(half))
+    space.write(0, contents)
+    return space
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_batch_over_tables_in_a_window_reads_each_entry_as_often_as_single_walks_do(seed):
+    """Traffic of the devices; entries that the batch cannot judge at once, absent ones among them, count once."""
+    rng, contents = Random(2000 + seed), soup.fill(seed % 4, True, False)
+    single, many = soup_in_a_window(contents), soup_in_a_window(contents)
+    for _ in range(4):
+        regs = soup.registers(rng)
+        regs = arm64.Registers(sctlr_el1=1, tcr_el1=regs.tcr_el1, ttbr0_el1=regs.ttbr0_el1, ttbr1_el1=regs.ttbr1_el1)
+        vas = addresses(rng, 300)
+        expected = one_by_one(single, regs, vas, Access.READ, update=False)
+        assert expected.tolist() == arm64.walk_many(many, regs, vas, Access.READ, update=False).tolist()
+        assert single.traffic() == many.traffic()
+    assert all(t.reads > 100 for t in many.traffic().values())
 
 
 def test_out_is_filled_and_returned():

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cxl.decode import Level, Miss, Route
     from cxl.errors import CommitError, TopologyError
     from cxl.exchange.qemu import DEFAULT_QEMU_ARGS
+    from cxl.linux import Problem
     from cxl.region import Region
     from cxl.topology import Topology
 
@@ -19,6 +20,7 @@ _HOME = {
     "cxl.decode": ("Level", "Miss", "Route"),
     "cxl.errors": ("CommitError", "TopologyError"),
     "cxl.exchange.qemu": ("DEFAULT_QEMU_ARGS",),
+    "cxl.linux": ("Problem",),
     "cxl.region": ("Region",),
     "cxl.topology": ("Topology",),
 }
@@ -26,7 +28,7 @@ _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "DEFAULT_QEMU_ARGS", "Backing", "Blueprint", "BridgePlan", "CommitError", "DevicePlan", "Level", "Miss", "PortPlan",
-    "Region", "Route", "SwitchPlan", "Topology", "TopologyError", "WindowPlan",
+    "Problem", "Region", "Route", "SwitchPlan", "Topology", "TopologyError", "WindowPlan",
 ]
 
 

@@ -25,7 +25,8 @@ class Parts:
         inspect(b for d in plan.devices for b in d.backings)
         self._strict, self._changed = strict, changed
         self.bridges = {
-            b.name: HostBridge(b.name, self._block(b.name, b.decoders), uid=b.uid, base=b.registers)
+            b.name: HostBridge(b.name, self._block(b.name, b.decoders), uid=b.uid, base=b.registers,
+                               restricted=b.restricted)
             for b in plan.bridges
         }  # fmt: skip
         self.switches = {s.name: Switch(s.name, self._block(s.name, s.decoders)) for s in plan.switches}

@@ -39,10 +39,14 @@ class Node:
 
 @dataclass(slots=True, eq=False, repr=False)
 class HostBridge(Node):
-    """`uid` is the _UID of its ACPI0016 object, `base` the HPA of its component registers where known."""
+    """`uid` is the _UID of its ACPI0016 object, `base` the HPA of its component registers where known.
+
+    `restricted`: a CXL 1.1 host, whose registers are an RCRB.
+    """
 
     uid: int = 0
     base: int | None = None
+    restricted: bool = False
 
     kind = "host bridge"
 

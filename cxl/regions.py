@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from cxl.device.type3 import MODES, Type3
 from cxl.errors import TopologyError
 from cxl.format import DECODER_GRAIN
+from cxl.linux import Candidate
 from cxl.region import Region, Wiring, blockers, lowest_base, natural, program, withdraw
 from cxl.window import Window
 from mmu.stripes import ENCODED_WAYS, GRANULARITIES
@@ -62,6 +63,16 @@ class RegionTable:
             program(region, splits)
             self.regions[region.name] = region
         return region
+
+    def candidate(
+        self, window: Window, devices: Sequence[Type3] | None, granularity: int | None, size: int | None, mode: str
+    ) -> Candidate:
+        """The region that `create` would make of the same arguments, unchecked."""
+        if mode not in MODES:
+            raise TopologyError(f"mode must be one of {MODES}, not {mode!r}")
+        parts = natural(window, mode, self._wiring) if devices is None else list(devices)
+        size = self._largest(window, parts, mode) if size is None else size
+        return Candidate("region", window, None, size, granularity or window.granularity, mode, tuple(parts))
 
     def destroy(self, name: str) -> None:
         """See `Topology.destroy_region`."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cxl import decode as levels
+from cxl.assemble import assembled
 from cxl.blueprint import Blueprint
 from cxl.build import Parts
 from cxl.compile import compile_route, nodes_below
@@ -15,6 +16,7 @@ from cxl.decode import Miss, Route
 from cxl.decoder import DecoderBlock
 from cxl.device.type3 import Type3
 from cxl.errors import TopologyError
+from cxl.linux import Problem, problems
 from cxl.nodes import HostBridge, Port, Switch
 from cxl.region import Region, Wiring
 from cxl.regions import RegionTable
@@ -22,6 +24,7 @@ from cxl.window import Window
 from mmu import Locator, Ram, Striped, Target
 from mmu.errors import AddressRangeError
 from mmu.stripes import Route as Stripes
+from mmu.stripes import Slot
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,8 +48,8 @@ class Topology:
         self.switches: dict[str, Switch] = parts.switches
         self.ports: dict[str, Port] = parts.ports
         self.devices: dict[str, Type3] = parts.devices
-        wiring = Wiring({id(p.device): p for p in self.ports.values() if p.device is not None})
-        self._regions = RegionTable(wiring, self.batch)
+        self._wiring = Wiring({id(p.device): p for p in self.ports.values() if p.device is not None})
+        self._regions = RegionTable(self._wiring, self.batch)
         self._below = {w.name: nodes_below(w) for w in self.windows}
         self._reach: dict[int, list[Window]] = {}  # block -> the windows whose route it decides
         for window in self.windows:
@@ -257,6 +260,40 @@ class Topology:
         Raises TopologyError when a decoder above one of them is still committed, or one is locked.
         """
         self._regions.destroy(region if isinstance(region, str) else region.name)
+
+    def check(
+        self, for_linux: bool = True, *, window: int | str | Window | None = None,
+        devices: Sequence[str | Type3] | None = None, granularity: int | None = None, size: int | None = None,
+        mode: str = "ram",
+    ) -> list[Problem]:  # fmt: skip
+        """What is wrong with what is programmed; or, given *window* and *devices* by position, with such a region.
+
+        *for_linux*: what Linux would refuse, with its errno, or translate wrongly (errno 0). In any case: bytes of a
+        device that two addresses reach. An empty list: nothing.
+        """
+        with self._lock:
+            if window is not None:
+                parts = None if devices is None else [self.device(d) for d in devices]
+                planned = self._regions.candidate(self.window(window), parts, granularity, size, mode)
+                return problems(planned, self._wiring) if for_linux else []
+            found = self._collisions()
+            if for_linux:
+                for region in assembled(self.windows, list(self.devices.values()), self._wiring):
+                    found += [region] if isinstance(region, Problem) else problems(region, self._wiring)
+            return found
+
+    def _collisions(self) -> list[Problem]:
+        """Bytes that two HPAs reach, one for each device and span: hardware does not check that levels fit."""
+        found: dict[tuple[str, int], Problem] = {}
+        for window in self.windows:
+            for number, span in enumerate(self.route(window).spans):
+                step = min((s.granularity for s in span.slots if isinstance(s, Slot)), default=span.last)
+                for hpa in range(span.first, min(span.last, span.first + 64 * step), step):
+                    place = self.decode(hpa)
+                    if isinstance(place, Route) and len(both := self.encode(place.device, place.dpa)) > 1:
+                        found.setdefault((place.device, number), Problem(
+                            0, f"{both[0]:#x} and {both[1]:#x} both reach DPA {place.dpa:#x} of {place.device}"))
+        return list(found.values())
 
     def locate(self, region: str | Region, offset: int) -> Route:
         """Where byte *offset* of *region* is. Raises TopologyError outside of what its decoders cover."""

@@ -174,9 +174,11 @@ void mmu_guest_flush(mmu_guest *g)
 	guest_flush_tlb(g);
 }
 
-void mmu_guest_set_limit(mmu_guest *g, uint64_t instructions)
+void mmu_guest_begin(mmu_guest *g, uint64_t instructions)
 {
 	g->limit = instructions ? g->counters.instructions + instructions : 0;
+	g->counters.error_access = 0;
+	mmu_guest_flush(g);
 }
 
 void mmu_guest_interrupt(mmu_guest *g)

@@ -26,9 +26,16 @@ enum engine_access { ENGINE_READ = 16, ENGINE_WRITE = 17, ENGINE_FETCH = 18 };
 enum engine_permission { ENGINE_MAY_READ = 1, ENGINE_MAY_WRITE = 2, ENGINE_MAY_FETCH = 4 };
 struct engine_tlb_entry { uint64_t pa; int permissions; };	/* uc_tlb_entry */
 
+/* A page by what it is and not by where it is shown: RAM by its engine address, a window's by the
+   address in the window, a device's by the device and the offset. */
+struct page_key { const void *device; uint64_t page; };
+
 struct code_page {
-	uint64_t hpa;
+	struct page_key key;
+	uint64_t va;		/* where it ran first, and with which of the engine's TLBs */
+	uint32_t index;
 	uint8_t used, shadowed;
+	uint8_t many;		/* it ran elsewhere as well */
 };
 
 enum guest_phase {
@@ -88,6 +95,7 @@ struct mmu_guest {
 struct guest_translation {
 	paddr_t pa;
 	uint32_t allowed;	/* MMU_ACCESS_* */
+	uint32_t index;		/* differs when the engine keeps the entry in another TLB */
 };
 
 /* One architecture. */
@@ -106,7 +114,7 @@ extern const struct guest_arch guest_x86, guest_arm64;
 bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret);
 struct code_page *guest_code_find(struct mmu_guest *g, paddr_t page);
 struct code_page *guest_code_enter(struct mmu_guest *g, paddr_t page);
-int guest_code_shadow(struct mmu_guest *g, struct code_page *code);
+int guest_code_shadow(struct mmu_guest *g, struct code_page *code, paddr_t page);
 uint64_t guest_code_engine(const struct mmu_guest *g, const struct code_page *code);
 const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page *code);
 void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result);

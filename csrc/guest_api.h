@@ -98,7 +98,7 @@ struct mmu_guest_counters {
 	uint64_t bus_errors;
 	uint64_t port_reads, port_writes;	/* x86 IN and OUT: no device answers */
 	uint64_t instructions;		/* counted only under a limit */
-	/* The first bus error: */
+	/* The first bus error of the run; error_access 0: none yet */
 	uint64_t error_hpa;
 	uint32_t error_size, error_access, error_result;
 	uint32_t reserved;
@@ -111,8 +111,9 @@ void mmu_guest_destroy(mmu_guest *guest);
 int mmu_guest_set_ram(mmu_guest *guest, const struct mmu_guest_ram *ram, uint32_t count);
 /* Drops every copy of code, translation and TLB entry: memory or registers changed behind the engine. */
 void mmu_guest_flush(mmu_guest *guest);
-/* The most instructions that may still run; 0: no limit. Takes effect only with the code hook in place. */
-void mmu_guest_set_limit(mmu_guest *guest, uint64_t instructions);
+/* A run begins: forgets the first bus error, and everything as mmu_guest_flush() does. At most so many
+   instructions may run, 0: any number; that takes effect only with the code hook in place. */
+void mmu_guest_begin(mmu_guest *guest, uint64_t instructions);
 
 /* Runs from pc until something stops it. MMU_OK and *ret. */
 int mmu_guest_run(mmu_guest *guest, uint64_t pc, struct mmu_guest_stop *ret);

@@ -71,47 +71,76 @@ bool guest_peek(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret)
 	return true;
 }
 
-/* X alone: the engine keeps a page that is writable and executable on its slow path for good. */
-static bool fill_fetch(struct mmu_guest *g, uint64_t va, paddr_t page, struct engine_tlb_entry *ret)
+/*
+ * Takes back the right to write a page that has just become code, or ran at a second address, from
+ * every TLB entry that may have it.
+ */
+static void note_place(struct mmu_guest *g, struct code_page *code, uint64_t va, uint32_t index,
+		       bool known)
 {
+	if (!known) {
+		code->va = va;
+		code->index = index;
+	} else if (!code->many && (code->va != va || code->index != index)) {
+		code->many = 1;
+	} else {
+		return;
+	}
+	guest_flush_tlb(g);
+}
+
+/* X alone: the engine keeps a page that is writable and executable on its slow path for good. */
+static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_translation *t,
+		       struct engine_tlb_entry *ret)
+{
+	paddr_t page = pa_of(t->pa.v & GUEST_PAGE_MASK);
+	bool known = guest_code_find(g, page);
 	struct code_page *code = guest_code_enter(g, page);
 	uint64_t engine;
+	uint8_t *host;
 
 	if (!code)
 		return refuse(g, GUEST_CODE_FULL);
 	g->view = (struct guest_view){ .va = va };
 	if (guest_ram_find(g, page, &engine)) {
-		uint8_t *host;
-
 		if (mmu_port_host(g->c.probe, page.v, GUEST_PAGE, false, &host) == GUEST_PAGE)
 			g->view.host = host;
+		note_place(g, code, va, t->index, known);
 		return answer(ret, engine, ENGINE_MAY_FETCH);
 	}
 	if (!code->shadowed) {
-		int result = guest_code_shadow(g, code);
+		int result = guest_code_shadow(g, code, page);
 
 		if (result != MMU_MEMTX_OK)
 			return fetch_failed(g, va, page, result);
-		guest_flush_tlb(g);	/* takes W back from wherever the page was written */
 	}
 	g->view.host = guest_code_host(g, code);
+	note_place(g, code, va, t->index, known);
 	return answer(ret, guest_code_engine(g, code), ENGINE_MAY_FETCH);
 }
 
-static bool fill_data(struct mmu_guest *g, paddr_t page, uint32_t allowed, int type,
+/*
+ * The engine sees a store to code in RAM only through the TLB entry that the code came through, which
+ * a fill for data replaces. It sees none to the copy of a page.
+ */
+static bool engine_sees_stores(const struct code_page *code, uint64_t va, uint32_t index)
+{
+	return !code->shadowed && !code->many && code->va == va && code->index == index;
+}
+
+static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_translation *t, int type,
 		      struct engine_tlb_entry *ret)
 {
-	struct code_page *code = guest_code_find(g, page);
+	paddr_t page = pa_of(t->pa.v & GUEST_PAGE_MASK);
+	const struct code_page *code = guest_code_find(g, page);
 	int permissions = 0;
 	uint64_t engine;
 
-	if (allowed & MMU_ACCESS_READ)
+	if (t->allowed & MMU_ACCESS_READ)
 		permissions |= ENGINE_MAY_READ;
-	if (allowed & MMU_ACCESS_WRITE)
+	if (t->allowed & MMU_ACCESS_WRITE)
 		permissions |= ENGINE_MAY_WRITE;
-	if (guest_ram_find(g, page, &engine))	/* the engine sees writes to code there by itself */
-		return answer(ret, engine, permissions);
-	if (code && code->shadowed) {
+	if (code && !engine_sees_stores(code, va, t->index)) {
 		if (type == ENGINE_WRITE && g->phase == GUEST_RUNNING)
 			return refuse(g, GUEST_CODE_WRITE);
 		if (type == ENGINE_WRITE)
@@ -119,7 +148,9 @@ static bool fill_data(struct mmu_guest *g, paddr_t page, uint32_t allowed, int t
 		else
 			permissions &= ~ENGINE_MAY_WRITE;
 	}
-	return answer(ret, GUEST_BUS_BASE + page.v, permissions);
+	if (!guest_ram_find(g, page, &engine))
+		engine = GUEST_BUS_BASE + page.v;
+	return answer(ret, engine, permissions);
 }
 
 /* While probing: the page in question is nowhere, writes to any other go to a scratch page. */
@@ -140,7 +171,7 @@ static bool fill_probe(struct mmu_guest *g, uint64_t va, int type, struct engine
 		return false;
 	page = pa_of(t.pa.v & GUEST_PAGE_MASK);
 	if (type == ENGINE_FETCH)
-		return fill_fetch(g, va, page, ret);
+		return fill_fetch(g, va, &t, ret);
 	if (g->probe.by_hpa && type == g->probe.type && page.v == (g->probe.hpa & GUEST_PAGE_MASK)) {
 		g->probe.page = va;
 		g->probe.page_met = true;
@@ -170,7 +201,6 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 	struct mmu_guest *g = user;
 	uint32_t access = access_of(type);
 	struct guest_translation t;
-	paddr_t page;
 	int rc;
 
 	(void)uc;
@@ -190,9 +220,7 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 		g->stop.access = access;
 		return false;
 	}
-	page = pa_of(t.pa.v & GUEST_PAGE_MASK);
-	return type == ENGINE_FETCH ? fill_fetch(g, va, page, ret)
-				    : fill_data(g, page, t.allowed, type, ret);
+	return type == ENGINE_FETCH ? fill_fetch(g, va, &t, ret) : fill_data(g, va, &t, type, ret);
 }
 
 /* UC_HOOK_MEM_UNMAPPED over GUEST_NOWHERE: `address` has the low bits that the fill did not. */

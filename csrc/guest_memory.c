@@ -4,6 +4,7 @@
  */
 #include "guest.h"
 #include "bus.h"
+#include "stripes.h"
 
 /* Engine address of a page of plain RAM; false when pa is anything else. */
 bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret)
@@ -29,17 +30,46 @@ bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret)
 
 /* ---- pages of code ---- */
 
-static uint32_t code_hash(paddr_t page)
+static struct page_key page_key(struct mmu_guest *g, paddr_t page)
 {
-	return (uint32_t)(((page.v / GUEST_PAGE) * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % CODE_SLOTS;
+	struct page_key key = { NULL, page.v };
+	const struct mmu_range *r;
+	struct port_read read;
+	uint64_t offset;
+	uint32_t i;
+
+	if (guest_ram_find(g, page, &key.page))
+		return key;
+	read = port_enter(g->c.probe);
+	i = map_search(read.map, page.v);
+	r = &read.map->ranges[i];
+	if (i < read.map->count && page.v >= r->first && r->last - page.v >= GUEST_PAGE - 1) {
+		offset = r->offset + (page.v - r->first);
+		if (r->kind == MMU_RANGE_STRIPED)
+			offset += r->route->base;
+		if (!(offset & (GUEST_PAGE - 1)) && r->kind == MMU_RANGE_IO)
+			key = (struct page_key){ r->io, offset };
+		else if (!(offset & (GUEST_PAGE - 1)) && r->kind == MMU_RANGE_STRIPED)
+			key = (struct page_key){ NULL, offset };
+	}
+	port_leave(g->c.probe, read);
+	return key;
+}
+
+static uint32_t code_hash(struct page_key key)
+{
+	uint64_t number = key.page / GUEST_PAGE + (uintptr_t)key.device;
+
+	return (uint32_t)((number * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % CODE_SLOTS;
 }
 
 /* The slot that holds the page, or the free one where it would stand. CODE_LIMIT keeps one free. */
-static struct code_page *code_slot(struct mmu_guest *g, paddr_t page)
+static struct code_page *code_slot(struct mmu_guest *g, struct page_key key)
 {
-	uint32_t i = code_hash(page);
+	uint32_t i = code_hash(key);
 
-	while (g->code[i].used && g->code[i].hpa != page.v)
+	while (g->code[i].used &&
+	       (g->code[i].key.page != key.page || g->code[i].key.device != key.device))
 		i = (i + 1) % CODE_SLOTS;
 	return &g->code[i];
 }
@@ -47,7 +77,7 @@ static struct code_page *code_slot(struct mmu_guest *g, paddr_t page)
 /* What is known of a page (its first byte) as code; NULL when the guest did not run from it. */
 struct code_page *guest_code_find(struct mmu_guest *g, paddr_t page)
 {
-	struct code_page *code = code_slot(g, page);
+	struct code_page *code = code_slot(g, page_key(g, page));
 
 	return code->used ? code : NULL;
 }
@@ -55,14 +85,15 @@ struct code_page *guest_code_find(struct mmu_guest *g, paddr_t page)
 /* Notes that the guest runs from this page. NULL when there are too many: flush first. */
 struct code_page *guest_code_enter(struct mmu_guest *g, paddr_t page)
 {
-	struct code_page *code = code_slot(g, page);
+	struct page_key key = page_key(g, page);
+	struct code_page *code = code_slot(g, key);
 
 	if (code->used)
 		return code;
 	if (g->code_count == CODE_LIMIT)
 		return NULL;
 	g->code_count++;
-	*code = (struct code_page){ .hpa = page.v, .used = 1 };
+	*code = (struct code_page){ .key = key, .used = 1 };
 	return code;
 }
 
@@ -82,9 +113,9 @@ const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page
 }
 
 /* Copies the page into its shadow; on success it is in use. Returns MMU_MEMTX_* bits (bytes that failed are 0) or MMU_ECALLBACK. */
-int guest_code_shadow(struct mmu_guest *g, struct code_page *code)
+int guest_code_shadow(struct mmu_guest *g, struct code_page *code, paddr_t page)
 {
-	int result = mmu_port_read(g->c.code, code->hpa, g->c.shadow + shadow_offset(g, code),
+	int result = mmu_port_read(g->c.code, page.v, g->c.shadow + shadow_offset(g, code),
 				   GUEST_PAGE);
 
 	code->shadowed = result == MMU_MEMTX_OK;
@@ -109,7 +140,8 @@ static bool is_device(const struct mmu_guest *g, uint64_t hpa)
 /* Counts an error that the guest caused, and keeps the first. */
 void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result)
 {
-	if (!g->counters.bus_errors++) {
+	g->counters.bus_errors++;
+	if (!g->counters.error_access) {
 		g->counters.error_hpa = hpa;
 		g->counters.error_size = size;
 		g->counters.error_access = access;

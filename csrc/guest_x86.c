@@ -31,7 +31,8 @@ static int x86_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t a
 			      NULL);
 
 	if (rc == MMU_OK)
-		*ret = (struct guest_translation){ .pa = pa_of(t.pa), .allowed = t.allowed };
+		*ret = (struct guest_translation){ .pa = pa_of(t.pa), .allowed = t.allowed,
+			.index = (uint32_t)(regs.cpl == 3) | (uint32_t)regs.ac << 1 };
 	return rc;
 }
 

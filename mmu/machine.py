@@ -69,7 +69,7 @@ class Machine:
         self.cpu: Cpu = getattr(import_module(module), name)(space)
         self.plan: Plan | None = None
         self.tables: Any = None  # mmu.x86.PageTables or mmu.arm64.PageTables, once setup() made them
-        self._frames: Frames | None = None
+        self._program: list[tuple[int, int]] = []  # what load() mapped: (va, size)
 
     def close(self) -> None:
         """Free the engine. Twice is fine; anything else afterwards raises ClosedError."""
@@ -92,6 +92,7 @@ class Machine:
         the tables cannot be written where they are to be.
         """
         self.plan = plan(tables, code, data, stack)
+        self._program.clear()
         area = self.plan.tables
         self.tables = self.cpu.new_tables(Frames(area.base, area.last))
         for mapped in self.plan.data, self.plan.stack:
@@ -119,6 +120,9 @@ class Machine:
             places = {n: getattr(chosen, n) for n in ("tables", "code", "data", "stack")}
             self.setup(**{n: (a.base, a.size) for n, a in places.items()})
         assert self.plan is not None
+        for va, size in self._program:  # the program before
+            self.tables.unmap(va, size)
+        self._program.clear()
         base = self._place(found, self.plan.code, at)
         data, stack = self.plan.data, self.plan.stack
         self.cpu.start(found.entry + base, stack.va + stack.size, data.va, data.size)
@@ -143,6 +147,7 @@ class Machine:
                 raise AddressRangeError(
                     f"the program does not fit: {size:#x} bytes, and the code area has {room.size:#x} left")
             self._map(first, room.base, size, segment.writable, segment.executable)
+            self._program.append((first, size))
             lead = segment.va + base - first
             self.space.write(room.base, bytes(lead) + segment.data + bytes(size - lead - len(segment.data)))
             room, end = Area(room.base + size, room.size - size, 0), first + size
@@ -217,9 +222,7 @@ class Machine:
         if self.plan is None and not self.cpu.has_tables:
             raise GuestError("no page tables: call setup() or load(), or set the registers that point to them")
         cpu = self.cpu
-        cpu.sync()
-        cpu.resume()
-        cpu.set_limit(limit or 0)
+        cpu.begin(limit or 0)
         before = Snapshot(cpu)
         delivered: list[Delivered] = []
         with _traced(cpu, trace) as entries, _watchdog(cpu, timeout):

@@ -178,14 +178,13 @@ class Cpu:
     # -- memory -------------------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Take over what the space shows now, and forget code and translations: the host may have changed any of it."""
+        """Take over what the space shows now."""
         self._open()
         view = self.space.view
         if view is not self._view:
             table = [entry for r in view.ranges if (entry := self._ram(r)) is not None]
             check(lib.mmu_guest_set_ram(self.guest, ffi.new("struct mmu_guest_ram[]", table), len(table)), "RAM map")
             self._view = view
-        lib.mmu_guest_flush(self.guest)
 
     def _ram(self, r: Any) -> dict[str, int] | None:
         """The whole pages of a range of RAM, when its pages are pages of its memory too."""
@@ -281,15 +280,19 @@ class Cpu:
 
     # -- running ------------------------------------------------------------------------------------
 
-    def set_limit(self, instructions: int) -> None:
-        """At most so many instructions from now on; 0: any number. Counting costs about 10 ns for each."""
-        lib.mmu_guest_set_limit(self.guest, instructions)
-        if instructions and self._limit_hook is None:
+    def begin(self, limit: int) -> None:
+        """Make ready for a run of at most *limit* instructions (0: any number; counting costs about 10 ns for each).
+
+        Takes over what the space shows now, and forgets code and translations: the host may have changed any of it.
+        """
+        self.sync()
+        if limit and self._limit_hook is None:
             self._limit_hook = self.engine.hook("CODE", self._hooks.code, self.guest)
-        elif not instructions and self._limit_hook is not None:
+        elif not limit and self._limit_hook is not None:
             self.engine.unhook(self._limit_hook)
             self._limit_hook = None
-        lib.mmu_guest_flush(self.guest)
+        lib.mmu_guest_begin(self.guest, limit)
+        lib.mmu_guest_resume(self.guest)
 
     def run(self, pc: int) -> Any:
         """Run until a stop that wants attention: struct mmu_guest_stop. Raises what a device's callback raised."""
@@ -306,9 +309,6 @@ class Cpu:
     def interrupt(self) -> None:
         """End the run that is under way, from any thread."""
         lib.mmu_guest_interrupt(self.guest)
-
-    def resume(self) -> None:
-        lib.mmu_guest_resume(self.guest)
 
     @property
     def counters(self) -> Any:

@@ -32,10 +32,9 @@ def gate(offset, selector=KERNEL_CODE, kind=14, dpl=0, ist=0, present=1):
 class Kernel:
     """A machine whose kernel starts user or kernel code, with handlers as the test installs them."""
 
-    def __init__(self, idt_limit=0xFFF, tss_limit=0x67, **where):
+    def __init__(self, idt_limit=0xFFF, tss_limit=0x67, user=WINDOW + 8 * MIB, **where):
         self.machine = m = machine(**where)
         m.load(b"\xf4")
-        user = 8 * MIB + WINDOW
         m.tables.map(USER, user, 2 * PAGE, page_size=PAGE, user=1, executable=1)
         tss = segment(0x89, 0, TSS & 0xFFFF_FFFF, tss_limit) + struct.pack("<Q", TSS >> 32)
         gdt = bytes(8) + segment(0x9A, 0xA) + segment(0x92, 0xC) + segment(0xF2, 0xC) + segment(0xFA, 0xA) + tss

@@ -3,8 +3,8 @@
 import pytest
 
 from mmu.machine import Machine
-from mmu.memory import Alias, Mmio
-from tests.guest.machines import ARCHS, CODE, MIB, PAGE, WINDOW, asm, code, machine, places, two_way
+from mmu.memory import HostMemory, Mmio, Striped, Target
+from tests.guest.machines import ARCHS, CODE, MIB, PAGE, WINDOW, asm, code, machine, places, route, two_way
 
 WHERE = ("window", "ram")
 
@@ -46,6 +46,30 @@ def test_a_store_through_another_address_changes_code_that_ran(where):
         m.set(rbx=CODE + 3 * PAGE, rsi=0x2000_0000)
         r = m.run().registers
         assert (r["rdx"], r["rax"]) == (1, 9)
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_page_that_was_written_before_it_ran(where):
+    """The right to write it, under another address, must not outlive its first instruction."""
+    with machine(code=where) as m:
+        base = (WINDOW if where == "window" else 8 * MIB) + MIB + 3 * PAGE
+        m.tables.map(0x2000_0000, base, PAGE)
+        function = int.from_bytes(asm("x86_64", "mov eax, 1; ret").ljust(8, b"\x90"), "little")
+        m.load(code("x86_64", "mov [rsi], rcx; call rbx; mov edx, eax; mov byte ptr [rsi+1], 9; call rbx"))
+        r = m.set(rbx=CODE + 3 * PAGE, rsi=0x2000_0000, rcx=function).run().registers
+        assert (r["rdx"], r["rax"]) == (1, 9)
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_code_that_is_rewritten_again_and_again_through_another_address(where):
+    with machine(code=where) as m:
+        base = (WINDOW if where == "window" else 8 * MIB) + MIB + 3 * PAGE
+        m.tables.map(0x2000_0000, base, PAGE)
+        function = int.from_bytes(asm("x86_64", "mov eax, 1; ret").ljust(8, b"\x90"), "little")
+        m.load(code("x86_64", "mov [rsi], rcx; mov ecx, 9; 1: mov [rsi+1], cl; call rbx; add rdx, rax; call rbx;"
+                    " add rdx, rax; dec ecx; jnz 1b"))
+        r = m.set(rbx=CODE + 3 * PAGE, rsi=0x2000_0000, rcx=function).run().registers
+        assert r["rdx"] == 2 * sum(range(1, 10))
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -154,12 +178,13 @@ def test_a_store_to_code_in_a_device_reaches_the_device_and_the_code():
 def test_more_pages_of_code_than_the_guest_remembers(where):
     """The copies are dropped and made again; the program does not notice. (6144 pages are remembered.)"""
     count = 6500
-    space, _, window = two_way()
+    space, _, _ = two_way()
     base = 16 * MIB
-    if where == "window":  # the same window again, under addresses of its own: each page counts by its address
-        base = WINDOW + 32 * MIB
-        for n in range(2):
-            space.map(base + n * 16 * MIB, Alias(window, 0, 16 * MIB))
+    if where == "window":
+        base = 1 << 40
+        large = Striped(32 * MIB, base, [Target(f"large{n}", HostMemory(16 * MIB)) for n in range(2)])
+        large.set_route(route(base=base, size=32 * MIB))
+        space.map(base, large)
     with Machine(space).setup(**places(tables="ram", code="ram", data="ram", stack="ram")) as m:
         function = asm("x86_64", "inc rax; ret")
         for n in range(count):

@@ -20,7 +20,7 @@ from tests.guest.kernel import (
     USER_STACK,
     Kernel,
 )
-from tests.guest.machines import STACK, asm
+from tests.guest.machines import MIB, STACK, WINDOW, asm
 
 HOLE = 0x3000_0000
 RF = 1 << 16
@@ -224,3 +224,15 @@ def test_a_frame_pushed_over_code_is_seen_by_the_code(where):
         result = kernel.run(f"{call} mov r13, r12; mov rbx, rsp; mov rsp, rcx; int3; mov rsp, rbx; {call} nop",
                             rcx=int.from_bytes(two, "little"))
         assert (result.registers["r13"], result.registers["r12"]) == (1, 2)
+
+
+@pytest.mark.parametrize("base", [WINDOW + 8 * MIB, 24 * MIB], ids=["window", "ram"])
+def test_a_kernel_rewrites_the_code_of_its_user(base):
+    """At the same address, but through the supervisor's entry of the TLB."""
+    with Kernel(user=base) as kernel:
+        kernel.handle(0x80, f"mov rbx, {USER + 0x100}; inc byte ptr [rbx+1]; iretq", dpl=3)
+        kernel.handle(GP, "hlt")
+        function = USER + 0x100
+        kernel.machine.write(function, asm("x86_64", "mov eax, 1; ret"))
+        again = f"mov rdx, {function}; mov ecx, 5; 1: call rdx; add r12, rax; int 0x80; dec ecx; jnz 1b; hlt"
+        assert kernel.run("nop", user=again).registers["r12"] == 1 + 2 + 3 + 4 + 5

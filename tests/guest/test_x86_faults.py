@@ -98,10 +98,12 @@ def test_a_read_modify_write_of_a_read_only_page(m, source):
     assert page_fault(fault(m, source, rbx=base)) == (W | P, base + 8)
 
 
+@pytest.mark.parametrize("where", ["window", "ram"])
 @pytest.mark.parametrize("source", ["mov rax, [rbx-3]", "mov [rbx-3], rax", "add [rbx-3], rax", "movups xmm0, [rbx-3]"])
-def test_an_access_that_leaves_the_last_page_faults_on_the_next(m, source):
-    stop = fault(m, source, rbx=EDGE)
-    assert stop.exception.cr2 == EDGE
+def test_an_access_that_leaves_the_last_page_faults_on_the_next(source, where):
+    with machine(data=where) as m:
+        stop = fault(m, source, rbx=EDGE, rax=2**64 - 1)
+        assert stop.exception.cr2 == EDGE
 
 
 @pytest.mark.parametrize("source", ["mov rax, [rbx-3]", "mov [rbx-3], rax", "add [rbx-3], rax", "movups xmm0, [rbx-3]"])

@@ -1,1 +1,19 @@
-"""Runs guest instructions. The only room that imports unicorn."""
+"""Runs guest instructions. The only room that imports unicorn.
+
+The engine executes; every translation is a walk of ours, every access that is not plain RAM goes through a port of the
+bus, and exceptions are delivered here. Where that differs from a CPU:
+
+- Accesses leave the engine in pieces of at most 4 bytes: 8 bytes are two, an unaligned load is the aligned blocks
+  around it, an unaligned store single bytes. On x86, a failed piece counts even when it was only read ahead.
+- A read-modify-write walks twice, for the read and for the write.
+- An x86 store of 16 bytes that leaves a page for one that faults has written its first 8 bytes when these are in the
+  first page. Smaller ones have written nothing.
+- Code is taken by pages. A page outside of RAM is copied before it runs, so all of it must be readable; what the guest
+  then stores to it runs, what a device or another machine changes is seen from the next run on. So is RAM that is
+  mapped or unmapped while the guest runs.
+- x86: no AVX (128-bit VEX instructions are executed wrongly: build with -mno-avx), no protection keys, no 5-level
+  paging; SYSENTER ends the run; IN reads ones and OUT is dropped; RDMSR of an unknown register gives 0. A change of
+  EFER.NXE takes effect with the next flush of the TLB. CPUID reports the engine's address width, walks use 52 bits.
+- arm64: EL1 and EL0 only; no alignment checks but those of exclusives; FP is always on. A walk uses 48 bits.
+- The time stamp counter and RDRAND are the host's: everything else is deterministic.
+"""

@@ -12,7 +12,7 @@ static struct mmu_arm64_regs arm64_registers(struct mmu_guest *g)
 	struct engine_system_register sctlr = { .crn = 1, .crm = 0, .op0 = 3, .op1 = 0, .op2 = 0 };
 	struct engine_system_register tcr = { .crn = 2, .crm = 0, .op0 = 3, .op1 = 0, .op2 = 2 };
 	struct mmu_arm64_regs regs = { .pa_range = (uint8_t)g->c.phys_bits };
-	uint32_t pstate = 0;
+	uint64_t pstate = 0;	/* wider than the engine writes */
 	int ids[] = { id->ttbr0, id->ttbr1, id->mair, id->pstate, id->coprocessor, id->coprocessor };
 	void *values[] = { &regs.ttbr0_el1, &regs.ttbr1_el1, &regs.mair_el1, &pstate, &sctlr, &tcr };
 

@@ -10,8 +10,7 @@ static struct mmu_x86_regs x86_registers(struct mmu_guest *g)
 	const struct mmu_guest_ids *id = &g->c.ids;
 	struct mmu_x86_regs regs = { .phys_bits = (uint8_t)g->c.phys_bits };
 	struct engine_msr efer = { .number = MSR_EFER };
-	uint64_t flags = 0;
-	uint16_t cs = 0;
+	uint64_t flags = 0, cs = 0;	/* wider than the engine writes */
 	int ids[] = { id->cr0, id->cr3, id->cr4, id->cs, id->flags, id->msr };
 	void *values[] = { &regs.cr0, &regs.cr3, &regs.cr4, &cs, &flags, &efer };
 

@@ -22,6 +22,12 @@ bool x86_access_valid(uint32_t access)
 	return kind != MMU_ACCESS_FETCH || access == MMU_ACCESS_FETCH;
 }
 
+/* LME without PAE cannot be entered; whoever says so gets the 32-bit paging that PAE=0 stands for. */
+static bool long_mode(const struct mmu_x86_regs *regs)
+{
+	return (regs->cr0 & X86_CR0_PG) && (regs->cr4 & X86_CR4_PAE) && (regs->efer & X86_EFER_LME);
+}
+
 static void paging_setup(struct x86_paging *p, uint64_t cr3, uint64_t cr4, uint64_t efer, uint8_t phys_bits)
 {
 	p->beyond = phys_bits >= 52 ? 0 : PHYSICAL >> phys_bits << phys_bits;
@@ -50,12 +56,11 @@ static void ept_setup(struct x86_paging *p, const struct mmu_x86_regs *regs)
 
 void x86_linear_setup(struct x86_linear *l, const struct mmu_x86_regs *regs, uint32_t access)
 {
-	bool long_mode = (regs->cr0 & X86_CR0_PG) && (regs->efer & X86_EFER_LME);
-	bool la57 = regs->cr4 & X86_CR4_LA57;
+	bool wide = long_mode(regs), la57 = regs->cr4 & X86_CR4_LA57;
 
-	*l = (struct x86_linear){ .mask = long_mode ? UINT64_MAX : UINT32_MAX, .sign = { 63, 63 },
-				  .top = !long_mode ? 63 : la57 ? 56 : 47 };
-	if (!long_mode || (access & (MMU_ACCESS_FETCH | MMU_ACCESS_IMPLICIT)))
+	*l = (struct x86_linear){ .mask = wide ? UINT64_MAX : UINT32_MAX, .sign = { 63, 63 },
+				  .top = !wide ? 63 : la57 ? 56 : 47 };
+	if (!wide || (access & (MMU_ACCESS_FETCH | MMU_ACCESS_IMPLICIT)))
 		return;
 	if (regs->cr4 & X86_CR4_LAM_SUP)
 		l->sign[1] = la57 ? 56 : 47;
@@ -78,7 +83,7 @@ void x86_walk_setup(struct x86_walk *w, mmu_port *port, const struct mmu_x86_reg
 	w->wanted = access & DATA_OR_FETCH;
 	w->update = options & MMU_X86_UPDATE;
 	w->paging = regs->cr0 & X86_CR0_PG;
-	w->long_mode = w->paging && (regs->efer & X86_EFER_LME);
+	w->long_mode = long_mode(regs);
 	x86_linear_setup(&w->linear, regs, access);
 	paging_setup(&w->stage1, regs->cr3, regs->cr4, regs->efer, regs->phys_bits);
 	if (regs->stage2 == MMU_X86_STAGE2_NPT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import cache, partial
+from operator import index
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -92,6 +93,8 @@ def walk(
 
     `engine` chooses between the C walker and the Python reference: same answers, same bus accesses.
     """
+    if type(va) is not int:
+        va = index(va)  # a numpy integer, which would not stay exact
     if engine != "native":
         return _reference(space, regs, va, access, engine, update, steps)
     if not 0 <= va <= _LAST:

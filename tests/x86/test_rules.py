@@ -1,5 +1,6 @@
 """One test for each rule of ordinary paging, on both engines: tables in bytes, error codes as numbers."""
 
+import numpy as np
 import pytest
 
 from mmu import Access, AddressSpace, Fault, FaultKind, Mmio, Ram, Rom, Translation, x86
@@ -594,6 +595,14 @@ def test_no_steps_when_not_asked(m):
 def test_walk_wrong_arguments(m, va, access, message):
     with pytest.raises(ValueError, match=message):
         m.walk(access, va=va)
+
+
+def test_an_address_may_be_a_numpy_integer(m):
+    top = np.uint64((1 << 64) - 1)
+    fault = m.walk(va=top)
+    assert (fault, type(fault.va)) == (m.walk(va=(1 << 64) - 1), int)
+    with pytest.raises(TypeError, match="float"):
+        m.walk(va=1.5)
 
 
 def test_walk_wrong_engine(m):

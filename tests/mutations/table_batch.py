@@ -72,8 +72,8 @@ MUTATIONS = (
     Mutation(
         "arm64 batch: the tables' attributes do not count",
         "csrc/walk_arm64_fast.c",
-        "g->above[stay] = above | descriptor;",
-        "g->above[stay] = above;",
+        "if (!aim(g, ram, va, child, above | descriptor, i))",
+        "if (!aim(g, ram, va, child, above, i))",
         ARM64,
     ),
     Mutation(
@@ -86,8 +86,8 @@ MUTATIONS = (
     Mutation(
         "arm64 batch: an address that is too wide is taken",
         "csrc/walk_arm64_fast.c",
-        "if (!(base >> output_bits) && plain_leaf",
-        "if (plain_leaf",
+        "fits = !(base >> output_bits), used",
+        "fits = output_bits != 0, used",
         ARM64,
     ),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmu.arm64.faults import Abort, exception
-    from mmu.arm64.many import walk_many
+    from mmu.arm64.many import result_type, walk_many
     from mmu.arm64.mappings import scan, scan_batches
     from mmu.arm64.par import at
     from mmu.arm64.registers import Registers
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HOME = {
     "mmu.arm64.faults": ("Abort", "exception"),
     "mmu.arm64.mappings": ("scan", "scan_batches"),
-    "mmu.arm64.many": ("walk_many",),
+    "mmu.arm64.many": ("result_type", "walk_many"),
     "mmu.arm64.par": ("at",),
     "mmu.arm64.registers": ("Registers",),
     "mmu.arm64.tables": ("PageTables", "SingleRangeTables", "Stage2Tables"),
@@ -26,7 +26,7 @@ _HOME = {
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Abort", "PageTables", "Registers", "SingleRangeTables", "Stage2Tables", "at", "exception", "scan",
+    "Abort", "PageTables", "Registers", "SingleRangeTables", "Stage2Tables", "at", "exception", "result_type", "scan",
     "scan_batches", "walk", "walk_many",
 ]  # fmt: skip
 

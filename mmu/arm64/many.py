@@ -22,6 +22,11 @@ RESULT = np.dtype(
 )
 
 
+def result_type() -> Any:
+    """The numpy type of the answers of `walk_many`."""
+    return RESULT
+
+
 def walk_many(
     space: AddressSpace, regs: Registers, vas: Any, access: Access, out: Any = None, update: bool = True
 ) -> Any:  # fmt: skip
@@ -30,7 +35,8 @@ def walk_many(
 
     Args:
         vas: an array of uint64 of any shape.
-        out: an array of dtype `RESULT` and of that shape to fill and return; made when None. Must not overlap *vas*.
+        out: an array of dtype `result_type()` and of that shape to fill and return; made when None. Must not overlap
+            *vas*.
         update: as in `walk`.
     Returns:
         The array; `pa` and `page_size` (bytes) are 0 where `status` is not.

@@ -58,6 +58,10 @@ class Registers:
             raise ValueError(f"pa_range = {self.pa_range} must be one of {', '.join(map(str, PA_RANGES))} (bits)")
         _check_regimes(self)
 
+    def __getstate__(self) -> dict[str, int]:
+        """The fields only: the C walker's form of them, kept beside, is made anew."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
 
 def granule_by(encoding: str, value: int) -> Granule | None:
     """The granule with this TG0 or TG1 encoding ("tg0", "tg1"); None for the reserved one."""

@@ -102,7 +102,7 @@ def test_out_is_filled_and_returned():
     space.map(0, Ram(1 << 22))
     regs = linear(space)
     vas = np.arange(0x20_0000, 0x20_0000 + 600 * 8, 8, dtype=np.uint64)
-    out = np.zeros(600, RESULT)
+    out = np.zeros(600, arm64.result_type())
     assert arm64.walk_many(space, regs, vas, Access.READ, out=out) is out
     assert vas.tolist() == out["pa"].tolist()
     assert {4096} == set(out["page_size"].tolist())

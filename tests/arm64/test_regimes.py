@@ -1,5 +1,7 @@
 """Which registers count: regimes, halves, tags, the reasons not to walk, and what Registers refuses."""
 
+import copy
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -207,3 +209,11 @@ def test_walk_wrong_access(access):
 def test_walk_wrong_engine():
     with pytest.raises(ValueError, match="engine must be one of native, reference, not 'fast'"):
         arm64.walk(memory({}), arm64.Registers(), 0, R, engine="fast")
+
+
+def test_registers_and_results_survive_pickling_after_a_walk():
+    words, regs = four_levels(LEAF, va=0)
+    found = arm64.walk(memory(words), regs, 0, R)
+    assert pickle.loads(pickle.dumps(regs)) == regs == copy.deepcopy(regs)
+    again = pickle.loads(pickle.dumps(found))
+    assert (again, again.steps) == (found, found.steps)

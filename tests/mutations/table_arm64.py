@@ -3,6 +3,7 @@
 from tests.mutations import Mutation
 
 C = "csrc/walk_arm64.c"
+RIGHTS = "csrc/walk_arm64_rights.h"
 PARAMS = "csrc/walk_arm64_params.c"
 FAST = "csrc/walk_arm64_fast.c"
 FAULTS_C = "csrc/faults_arm64.c"
@@ -20,22 +21,22 @@ PAR = ("tests/arm64/test_par.py",)
 TWIN = ("tests/arm64/test_twin.py",)
 
 MUTATIONS = (
-    Mutation("arm64 C: PXN is ignored", C, "!(descriptor & ARM64_STAGE1LEAF_PXN) && ", "", TABLES),
+    Mutation("arm64 C: PXN is ignored", RIGHTS, "!(descriptor & ARM64_STAGE1LEAF_PXN) && ", "", TABLES),
     Mutation(
         "arm64 C: EL0-writable pages are executable above",
-        C,
+        RIGHTS,
         "!user_write && !(s->wxn && write);",
         "!(s->wxn && write);",
         TABLES,
     ),
     Mutation(
         "arm64 C: APTable's EL0 bit is ignored",
-        C,
+        RIGHTS,
         "user = (ap & AP_EL0) && !(ap_table & AP_EL0);",
         "user = ap & AP_EL0;",
         TABLES,
     ),
-    Mutation("arm64 C: EPAN is ignored", C, "(s->epan ? data | MMU_ACCESS_FETCH : data)", "data", TABLES),
+    Mutation("arm64 C: EPAN is ignored", RIGHTS, "(s->epan ? data | MMU_ACCESS_FETCH : data)", "data", TABLES),
     Mutation(
         "arm64 C: HPD is ignored",
         C,
@@ -45,7 +46,7 @@ MUTATIONS = (
     ),
     Mutation(
         "arm64 C: stage 2 XN[1:0] 1 and 3 are confused",
-        C,
+        RIGHTS,
         "return both(s2ap, xn == 0 || xn == 3, xn <= 1);",
         "return both(s2ap, xn <= 1, xn == 0 || xn == 3);",
         TABLES,

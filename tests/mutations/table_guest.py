@@ -50,8 +50,8 @@ MUTATIONS = (
     Mutation(
         "guest: code is known by its address alone",
         "csrc/guest_memory.c",
-        "\tif (i < map->count && page.v >= r->first && r->last - page.v >= GUEST_PAGE - 1) {\n",
-        "\tif (i > map->count) {\n",
+        "\tif (i < read.map->count && page.v >= r->first && r->last - page.v >= GUEST_PAGE - 1) {\n",
+        "\tif (i > read.map->count) {\n",
         KINDS,
     ),
     Mutation(

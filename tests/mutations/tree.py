@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
 import os
+import py_compile
 import re
 import shutil
 import subprocess
@@ -30,15 +32,17 @@ class Tree:
 
     def __init__(self, folder: Path, objects: Path) -> None:
         self.folder, self.objects = folder, objects
+        self.core = folder / f"mmu/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
         ignored = shutil.ignore_patterns("__pycache__", "*.so", ".hypothesis")
         for name in FOLDERS:
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(ROOT / name, folder / name)
-        # A compiled module is taken again within one second of its source: so none may be written.
+        # Validated by content: a time stamp would let a mutated module pass for the clean one.
+        compileall.compile_dir(folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
         self.environment = {
-            **os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder), "PYTHONHASHSEED": "0",
-            "HYPOTHESIS_PROFILE": "mutations",
+            **os.environ, "PYTHONPATH": str(folder), "PYTHONHASHSEED": "0", "HYPOTHESIS_PROFILE": "mutations",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }  # fmt: skip
 
     def run(self, *command: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
@@ -64,9 +68,13 @@ class Tree:
     def link(self, own: Path) -> None:
         """Link the core of this tree from the objects in *own* and, where it has none, the shared ones."""
         objects = {p.stem: p for folder in (self.objects, own) for p in folder.glob("*.o")}
-        target = f"mmu/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
-        (self.folder / target).unlink(missing_ok=True)
-        self.must(compiler(), "-shared", "-o", target, *map(str, objects.values()), "-lpthread", "-lm")
+        self.core.unlink(missing_ok=True)
+        self.must(compiler(), "-shared", "-o", str(self.core), *map(str, objects.values()), "-lpthread", "-lm")
+
+    def restore(self) -> None:
+        """The clean core again."""
+        self.core.unlink(missing_ok=True)
+        shutil.copy(self.objects / self.core.name, self.core)
 
     def build(self, changed: str) -> None:
         """Bring the core up to date after a change of csrc/*changed*; a header counts for all but the generated."""
@@ -85,7 +93,7 @@ class Tree:
         """(exit status, ids of the tests that failed); stops at the first failure."""
         command = [
             sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=line", "--no-header", "-p", "no:cacheprovider",
-            "-p", "no:xdist", "-p", "tests.mutations.profile", *tests,
+            "-p", "tests.mutations.profile", *tests,
         ]  # fmt: skip
         try:
             done = self.run(*command, timeout=TEST_TIMEOUT)
@@ -110,16 +118,18 @@ class Tree:
         finally:
             path.write_text(clean)
             if is_c:
-                self.link(self.objects)
+                self.restore()
 
 
 def make_trees(folder: Path, count: int) -> list[Tree]:
-    """*count* trees that share one set of objects, each linked and ready."""
+    """*count* trees that share one set of objects and one clean core, each ready to be tested."""
     objects = folder / "objects"
     objects.mkdir()
     trees = [Tree(folder / f"tree{i}", objects) for i in range(count)]
     for stem in trees[0].sources():
         trees[0].compile(stem, objects)
+    trees[0].link(objects)
+    shutil.copy(trees[0].core, objects)
     for tree in trees:
-        tree.link(objects)
+        tree.restore()
     return trees

@@ -101,6 +101,8 @@ class WindowPlan:
 class Blueprint:
     """A whole machine. *ram* lists (first HPA, size) of its ordinary memory, as far as it is known.
 
+    *machine*: the kind that QEMU would call it, "q35" or "virt", where it comes from there.
+
     *cedt* (a `cxl.exchange.cedt.Cedt`) carries what only that table says: header, XOR maps, RDPAS, CSDS.
     """
 
@@ -111,3 +113,4 @@ class Blueprint:
     windows: list[WindowPlan] = field(default_factory=list)
     ram: list[tuple[int, int]] = field(default_factory=list)
     cedt: object = None
+    machine: str = ""

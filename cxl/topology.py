@@ -70,6 +70,15 @@ class Topology:
 
         return cls(parse(args), strict)
 
+    def to_qemu(self) -> str:
+        """A command line that `from_qemu` reads as the same machine, one option a line.
+
+        Raises TopologyError with what QEMU has no words for. Host bridge registers are where QEMU puts them.
+        """
+        from cxl.exchange.qemu_write import command_line
+
+        return command_line(self._plan)
+
     @classmethod
     def from_cedt(cls, data: bytes, strict: bool = True) -> Topology:
         """The host bridges and windows of an ACPI CEDT. Raises TopologyError with the offset of what is wrong."""

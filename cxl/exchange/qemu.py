@@ -105,7 +105,7 @@ def parse(args: str | Sequence[str]) -> Blueprint:
         raise TopologyError(f"CXL needs -machine q35,cxl=on or virt,cxl=on, not {have}")
     _slots(line)
     _mailboxes(line)
-    plan = Blueprint(ram=ram_ranges(m) if m.kind else [])
+    plan = Blueprint(ram=ram_ranges(m) if m.kind else [], machine=m.kind)
     registers, base = place(m) if m.kind else (0, 0)
     _bridges(line, plan, registers)
     plan.ports += [

@@ -17,7 +17,7 @@ from cxl.decoder import DecoderBlock
 from cxl.device.type3 import Type3
 from cxl.errors import TopologyError
 from cxl.linux import Problem, problems
-from cxl.nodes import HostBridge, Port, Switch
+from cxl.nodes import HostBridge, Node, Port, Switch
 from cxl.region import Region, Wiring
 from cxl.regions import RegionTable
 from cxl.window import Window
@@ -93,6 +93,26 @@ class Topology:
         return table(self._plan).to_bytes()
 
     @classmethod
+    def from_cxl_list(cls, text: str | bytes, cedt: bytes | None = None, strict: bool = True) -> Topology:
+        """The machine that `cxl list -v` (or -vv, -vvv, -u) printed, programmed as it was; *cedt* adds what that lacks.
+
+        Raises TopologyError naming the object, or the line and column, that is wrong.
+        """
+        from cxl.exchange.cxl_list import machine
+        from cxl.exchange.cxl_list_apply import apply
+
+        found = machine(text, cedt)
+        topo = cls(found.plan, strict)
+        topo.regions.update(apply(topo, found.settings, found.regions))
+        return topo
+
+    def to_cxl_list(self) -> str:
+        """JSON as `cxl list -v` prints it: the machine and what is committed."""
+        from cxl.exchange.cxl_list_write import listing
+
+        return listing(self)
+
+    @classmethod
     def default(cls) -> Topology:
         """Two 256 MiB devices behind one host bridge, a 4 GiB window, 256 bytes: `cxl.DEFAULT_QEMU_ARGS`."""
         from cxl.exchange.qemu import DEFAULT_QEMU_ARGS
@@ -157,6 +177,10 @@ class Topology:
                 self._publish()
                 self._locator = Locator([region for region in shown if isinstance(region, Striped)])
             return self._locator
+
+    def above(self, device: Type3) -> list[Node]:
+        """Bridges and switches from the host bridge down to *device*."""
+        return [port.parent for port in self._wiring.path(device)]
 
     def device(self, device: str | Type3) -> Type3:
         name = device if isinstance(device, str) else device.name

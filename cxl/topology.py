@@ -16,6 +16,7 @@ from cxl.decode import Miss, Route
 from cxl.decoder import DecoderBlock
 from cxl.device.type3 import Type3
 from cxl.errors import TopologyError
+from cxl.exchange.forms import Forms
 from cxl.linux import Problem, problems
 from cxl.nodes import HostBridge, Node, Port, Switch
 from cxl.region import Region, Wiring
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from mmu import AddressSpace
 
 
-class Topology:
+class Topology(Forms):
     """A machine's CXL: built whole from a blueprint, programmed through the registers of its decoders.
 
     *strict* chooses how decoders answer (`cxl.decoder`). Raises TopologyError when the blueprint describes no
@@ -42,7 +43,8 @@ class Topology:
 
     def __init__(self, plan: Blueprint, strict: bool = True) -> None:
         parts = Parts(plan, strict, self._changed)
-        self.strict, self.ram, self._plan = strict, tuple(plan.ram), plan
+        super().__init__(plan)
+        self.strict, self.ram = strict, tuple(plan.ram)
         self.windows: tuple[Window, ...] = parts.windows
         self.bridges: dict[str, HostBridge] = parts.bridges
         self.switches: dict[str, Switch] = parts.switches
@@ -62,62 +64,6 @@ class Topology:
         self._locator: Locator | None = None
         self._lock = threading.RLock()
         self._batches = 0
-
-    @classmethod
-    def from_qemu(cls, args: str | Sequence[str], strict: bool = True) -> Topology:
-        """The machine that QEMU would make of this command line (one string, as a shell reads it, or its words)."""
-        from cxl.exchange.qemu import parse
-
-        return cls(parse(args), strict)
-
-    def to_qemu(self) -> str:
-        """A command line that `from_qemu` reads as the same machine, one option a line.
-
-        Raises TopologyError with what QEMU has no words for. Host bridge registers are where QEMU puts them.
-        """
-        from cxl.exchange.qemu_write import command_line
-
-        return command_line(self._plan)
-
-    @classmethod
-    def from_cedt(cls, data: bytes, strict: bool = True) -> Topology:
-        """The host bridges and windows of an ACPI CEDT. Raises TopologyError with the offset of what is wrong."""
-        from cxl.exchange.cedt import blueprint
-
-        return cls(blueprint(data), strict)
-
-    def to_cedt(self) -> bytes:
-        """The machine's CEDT. Raises TopologyError when it has none (a bridge whose registers have no address)."""
-        from cxl.exchange.cedt import table
-
-        return table(self._plan).to_bytes()
-
-    @classmethod
-    def from_cxl_list(cls, text: str | bytes, cedt: bytes | None = None, strict: bool = True) -> Topology:
-        """The machine that `cxl list -v` (or -vv, -vvv, -u) printed, programmed as it was; *cedt* adds what that lacks.
-
-        Raises TopologyError naming the object, or the line and column, that is wrong.
-        """
-        from cxl.exchange.cxl_list import machine
-        from cxl.exchange.cxl_list_apply import apply
-
-        found = machine(text, cedt)
-        topo = cls(found.plan, strict)
-        topo.regions.update(apply(topo, found.settings, found.regions))
-        return topo
-
-    def to_cxl_list(self) -> str:
-        """JSON as `cxl list -v` prints it: the machine and what is committed."""
-        from cxl.exchange.cxl_list_write import listing
-
-        return listing(self)
-
-    @classmethod
-    def default(cls) -> Topology:
-        """Two 256 MiB devices behind one host bridge, a 4 GiB window, 256 bytes: `cxl.DEFAULT_QEMU_ARGS`."""
-        from cxl.exchange.qemu import DEFAULT_QEMU_ARGS
-
-        return cls.from_qemu(DEFAULT_QEMU_ARGS)
 
     # -- where addresses go ---------------------------------------------------------------------------
 

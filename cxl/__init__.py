@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cxl.errors import CommitError, TopologyError
     from cxl.exchange.qemu import DEFAULT_QEMU_ARGS
     from cxl.linux import Problem
+    from cxl.mock import cxl_test
     from cxl.region import Region
     from cxl.topology import Topology
 
@@ -21,6 +22,7 @@ _HOME = {
     "cxl.errors": ("CommitError", "TopologyError"),
     "cxl.exchange.qemu": ("DEFAULT_QEMU_ARGS",),
     "cxl.linux": ("Problem",),
+    "cxl.mock": ("cxl_test",),
     "cxl.region": ("Region",),
     "cxl.topology": ("Topology",),
 }
@@ -29,6 +31,7 @@ _WHERE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "DEFAULT_QEMU_ARGS", "Backing", "Blueprint", "BridgePlan", "CommitError", "DevicePlan", "Level", "Miss", "PortPlan",
     "Problem", "Region", "Route", "SwitchPlan", "Topology", "TopologyError", "WindowPlan",
+    "cxl_test",
 ]
 
 

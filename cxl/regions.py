@@ -31,7 +31,7 @@ class RegionTable:
         made = []
         with self._batch():
             for window in windows:
-                for mode in ("ram", "pmem"):
+                for mode in window.modes:
                     while devices := natural(window, mode, self._wiring):
                         size = self._largest(window, devices, mode)
                         if not size:

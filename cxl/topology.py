@@ -217,7 +217,7 @@ class Topology(Forms):
         """Create and commit regions in *window*, or in every window in ascending order; returns the new ones.
 
         In each window, as long as memory, addresses and decoders last: the most devices that fit at once, taken in
-        port order, with the window's granularity, volatile memory first, then persistent.
+        port order, with the window's granularity, volatile memory first, then persistent, as its restrictions allow.
         """
         return self._regions.commit(self.windows if window is None else (self.window(window),))
 

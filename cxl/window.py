@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cxl.format import DECODER_GRAIN
+from cxl.format import DECODER_GRAIN, Restrictions
 from cxl.nodes import HostBridge
 from cxl.validate import XOR_MAPS
 from mmu.stripes import ENCODED_GRANULARITY
@@ -49,6 +49,12 @@ class Window:
         Source: Linux Documentation/driver-api/cxl/conventions/cxl-lmh.rst.
         """
         return self.base == 0 and self.size % (self.ways * DECODER_GRAIN) != 0
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The partitions that its restrictions allow in it."""
+        allowed = (("ram", Restrictions.VOLATILE), ("pmem", Restrictions.PERSISTENT))
+        return tuple(mode for mode, field in allowed if field.get(self.restrictions))
 
     @property
     def ways(self) -> int:

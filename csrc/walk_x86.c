@@ -95,6 +95,23 @@ void x86_walk_setup(struct x86_walk *w, mmu_port *port, const struct mmu_x86_reg
 	w->ram = port_ram(port);
 }
 
+/*
+ * The kinds of access to which this pointer is this linear address. LAM masks pointers of data
+ * accesses and not of fetches, so one may say nothing about the other.
+ */
+static uint32_t same_address(const struct x86_walk *w, uint64_t address)
+{
+	uint32_t fetch = MMU_ACCESS_FETCH, data = MMU_ACCESS_READ | MMU_ACCESS_WRITE;
+	uint32_t mine = w->wanted & fetch ? fetch : data;
+	struct x86_linear other;
+
+	if (!w->long_mode || !((w->regs->cr3 & (X86_CR3_LAM_U57 | X86_CR3_LAM_U48)) ||
+			       (w->regs->cr4 & X86_CR4_LAM_SUP)))
+		return fetch | data;
+	x86_linear_setup(&other, w->regs, mine == fetch ? MMU_ACCESS_READ : fetch);
+	return x86_linear(&other, w->va) == address ? fetch | data : mine;
+}
+
 /* Stage 1 granted the access: marks the leaf, then translates the final address. */
 static int finish(struct x86_walk *w, const struct x86_request *rq, struct x86_leaf *leaf, uint32_t rights,
 		  struct mmu_x86_translation *ret)
@@ -122,6 +139,7 @@ static int finish(struct x86_walk *w, const struct x86_request *rq, struct x86_l
 	}
 	if (!(leaf->entry.value & f->dirty) || !host.dirty)
 		rights &= ~(uint32_t)MMU_ACCESS_WRITE;
+	rights &= same_address(w, rq->address);
 	*ret = (struct mmu_x86_translation){ .pa = host.pa.v, .page_size = size, .allowed = rights,
 		.writable = leaf->writable && host.writable, .user = leaf->user,
 		.executable = leaf->executable && host.executable,

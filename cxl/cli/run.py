@@ -15,7 +15,7 @@ from cxl.job import SIDES, Job, Placement
 
 def placed(what: str) -> Callable[[F], F]:
     return click.option(
-        f"--{what}", type=click.Choice(SIDES), default="window", show_default=True, help=f"Where {what} lives.")
+        f"--{what}", type=click.Choice(SIDES), default="window", show_default=True, help=f"Where the {what} is.")
 
 
 @click.command()
@@ -25,7 +25,7 @@ def placed(what: str) -> Callable[[F], F]:
 @placed("tables")
 @placed("code")
 @placed("data")
-@click.option("--stack", type=click.Choice(SIDES), help="Where the stack lives.  [default: as --data]")
+@click.option("--stack", type=click.Choice(SIDES), help="Where the stack is.  [default: as --data]")
 @click.option("--explain", type=NUMBER, metavar="VA", help="Whose walk to explain.  [default: what faulted, else data]")
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds until the guest is stopped.")
 @click.option("--limit", type=int, help="Instructions until the guest is stopped.")

@@ -1,6 +1,6 @@
 """Our walker against unicorn's: 240,000 random questions in every mode that it knows, and memory after each batch.
 
-The seed is 1 unless MMU_ORACLE_SEED says otherwise; a failure names the seed of its image.
+The seed is 1 unless MMU_SEED says otherwise; a failure names the seed of its image.
 Not asked, for this version of unicorn does not know it: MAXPHYADDR other than 40, IA32_PKRS, CET, LAM, a stage 2.
 """
 
@@ -15,7 +15,7 @@ from mmu.x86.format import Cr4, PaePdpte, Pdpte1G
 from tests.oracle.unicorn_x86 import PHYS_BITS, UnicornWalker
 from tests.x86.images import FRAMES, PAGE, Image, address, registers
 
-SEED = int(os.environ.get("MMU_ORACLE_SEED", "1"))
+SEED = int(os.environ.get("MMU_SEED", "1"))
 MODES = ("4-level", "5-level", "pae", "32-bit", "32-bit pse")
 IMAGES, CONFIGURATIONS, QUERIES = 40, 10, 120
 UNKNOWN = Cr4.PKS.mask | Cr4.LAM_SUP.mask | Cr4.PCIDE.mask

@@ -23,6 +23,15 @@ RAM_OFFSET = 16 * MIB
 SIDES = ("window", "ram")
 
 
+def programmed(topology: Topology) -> Topology:
+    """As the file says; when no decoder is committed anywhere, the largest region in each window is."""
+    blocks = [n.registers for n in (*topology.bridges.values(), *topology.switches.values())]
+    blocks += [d.registers for d in topology.devices.values()]
+    if not any(block.committed for block in blocks if block is not None):
+        topology.commit()
+    return topology
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where each part of the guest lives: "window" or "ram"."""
@@ -59,7 +68,7 @@ class Job:
         from mmu.machine import Machine  # the engine: not needed to look at a topology
 
         self.topology, self.placement = topology, placement or Placement()
-        self.regions: list[Region] = topology.commit()
+        self.regions: list[Region] = list(programmed(topology).regions.values())
         self.space = AddressSpace()
         for i, (base, size) in enumerate(topology.ram):
             self.space.map(base, Ram(size, f"ram{i}"))

@@ -5,6 +5,7 @@
 """
 
 import doctest
+import os
 import re
 import shlex
 import subprocess
@@ -42,7 +43,8 @@ def test_console_example(block, tmp_path):
         words = shlex.split(command)
         assert words[0] == "cxl-mmu", f"only cxl-mmu runs here, not {words[0]}"
         run = [sys.executable, "-c", "from cxl.cli.main import entry; entry()", *words[1:]]
-        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        here = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=here)
         got = done.stdout + done.stderr
         same = doctest.OutputChecker().check_output(expected, got, FLAGS)
         assert same, f"{command}\nexpected:\n{expected}\ngot:\n{got}"

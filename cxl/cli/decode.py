@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
 
 from cxl import Miss, Route, Topology
 from cxl.cli.options import NUMBER, json_option, topology_of, topology_options
+from cxl.cli.stream import stream
+from cxl.job import programmed
 
 
 def _record(hpa: int, found: Route | Miss) -> dict[str, Any]:
@@ -39,25 +42,29 @@ def _reverse(topology: Topology, text: str) -> tuple[str, int, list[int]]:
 
 
 @click.command()
-@click.argument("addresses", nargs=-1, type=NUMBER, metavar="[HPA]...")
+@click.argument("addresses", nargs=-1, metavar="[HPA]...")
 @click.option("--dpa", multiple=True, metavar="DEVICE:DPA", help="Every HPA that reaches this device address.")
 @click.option("--explain", is_flag=True, help="Also print what each level did.")
 @topology_options
 @json_option
 def decode(
-    addresses: tuple[int, ...], dpa: tuple[str, ...], explain: bool, qemu_args: str | None, as_json: bool
-) -> int:
+    addresses: tuple[str, ...], dpa: tuple[str, ...], explain: bool,
+    qemu_args: str | None, topology: str | None, cedt: str | None, as_json: bool,
+) -> int:  # fmt: skip
     """Which device and device address (DPA) each HPA is; with --dpa the other way round.
 
-    Decoders are committed as `run` commits them: the largest region in each window. Exit status 1 when an address
-    has no answer.
+    HPA - reads addresses from standard input, one a line, and writes "HPA DEVICE DPA" lines.
+    When the machine has no committed decoder, the largest region is committed in each window, as `run` does.
+    Exit status 1 when an address has no answer.
     """
     if not addresses and not dpa:
         raise click.UsageError("give an HPA, or --dpa DEVICE:DPA")
-    topology = topology_of(qemu_args)
-    topology.commit()
-    found = [(hpa, topology.decode(hpa)) for hpa in addresses]
-    back = [_reverse(topology, text) for text in dpa]
+    machine = programmed(topology_of(qemu_args, topology, cedt))
+    if addresses == ("-",):
+        return stream(machine, sys.stdin, sys.stdout)
+    hpas = [NUMBER.convert(address, None, None) for address in addresses]
+    found = [(hpa, machine.decode(hpa)) for hpa in hpas]
+    back = [_reverse(machine, text) for text in dpa]
     if as_json:
         records = [_record(hpa, f) for hpa, f in found]
         click.echo(json.dumps(records + [{"device": d, "dpa": a, "hpas": hpas} for d, a, hpas in back], indent=2))

@@ -14,6 +14,7 @@ from mmu.errors import MmuError
 COMMANDS = {
     "decode": "cxl.cli.decode",
     "run": "cxl.cli.run",
+    "topology": "cxl.cli.topology",
 }
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from cxl import Topology
+from cxl import Topology, TopologyError
 
 F = TypeVar("F", bound=Callable[..., Any])
+MOCK = "cxl_test"
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases
@@ -33,15 +35,42 @@ NUMBER = Number()
 
 
 def topology_options(command: F) -> F:
-    """--qemu-args: where the topology comes from. `topology_of` makes it."""
-    return click.option(
-        "--qemu-args", metavar="TEXT",
-        help="QEMU command line of the machine. [default: two devices behind one bridge, 2 ways at 256 bytes]",
-    )(command)  # fmt: skip
+    """Where the topology comes from; the three arguments go to `topology_of`."""
+    for option in (
+        click.option("--cedt", metavar="FILE", help="CEDT that adds what a cxl list file lacks."),
+        click.option(
+            "--topology", "-t", metavar="FILE",
+            help=f"File of the machine: a QEMU command line, a CEDT, cxl list JSON, TOML; or {MOCK}."),
+        click.option(
+            "--qemu-args", metavar="TEXT",
+            help="QEMU command line of the machine.  [default: two devices behind one bridge, 2 ways at 256 bytes]"),
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
-def topology_of(qemu_args: str | None) -> Topology:
+def topology_of(qemu_args: str | None, topology: str | None, cedt: str | None) -> Topology:
+    """The machine that the options name. Raises click.UsageError when they name two."""
+    if qemu_args is not None and topology is not None:
+        raise click.UsageError("give --qemu-args or --topology, not both")
+    if cedt is not None:
+        if topology is None:
+            raise click.UsageError("--cedt goes with --topology and the JSON of cxl list")
+        return _named(topology, lambda: Topology.from_cxl_list(Path(topology).read_bytes(), Path(cedt).read_bytes()))
+    if topology == MOCK:
+        from cxl.mock import cxl_test
+
+        return cxl_test()
+    if topology is not None:
+        return Topology.from_file(topology)
     return Topology.default() if qemu_args is None else Topology.from_qemu(qemu_args)
+
+
+def _named(path: str, make: Callable[[], Topology]) -> Topology:
+    try:
+        return make()
+    except TopologyError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def json_option(command: F) -> F:

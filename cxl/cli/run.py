@@ -31,7 +31,8 @@ def placed(what: str) -> Callable[[F], F]:
 @click.option("--limit", type=int, help="Instructions until the guest is stopped.")
 @json_option
 def run(
-    program: str, arch: str, qemu_args: str | None, tables: str, code: str, data: str, stack: str | None,
+    program: str, arch: str, qemu_args: str | None, topology: str | None, cedt: str | None,
+    tables: str, code: str, data: str, stack: str | None,
     explain: int | None, timeout: float, limit: int | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run PROGRAM: a path (.s, .bin, .elf) or the name of a shipped example.
@@ -39,7 +40,7 @@ def run(
     Exit status 0 when the guest halted, 1 when it stopped in any other way.
     """
     source = find(program, arch)
-    job = Job(topology_of(qemu_args), arch, Placement(tables, code, data, stack or data))
+    job = Job(topology_of(qemu_args, topology, cedt), arch, Placement(tables, code, data, stack or data))
     try:
         result = job.run(source, timeout, limit)
         walk = job.walk(result, explain)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from cxl import DEFAULT_QEMU_ARGS
+from cxl import DEFAULT_QEMU_ARGS, Topology
 from cxl.cli.main import main
 from mmu.stripes import dpa_offset, position
 
@@ -218,3 +218,14 @@ def test_decode_and_back(capsys):
 def test_decode_of_an_address_without_an_answer_is_status_1(capsys):
     assert main(["decode", "0x1000"]) == 1
     assert "in no window" in capsys.readouterr().out
+
+
+def test_a_machine_that_is_already_programmed_runs_as_it_is(tmp_path, capsys):
+    path = tmp_path / "machine.toml"
+    region = '[[region]]\nwindow = "window0"\ndevices = ["mem1", "mem0"]\ngranularity = 1024\n'
+    path.write_text(f"{Topology.default().to_toml()}\n{region}")
+    status, record, _ = run(capsys, "checksum", "-t", str(path))
+    assert (status, record["result"]) == (0, CHECKSUM)
+    (region,) = record["regions"]
+    assert (region["devices"], region["granularity"]) == (["mem1", "mem0"], 1024)
+    assert record["walk"]["steps"][0]["place"]["device"] == "mem1"

@@ -60,42 +60,74 @@ static void share(struct flat_span *flat, const uint64_t *capacity)
 	if (common && flat->uniform) {
 		flat->base = common->base;
 		flat->granularity_shift = common->granularity_shift;
-		flat->chunk_shift = common->granularity_shift + common->ways_shift;
+		flat->ways_shift = common->ways_shift;
 		flat->div3 = common->mod3;
 		flat->low = (UINT64_C(1) << flat->granularity_shift) - 1;
 	}
 	flat->fits = flat->uniform && within && devices;
-	flat->plain = flat->fits && !flat->map_count && !flat->mod3_shift && !flat->div3;
-	flat->even = flat->fits && level;
+	flat->plain = flat->fits && !flat->map_count && !flat->mod3_shift && !flat->div3 &&
+		      (flat->first - flat->base) % ((flat->low + 1) << flat->ways_shift) == 0;
+	flat->thirds = flat->fits && !flat->map_count && flat->div3 &&
+		       flat->mod3_shift == flat->granularity_shift + flat->ways_shift &&
+		       !(flat->base & ((UINT64_C(1) << flat->mod3_shift) - 1));
+	flat->even = flat->fits && level && (flat->plain || flat->base == flat->first);
 	flat->vector = flat->uniform && within && flat->last < vector_end &&
 		       flat->slot_count <= 16 && (!common || flat->base <= flat->first);
+}
+
+/* Count from the span's first address and not from the decoders' base, a whole number of rounds. */
+static void move_base(struct flat_span *flat, struct mmu_place *leaves)
+{
+	for (uint32_t i = 0; i < flat->slot_count; i++)
+		leaves[i].dpa += (flat->first - flat->base) >> flat->ways_shift;
+	flat->base = flat->first;
+}
+
+/*
+ * Where thirds holds, leaves are looked up by what the offset from the base leaves modulo 3, and not
+ * by what the address does: so the thirds of the table change places by as much as the base leaves.
+ */
+static void turn(const struct flat_span *flat, struct mmu_place *leaves)
+{
+	uint64_t phase = (flat->base >> flat->mod3_shift) % 3, third = flat->slot_count / 3;
+
+	for (uint64_t i = 0; i < flat->slot_count; i++) {
+		const struct mmu_slot *s = &flat->slots[(i + phase * third) % flat->slot_count];
+
+		leaves[i] = (struct mmu_place){ s->dpa, s->target, MMU_PLACE_DEVICE };
+	}
 }
 
 static void add_span(struct mmu_locator *l, const struct mmu_route *route,
 		     const struct mmu_span *span, uint32_t *slots_used)
 {
 	struct flat_span *flat = &l->spans[l->span_count++];
+	struct mmu_place *leaves = &l->leaves[*slots_used];
 
 	*flat = (struct flat_span){
-		.first = span->first, .last = span->last,
+		.first = span->first, .last = span->last, .length = span->last - span->first,
 		.mask = (UINT64_C(1) << span->bits) - 1,
-		.leaves = l->leaves + *slots_used, .slots = l->slots + *slots_used,
+		.leaves = leaves, .slots = &l->slots[*slots_used],
 		.slot_count = span->slot_count, .shift = span->shift, .bits = span->bits,
 		.map_count = span->map_count, .mod3_shift = span->mod3_shift,
 	};
 	memcpy(flat->maps, span->maps, sizeof(flat->maps));
 	for (uint32_t i = 0; i < span->slot_count; i++) {
 		const struct mmu_slot *s = &route->slots[span->slot_first + i];
-		struct leaf *leaf = &l->leaves[*slots_used];
+		struct mmu_place *leaf = &leaves[i];
 
 		l->slots[(*slots_used)++] = *s;
 		if (s->kind == MMU_SLOT_DEVICE)
-			*leaf = (struct leaf){ s->dpa, place_meta(s->target, MMU_PLACE_DEVICE) };
+			*leaf = (struct mmu_place){ s->dpa, s->target, MMU_PLACE_DEVICE };
 		else
-			*leaf = (struct leaf){ 0, place_meta(0, s->kind == MMU_SLOT_REFUSED ?
-							     MMU_PLACE_REFUSED : MMU_PLACE_NO_DEVICE) };
+			leaf->status = s->kind == MMU_SLOT_REFUSED ? MMU_PLACE_REFUSED :
+								     MMU_PLACE_NO_DEVICE;
 	}
 	share(flat, l->capacity);
+	if (flat->plain)
+		move_base(flat, leaves);
+	if (flat->thirds)
+		turn(flat, leaves);
 }
 
 /* A stretch of a window that no span covers. */
@@ -259,7 +291,7 @@ void locate_slowly(const struct mmu_locator *l, const struct flat_span *s, uint6
 	uint64_t dpa;
 
 	*ret = (struct mmu_place){ 0, 0, MMU_PLACE_OUTSIDE };
-	if (hpa < s->first || !s->slots)
+	if (!s->slots)
 		return;
 	slot = &s->slots[flat_index(s, hpa)];
 	if (slot->kind != MMU_SLOT_DEVICE) {
@@ -276,16 +308,22 @@ void mmu_locate_many(const mmu_locator *l, const uint64_t *hpas, uint64_t count,
 		     struct mmu_place *ret)
 {
 	const bool vectors = locate_has_vectors();
+	const struct flat_span *near = l->spans;
 	uint64_t i = 0;
 
 	while (i < count) {
-		const struct flat_span *s = locator_span(l, hpas[i]);
+		/* Vectors leave a tail, or begin with eight that are not all in one span; where
+		   that is the rule, looking for eight that are costs more than it gives. */
+		uint64_t done = 0, one_by_one = 64;
+		const struct flat_span *s = locator_near(l, &near, hpas[i]);
 
-		if (vectors && s->vector && hpas[i] >= s->first)
-			i += locate_vectors(s, hpas + i, count - i, ret + i);
-		/* What the vectors left: a tail, or eight that are not all in one span. */
-		for (unsigned n = 0; n < 8 && i < count; n++, i++)
-			locator_place(l, hpas[i], &ret[i]);
+		if (vectors && s->vector)
+			done = locate_vectors(s, hpas + i, count - i, ret + i);
+		i += done;
+		if (done)
+			one_by_one = 8;
+		for (uint64_t n = 0; n < one_by_one && i < count; n++, i++)
+			locator_place(l, &near, hpas[i], &ret[i]);
 	}
 }
 

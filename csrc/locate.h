@@ -1,26 +1,26 @@
-/* Inside of a locator: every window cut into spans, found by table, each with what all its slots share. */
+/* Inside of a locator: every window cut into spans, found by table, with what their slots share. */
 #ifndef MMU_LOCATE_H
 #define MMU_LOCATE_H
 #include "stripes.h"
 
-/* What a slot adds to what its span knows. `meta` is target and status as struct mmu_place has them. */
-struct leaf { uint64_t dpa, meta; };
-
 struct flat_span {
 	uint64_t first, last;
+	uint64_t length;		/* last - first */
 	uint64_t base;			/* of every device slot, when uniform */
 	uint64_t mask;			/* of the address bits, after `shift` */
 	uint64_t low;			/* of an address, what stays: granularity - 1, when uniform */
 	uint64_t maps[4];
-	const struct leaf *leaves;
+	/* By index: what a slot adds to what all share. Its `dpa` is that of `base`. */
+	const struct mmu_place *leaves;
 	const struct mmu_slot *slots;
 	uint32_t slot_count;
 	uint8_t shift, bits, map_count, mod3_shift;
-	uint8_t granularity_shift, chunk_shift, div3;
+	uint8_t granularity_shift, ways_shift, div3;
 	bool uniform;			/* all device slots have one base, granularity and number of ways */
 	bool fits;			/* and all slots are devices that hold all of the span */
-	bool plain;			/* and are chosen and divided by powers of two alone */
-	bool even;			/* fits, and all slots begin at one DPA */
+	bool plain;			/* and are chosen and divided by powers of two alone, base == first */
+	bool thirds;			/* or: one division by 3 gives both leaf and DPA; see turn() */
+	bool even;			/* fits, and all slots begin with the span, at one DPA */
 	bool vector;			/* uniform, and fits the vector code */
 };
 
@@ -31,21 +31,16 @@ struct mmu_locator {
 	uint32_t span_count, inverse_count, target_count, cell_count;
 	unsigned cell_shift;
 	uint64_t cell_first;		/* number of the cell that cells[0] is */
-	struct flat_span *spans;	/* a last one, which holds only the last address of all, ends each search */
+	struct flat_span *spans;	/* and one more, of addresses that are in none */
 	uint32_t *cells;		/* the first span that ends in or after the cell */
-	struct leaf *leaves;
+	struct mmu_place *leaves;
 	struct mmu_slot *slots;
 	uint64_t *capacity;
 	struct inverse *inverses;	/* sorted by target */
 	uint32_t *inverse_first;	/* target_count + 1 */
 };
 
-static inline uint64_t place_meta(uint32_t target, uint32_t status)
-{
-	return target | (uint64_t)status << 32;
-}
-
-/* The span that `hpa` is in, or the first behind it. */
+/* The span that `hpa` is in, or the last one, which is nowhere. */
 static inline const struct flat_span *locator_span(const struct mmu_locator *l, uint64_t hpa)
 {
 	uint64_t cell = (hpa >> l->cell_shift) - l->cell_first;
@@ -56,7 +51,7 @@ static inline const struct flat_span *locator_span(const struct mmu_locator *l, 
 	s = &l->spans[l->cells[cell]];
 	while (hpa > s->last)
 		s++;
-	return s;
+	return hpa >= s->first ? s : &l->spans[l->span_count];
 }
 
 static inline uint64_t flat_index(const struct flat_span *s, uint64_t hpa)
@@ -71,40 +66,63 @@ static inline uint64_t flat_index(const struct flat_span *s, uint64_t hpa)
 	return index;
 }
 
-static inline uint64_t flat_dpa(const struct flat_span *s, const struct leaf *leaf, uint64_t hpa)
+static inline uint64_t flat_dpa(const struct flat_span *s, const struct mmu_place *leaf, uint64_t hpa)
 {
 	uint64_t offset = hpa - s->base;
-	uint64_t chunk = offset >> s->chunk_shift;
+	uint64_t chunk = offset >> (s->granularity_shift + s->ways_shift);
 
 	if (s->div3)
 		chunk /= 3;
 	return leaf->dpa + (chunk << s->granularity_shift) + (offset & s->low);
 }
 
-/* Any span, any address in it; the rare kinds of what locator_place() does at once. */
+/* Any span, any address in it; also what locator_place() leaves out. */
 void locate_slowly(const struct mmu_locator *l, const struct flat_span *s, uint64_t hpa,
 		   struct mmu_place *ret);
 
-/* One translation. Any number of threads. */
-static inline void locator_place(const struct mmu_locator *l, uint64_t hpa, struct mmu_place *ret)
+/* The span of `hpa`, which becomes *near; that was any span of the locator. */
+static inline const struct flat_span *locator_near(const struct mmu_locator *l,
+						   const struct flat_span **near, uint64_t hpa)
 {
-	const struct flat_span *s = locator_span(l, hpa);
-	const struct leaf *leaf;
+	const struct flat_span *s = *near;
 
-	if (__builtin_expect(hpa < s->first || !s->fits, 0)) {
+	if (__builtin_expect(hpa - s->first > s->length, 0))
+		*near = s = locator_span(l, hpa);
+	return s;
+}
+
+/*
+ * One translation; see locator_near(). Addresses near one another find their span at once.
+ * Any number of threads, each with its own `near`.
+ */
+static inline __attribute__((always_inline)) void
+locator_place(const struct mmu_locator *l, const struct flat_span **near, uint64_t hpa,
+	      struct mmu_place *ret)
+{
+	const struct flat_span *s = locator_near(l, near, hpa);
+	const struct mmu_place *leaf;
+
+	if (s->plain) {
+		uint64_t offset = hpa - s->first;
+
+		leaf = &s->leaves[(hpa >> s->shift) & s->mask];
+		/* A shift, but for the bits within the granule, which stay. */
+		ret->dpa = leaf->dpa + ((offset >> s->ways_shift & ~s->low) | (offset & s->low));
+	} else if (s->thirds) {
+		uint64_t offset = hpa - s->base, rounds = offset >> s->mod3_shift, third = rounds / 3;
+		uint64_t rest = rounds - 3 * third;
+
+		leaf = &s->leaves[((hpa >> s->shift) & s->mask) + (rest << s->bits)];
+		ret->dpa = leaf->dpa + (third << s->granularity_shift | (offset & s->low));
+	} else if (s->fits) {
+		leaf = &s->leaves[flat_index(s, hpa)];
+		ret->dpa = flat_dpa(s, leaf, hpa);
+	} else {
 		locate_slowly(l, s, hpa, ret);
 		return;
 	}
-	if (s->plain) {
-		leaf = &s->leaves[(hpa >> s->shift) & s->mask];
-		ret->dpa = leaf->dpa + ((hpa - s->base) >> s->chunk_shift << s->granularity_shift) +
-			   ((hpa - s->base) & s->low);
-	} else {
-		leaf = &s->leaves[flat_index(s, hpa)];
-		ret->dpa = flat_dpa(s, leaf, hpa);
-	}
-	ret->target = (uint32_t)leaf->meta;
-	ret->status = MMU_PLACE_DEVICE;
+	ret->target = leaf->target;
+	ret->status = leaf->status;
 }
 
 /* Answers a prefix of the questions, 8 at a time, as long as all 8 are in `s`; returns how many.

@@ -11,14 +11,14 @@ enum mmu_place_status {
 	MMU_PLACE_REFUSED = 3		/* a device was reached and refused */
 };
 
-/* Where an HPA ends: byte `dpa` of device memory `target` when `status` is MMU_PLACE_DEVICE, else both 0. */
+/* Where an HPA ends: byte `dpa` of device memory `target`; both 0 unless MMU_PLACE_DEVICE. */
 struct mmu_place { uint64_t dpa; uint32_t target, status; };
 
 /* HPAs that reach one byte of a device: how many, and the lowest (0 when none). */
 struct mmu_found { uint64_t hpa; uint32_t count, zero; };
 
-/* Windows are sorted and apart, MMU_ERANGE otherwise; their routes name targets by one numbering below
-   `target_count`, whose sizes are `capacity`. What the routes hold is copied. */
+/* Windows are sorted and apart, MMU_ERANGE otherwise; their routes name targets by one numbering
+   below `target_count`, whose sizes are `capacity`. What the routes hold is copied. */
 int mmu_locator_create(const struct mmu_window *windows, uint32_t window_count,
 		       const uint64_t *capacity, uint32_t target_count, mmu_locator **ret);
 void mmu_locator_destroy(mmu_locator *locator);

@@ -41,6 +41,10 @@ class Loops:
                            check=True)
             self._library = ctypes.CDLL(str(built))
 
+    def address(self, function: str) -> int:
+        """Where *function* is, for a loop that calls it."""
+        return ctypes.cast(getattr(self._library, function), ctypes.c_void_p).value or 0
+
     def bind(self, function: str, setup: list[int], questions: Any, answers: Any) -> Callable[[], None]:
         """A run of *function* over all of *questions*; both arrays hold uint64 and are as long."""
         for array in (questions, answers):

@@ -80,7 +80,7 @@ def walk(
     if status == _OK:
         found = _translation(answer.unpack(), regs, va, access, read)
     else:
-        found = _fault(answer.fault, va, access, read)
+        found = fault_of(answer.fault, va, access, read)
     _pool.append(answer)
     return found
 
@@ -119,7 +119,7 @@ def _translation(
     return found
 
 
-def _fault(f: Any, va: int, access: Access, steps: tuple[Step, ...]) -> Fault:
+def fault_of(f: Any, va: int, access: Access, steps: tuple[Step, ...]) -> Fault:
     kind, stage, has = _KINDS[f.kind], f.stage, f.has_entry
     return Fault(
         kind, f.level, va, Access(access), f.entry_address if has & 1 else None, f.entry if has & 2 else None,

@@ -113,7 +113,7 @@ def walk(
     if status == _OK:
         found = _translation(answer.unpack(), read)
     else:
-        found = _fault(answer.fault, regs, va, access, read)
+        found = fault_of(answer.fault, regs, va, access, read)
     _pool.append(answer)
     return found
 
@@ -187,7 +187,7 @@ def _steps(space: AddressSpace, answer: _Answer) -> tuple[Step, ...]:
     return tuple(out)
 
 
-def _fault(f: Any, regs: Registers, va: int, access: Access, steps: tuple[Step, ...]) -> Fault:
+def fault_of(f: Any, regs: Registers, va: int, access: Access, steps: tuple[Step, ...]) -> Fault:
     level, address, entry = (f.level, f.entry_address, f.entry) if f.level else (None, None, None)
     kind = KINDS[f.kind]
     if f.stage == 1:

@@ -54,6 +54,8 @@ def fault_status(fault: Fault) -> int:
     """DFSC or IFSC. Raises ValueError for a fault that arm64 does not have."""
     if fault.kind in _PLAIN:
         return _PLAIN[fault.kind]
+    if fault.kind is FaultKind.BUS and fault.level is None:  # no table: the bus refused the access itself
+        return FaultStatus.EXTERNAL
     if fault.kind not in _LEVELLED:
         raise ValueError(f"{fault.kind.name} is not a fault of arm64")
     code, minus_1 = _LEVELLED[fault.kind]

@@ -56,6 +56,13 @@ def test_table_that_a_device_refuses_sets_ea_unless_nothing_answered(engine, lev
     assert status(space, regs, 0, W, engine) == ("BUS", level, 0x9600_0054 | level | ea)
 
 
+@pytest.mark.parametrize("access,esr", [(R, 0x9600_0210), (W, 0x9600_0250), (X, 0x8600_0210)])
+def test_external_abort_of_the_access_itself_is_not_one_on_a_walk(access, esr):
+    fault = Fault(FaultKind.BUS, None, 0, access, detail={"result": MemTxResult.ERROR})
+    abort = arm64.exception(fault, arm64.Registers())
+    assert (abort.esr, abort.fsc, abort.level, abort.ea) == (esr, 0x10, None, True)
+
+
 def test_external_abort_at_level_minus_1_has_its_own_code(engine):
     regs = el1("4K", 12, NOWHERE, IPS_52 | DS, pa_range=52)
     assert status(memory({}), regs, 0, R, engine) == ("BUS", -1, 0x9600_0013)

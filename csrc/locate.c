@@ -84,8 +84,8 @@ static void move_base(struct flat_span *flat, struct mmu_place *leaves)
 }
 
 /*
- * Where thirds holds, leaves are looked up by what the offset from the base leaves modulo 3, and not
- * by what the address does: so the thirds of the table change places by as much as the base leaves.
+ * Where thirds holds, leaves are looked up by what the offset from the base leaves modulo 3, and
+ * not by what the address does: the thirds of the table change places by what the base leaves.
  */
 static void turn(const struct flat_span *flat, struct mmu_place *leaves)
 {

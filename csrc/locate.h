@@ -66,7 +66,8 @@ static inline uint64_t flat_index(const struct flat_span *s, uint64_t hpa)
 	return index;
 }
 
-static inline uint64_t flat_dpa(const struct flat_span *s, const struct mmu_place *leaf, uint64_t hpa)
+static inline uint64_t flat_dpa(const struct flat_span *s, const struct mmu_place *leaf,
+				uint64_t hpa)
 {
 	uint64_t offset = hpa - s->base;
 	uint64_t chunk = offset >> (s->granularity_shift + s->ways_shift);

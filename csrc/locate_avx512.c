@@ -30,7 +30,8 @@ VECTORS static inline __m512i rest_of(__m512i q, __m512i third_of_q)
 /* Eight bytes of up to 16 leaves in two registers; target and status are one such field. */
 struct table { __m512i low, high; };
 
-VECTORS static inline struct table table_load(const struct mmu_place *leaves, uint32_t count, size_t field)
+VECTORS static inline struct table
+table_load(const struct mmu_place *leaves, uint32_t count, size_t field)
 {
 	uint64_t entry[16] = { 0 };
 

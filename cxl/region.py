@@ -100,25 +100,37 @@ class Wiring:
                 width.setdefault(id(port.parent), set()).add(port.number)
         found: dict[int, tuple[int, Split]] = {}
         for p, path in enumerate(paths):
-            rest, grain = p // window.ways, granularity << window.power
-            for depth, port in enumerate(path):
-                node, ways = port.parent, len(width[id(port.parent)])
-                split = found.setdefault(id(node), (depth, Split(node, grain)))[1]
-                index, rest = rest % ways, rest // ways
-                if split.ports.setdefault(index, port.number) != port.number:
-                    raise TopologyError(
-                        f"device {devices[p].name} at position {p} must be below port {split.ports[index]} of "
-                        f"{node.name}, not below port {port.number}")
-                grain *= ways
-            if rest:
-                raise TopologyError(f"device {devices[p].name} cannot have two positions in one region")
+            _take(window, p, devices[p], path, granularity, width, found)
         for _, split in found.values():
-            shares = {n: sum(p.parent is split.node and p.number == n for path in paths for p in path)
-                      for n in split.ports.values()}  # fmt: skip
-            if len(shares) != len(split.ports) or len(set(shares.values())) > 1:
-                raise TopologyError(
-                    f"{split.node.name} must have equally many devices below each port, not {shares} (by port number)")
+            _balanced(split, paths)
         return [split for _, split in sorted(found.values(), key=lambda v: -v[0])]
+
+
+def _take(
+    window: Window, position: int, device: Type3, path: list[Port], granularity: int,
+    width: dict[int, set[int]], found: dict[int, tuple[int, Split]],
+) -> None:  # fmt: skip
+    """Enter the ports of *path* into the splits *found* so far, at the target indices that *position* has there."""
+    rest, grain = position // window.ways, granularity << window.power
+    for depth, port in enumerate(path):
+        node, ways = port.parent, len(width[id(port.parent)])
+        split = found.setdefault(id(node), (depth, Split(node, grain)))[1]
+        index, rest = rest % ways, rest // ways
+        if split.ports.setdefault(index, port.number) != port.number:
+            raise TopologyError(
+                f"device {device.name} at position {position} must be below port {split.ports[index]} of {node.name}, "
+                f"not below port {port.number}")
+        grain *= ways
+    if rest:
+        raise TopologyError(f"device {device.name} cannot have two positions in one region")
+
+
+def _balanced(split: Split, paths: list[list[Port]]) -> None:
+    shares = {n: sum(p.parent is split.node and p.number == n for path in paths for p in path)
+              for n in split.ports.values()}  # fmt: skip
+    if len(shares) != len(split.ports) or len(set(shares.values())) > 1:
+        raise TopologyError(
+            f"{split.node.name} must have equally many devices below each port, not {shares} (by port number)")
 
 
 def natural(window: Window, mode: str, wiring: Wiring) -> list[Type3]:

@@ -8,7 +8,7 @@
 
 enum kind { POWER_OF_TWO, PARITY, MODULO_THREE };
 
-/* A region, flattened: `low` address bits choose the device, or `maps`, or what is left modulo 3. */
+/* A region, flattened: low address bits choose the device, or `maps`, or what is left modulo 3. */
 struct region {
 	uint64_t kind, base, size, shift, ways_shift, maps[4];
 	uint8_t device[16];

@@ -119,6 +119,16 @@ def test_broken_table(data, message):
         Topology.from_cedt(data)
 
 
+def test_xor_maps_are_those_of_the_window_s_granularity():
+    bridges = [Chbs(n, 1, (1 << 40) + n * 0x10000, 0x10000) for n in range(2)]
+    window = Cfmws(1 << 36, 1 << 30, 512, 1, 6, 0, (0, 1))
+    both = Cedt(records=(*bridges, window, Cxims(256, (0x404100,)), Cxims(512, (0x804200,))))
+    assert Topology.from_cedt(both.to_bytes()).windows[0].maps == (0x804200,)
+    other = Cedt(records=(*bridges, window, Cxims(256, (0x404100,))))
+    with pytest.raises(TopologyError, match="0x1000000000 uses XOR at 512 bytes, but no CXIMS has that granularity"):
+        Topology.from_cedt(other.to_bytes())
+
+
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
 def test_every_truncation_is_refused(path):
     data = path.read_bytes()

@@ -9,6 +9,7 @@
 #include "walk_api.h"
 #include "x86_api.h"
 #include "arm64_api.h"
+#include "tlb_api.h"
 #include "guest_api.h"
 #include "scan_api.h"
 #include "locate_api.h"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Striped,
         Target,
     )
+    from mmu.softmmu import SoftMmu
     from mmu.types import Access, Fault, FaultKind, MemTxResult, Place, Step, Translation
 
 # Loaded on first use, so that importing one room does not cost all of them (and formats need no compiled core).
@@ -30,6 +31,7 @@ _HOME = {
     "mmu.types": ("Access", "Fault", "FaultKind", "MemTxResult", "Place", "Step", "Translation"),
     "mmu.errors": ("MmuError",),
     "mmu.machine": ("Machine", "RunResult"),
+    "mmu.softmmu": ("SoftMmu",),
     "mmu.memory": (
         "AddressSpace", "Alias", "Container", "Frames", "HostMemory", "Locator", "Mmio", "Ram", "RamDevice", "Rom",
         "Striped", "Target",
@@ -40,7 +42,7 @@ _ROOMS = ("arm64", "stripes", "x86")
 
 __all__ = [
     "Access", "AddressSpace", "Alias", "Container", "Fault", "FaultKind", "Frames", "HostMemory", "Locator", "Machine",
-    "MemTxResult", "Mmio", "MmuError", "Place", "Ram", "RamDevice", "Rom", "RunResult", "Step", "Striped",
+    "MemTxResult", "Mmio", "MmuError", "Place", "Ram", "RamDevice", "Rom", "RunResult", "SoftMmu", "Step", "Striped",
     "Target", "Translation", "arm64", "stripes", "x86",
 ]
 

@@ -21,8 +21,9 @@ from cxl.linux import Problem, problems
 from cxl.nodes import HostBridge, Node, Port, Switch
 from cxl.region import Region, Wiring
 from cxl.regions import RegionTable
+from cxl.registers import region as block_region
 from cxl.window import Window
-from mmu import Locator, Ram, Striped, Target
+from mmu import Locator, Mmio, Ram, Striped, Target
 from mmu.errors import AddressRangeError
 from mmu.stripes import Route as Stripes
 from mmu.stripes import Slot
@@ -152,15 +153,21 @@ class Topology(Forms):
 
     # -- on a bus -------------------------------------------------------------------------------------
 
-    def attach(self, space: AddressSpace) -> None:
-        """Map each window into *space* at its HPA. What is committed later shows up there at once."""
+    def attach(self, space: AddressSpace, registers: bool = False) -> None:
+        """Map each window into *space* at its HPA. What is committed later shows up there at once.
+
+        *registers*: also the component registers of each host bridge whose address is known.
+        """
         with self._lock:
-            done: list[Ram | Striped] = []
+            shown: list[tuple[int, Ram | Striped | Mmio]] = [s for w in self.windows for s in self._shown(w)]
+            if registers:
+                shown += [(b.base, block_region(b.registers, b.name)) for b in self.bridges.values()
+                          if b.base is not None and not b.restricted]
+            done: list[Ram | Striped | Mmio] = []
             try:
-                for window in self.windows:
-                    for base, region in self._shown(window):
-                        space.map(base, region)
-                        done.append(region)
+                for base, region in shown:
+                    space.map(base, region)
+                    done.append(region)
             except BaseException:
                 for region in done:
                     space.unmap(region)

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cxl import DEFAULT_QEMU_ARGS, Route, Topology, TopologyError
 from cxl.exchange.options import comma_list, integer, size, words
@@ -253,3 +256,28 @@ def test_comma_lists():
     for bad in ("1x", "", "-1", "256"):
         with pytest.raises(TopologyError):
             integer(bad, "x", 8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_mutated_command_line_is_a_machine_or_one_error(data):
+    """Words dropped, doubled, swapped or cut: a Topology or a TopologyError, nothing else."""
+    parts = re.split(r"(?<=[ ,=])", DEFAULT_QEMU_ARGS)
+    for _ in range(data.draw(st.integers(1, 4))):
+        i, j = data.draw(st.integers(0, len(parts) - 1)), data.draw(st.integers(0, len(parts) - 1))
+        how = data.draw(st.sampled_from(["drop", "double", "swap", "cut", "odd"]))
+        if how == "drop":
+            parts[i] = ""
+        elif how == "double":
+            parts[i] *= 2
+        elif how == "swap":
+            parts[i], parts[j] = parts[j], parts[i]
+        elif how == "cut":
+            parts[i] = parts[i][: len(parts[i]) // 2]
+        else:
+            odd = ["0", "-1", "=", ",", "{}", "[]", "1e9", "0x", "on", " ", "9" * 30, "'"]
+            parts[i] = data.draw(st.sampled_from(odd))
+    try:
+        Topology.from_qemu("".join(parts))
+    except TopologyError as error:
+        assert str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
+from cxl.decoder import DecoderBlock
 from cxl.device.type3 import MODES, Type3
 from cxl.errors import TopologyError
 from cxl.format import DECODER_GRAIN
@@ -37,9 +38,22 @@ class RegionTable:
                         if not size:
                             break
                         made.append(self.create(window, devices, None, size, mode, None))
-        if len(windows) == 1 and not made:
-            raise TopologyError(f"window {windows[0].name}: nothing below it is left to commit")
         return made
+
+    def choose(
+        self, windows: Sequence[Window], devices: Sequence[Type3] | None, size: int | None, mode: str
+    ) -> Window:
+        """The first window that a region of *size* bytes (None: any) of *mode* over *devices* fits in."""
+        for window in windows:
+            if mode in window.modes or mode == "dc":
+                parts = natural(window, mode, self._wiring) if devices is None else devices
+                bridges = [p.parent for d in parts for p in self._wiring.path(d)[:1]]
+                fits = parts and set(map(id, bridges)) == set(map(id, window.targets))
+                if fits and self._largest(window, parts, mode) >= (size or 1):
+                    return window
+        names = ", ".join(d.name for d in devices) if devices is not None else "any devices"
+        raise TopologyError(
+            f"no window has room for {'a region' if size is None else f'{size:#x} bytes'} of {mode} over {names}")
 
     def create(
         self, window: Window, devices: Sequence[Type3] | None, granularity: int | None, size: int | None,
@@ -83,16 +97,21 @@ class RegionTable:
 
     def _first(self, window: Window, devices: Sequence[Type3]) -> int:
         """First HPA that the decoders of a new region can have."""
-        blocks = [d.registers for d in devices]
+        blocks = [] if window.normalized else self._blocks(devices)
+        return lowest_base(window, blocks, list(self.regions.values()))
+
+    def _blocks(self, devices: Sequence[Type3]) -> list[DecoderBlock]:
+        """The registers of *devices* and of everything above them."""
         nodes = {id(p.parent): p.parent for d in devices for p in self._wiring.path(d)}
-        blocks += [n.registers for n in nodes.values() if n.registers is not None]
-        return lowest_base(window, [] if window.normalized else blocks, list(self.regions.values()))
+        return [d.registers for d in devices] + [n.registers for n in nodes.values() if n.registers is not None]
 
     def _largest(self, window: Window, devices: Sequence[Type3], mode: str) -> int:
         """Bytes of the largest region that *devices* can still have in *window*; 0 when there is no room."""
         first = self._first(window, devices)
         if (window.cache or window.normalized) and first != window.first:
             return 0  # such a window takes one region
+        if any(s.base > window.last for b in self._blocks(devices) for s in b.committed.values()):
+            return 0  # decoders commit in the order of their HPAs
         unit = DECODER_GRAIN * max(1, len(devices))
         room = window.last + 1 - first
         units = -(-room // unit) if window.has_hole else room // unit

@@ -225,20 +225,28 @@ class Topology(Forms):
 
         In each window, as long as memory, addresses and decoders last: the most devices that fit at once, taken in
         port order, with the window's granularity, volatile memory first, then persistent, as its restrictions allow.
+        Raises TopologyError when *window* is given and nothing below it is left.
         """
-        return self._regions.commit(self.windows if window is None else (self.window(window),))
+        if window is None:
+            return self._regions.commit(self.windows)
+        chosen = self.window(window)
+        if not (made := self._regions.commit((chosen,))):
+            raise TopologyError(f"window {chosen.name}: nothing below it is left to commit")
+        return made
 
     def create_region(
-        self, window: int | str | Window, devices: Sequence[str | Type3] | None = None, *,
+        self, window: int | str | Window | None = None, devices: Sequence[str | Type3] | None = None, *,
         granularity: int | None = None, size: int | None = None, mode: str = "ram", name: str | None = None,
     ) -> Region:  # fmt: skip
         """Program a region over *devices*, listed by position; default: the most that fit, all that they have free.
 
+        *window* None: the first that allows *mode*, is over the bridges of *devices*, and has room.
         *size* and *granularity* are in bytes; the granularity must be the window's unless that has one target.
         Raises TopologyError when it cannot be, CommitError when a decoder refuses; nothing is left programmed then.
         """
         parts = None if devices is None else [self.device(d) for d in devices]
-        return self._regions.create(self.window(window), parts, granularity, size, mode, name)
+        chosen = self._regions.choose(self.windows, parts, size, mode) if window is None else self.window(window)
+        return self._regions.create(chosen, parts, granularity, size, mode, name)
 
     def destroy_region(self, region: str | Region) -> None:
         """Uncommit the decoders of *region*.

@@ -117,6 +117,16 @@ def test_region_on_the_old_host(topo):
     assert (found.device, [lv.decoder for lv in found.levels]) == ("cxl_rcd.10", [None, None, 0])
 
 
+def test_the_window_is_chosen(topo):
+    """By kind of memory, host bridges and room, in ascending order, as the tool does."""
+    assert topo.create_region(devices=["cxl_mem.4", "cxl_mem.1"], mode="ram", size=512 * MIB).window.name == "window1"
+    assert topo.create_region(devices=["cxl_mem.2"], mode="pmem", size=GIB).window.name == "window2"
+    assert topo.create_region(devices=["cxl_mem.8"], mode="pmem").window.name == "window4"
+    assert topo.create_region(mode="pmem").window.name == "window3"
+    with pytest.raises(TopologyError, match=r"no window has room for 0x40000000 bytes of ram over cxl_mem\.9"):
+        topo.create_region(devices=["cxl_mem.9"], size=GIB)
+
+
 # -- xor-region ------------------------------------------------------------------------------------------
 
 

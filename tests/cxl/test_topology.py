@@ -74,6 +74,14 @@ def test_commit_and_uncommit_show_at_once(default):
     assert space.load(region.base, 8)[1] == MemTxResult.OK
 
 
+def test_commit_again_finds_nothing_to_do(default):
+    topo, _ = default
+    topo.commit()
+    assert topo.commit() == []
+    with pytest.raises(TopologyError, match="window window0: nothing below it is left to commit"):
+        topo.commit("window0")
+
+
 def test_decode_explains_every_level():
     topo = machine(2, 2, 2, granularity=4096)
     topo.commit()

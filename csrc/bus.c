@@ -55,7 +55,7 @@ void mmu_bus_destroy(mmu_bus *bus)
 
 int mmu_port_create(mmu_bus *bus, uint32_t targets, mmu_port **ret)
 {
-	mmu_port *port = calloc(1, sizeof(*port) + (size_t)targets * sizeof(port->traffic[0]));
+	mmu_port *port = calloc(1, sizeof(*port) + (size_t)targets * sizeof(port->counts[0]));
 
 	if (!port)
 		return MMU_ENOMEM;

@@ -33,6 +33,18 @@ struct map_ram {
 	uint64_t first, span;
 };
 
+/*
+ * What one span of a window's route shows on the bus, for the common case of an aligned access. `slots`
+ * is indexed by (HPA >> shift) & mask; where the index is made of more than that, it is one slot without room.
+ */
+struct map_window {
+	uint64_t first, span;		/* bus addresses first .. first + span */
+	uint64_t hpa;			/* of `first` */
+	const struct route_slot *slots;
+	uint32_t mask, range;		/* `range`: its number in the map */
+	uint8_t shift;
+};
+
 enum { MAP_NESTED = 1u << 31, MAP_SCAN = 4 };	/* at most MAP_SCAN + 1 ranges begin in a plain bucket */
 
 struct mmu_map {
@@ -42,6 +54,8 @@ struct mmu_map {
 	struct map_ram ram;
 	struct map_table *tables;	/* tables[0] covers all; NULL: no range */
 	uint32_t *buckets;
+	struct map_window *windows;	/* sorted, apart */
+	uint32_t window_count;
 	struct mmu_range ranges[];	/* sorted, apart */
 };
 
@@ -55,14 +69,22 @@ struct mmu_bus {
 	struct mmu_map *retired, **retired_end;	/* oldest first */
 };
 
+/* What reached one device; [0] reads, [1] writes. A single access of n bytes counts in [n / 2]: 0, 1, 2 or 4. */
+struct port_count {
+	uint64_t single[2][5];
+	uint64_t blocks[2], block_bytes[2];
+	uint64_t unused[2];		/* up to a power of two */
+};
+
 struct mmu_port {
 	struct mmu_bus *bus;
 	_Atomic uint64_t epoch;		/* the bus's epoch when reading began, 0 when not reading */
 	uint32_t targets;
+	uint32_t window;		/* the number in the map of the one used last: a guess, to be checked */
 	struct mmu_port *next, **link;
 	struct mmu_trace_entry *trace;
 	uint64_t trace_capacity, trace_used;
-	struct mmu_traffic traffic[];
+	struct port_count counts[];
 };
 
 /* A reader's hold on the map. `outer`: this one noted the epoch; one inside it, in a callback, does not. */
@@ -120,6 +142,22 @@ static inline uint32_t map_search(const struct mmu_map *map, uint64_t pa)
 	while (map->ranges[i].last < pa)
 		i++;
 	return i;
+}
+
+/* The number of the first span of a window that ends at or after pa; window_count when there is none. */
+static inline uint32_t map_window_search(const struct mmu_map *map, uint64_t pa)
+{
+	uint32_t lo = 0, hi = map->window_count;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (pa > map->windows[mid].first + map->windows[mid].span)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
 }
 
 #endif

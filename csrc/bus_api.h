@@ -119,7 +119,8 @@ void mmu_port_destroy(mmu_port *port);
 /* Records into entries[0..capacity-1] from now on; NULL ends it. `used` counts on past capacity. */
 void mmu_port_trace(mmu_port *port, struct mmu_trace_entry *entries, uint64_t capacity);
 uint64_t mmu_port_trace_used(const mmu_port *port);
-const struct mmu_traffic *mmu_port_traffic(const mmu_port *port);
+/* Of target number `target`; zeroes for one that is not counted. */
+void mmu_port_traffic(const mmu_port *port, uint32_t target, struct mmu_traffic *ret);
 
 /* Single accesses of 1, 2, 4 or 8 bytes at any alignment, values in host byte order.
    Return MMU_MEMTX_* bits or MMU_ECALLBACK; bytes that could not be read are zero. */

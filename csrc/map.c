@@ -2,6 +2,7 @@
 #include "map.h"
 #include <stdlib.h>
 #include <string.h>
+#include "stripes.h"
 
 struct builder {
 	struct mmu_map *map;
@@ -87,6 +88,53 @@ static struct map_ram largest_ram(const struct mmu_map *map)
 	return found;
 }
 
+/* The part of range number `i` that `span` shows; span 0: none, or fewer than 8 bytes. */
+static struct map_window window_of(const struct mmu_map *map, uint32_t i, const struct mmu_span *span)
+{
+	const struct mmu_range *r = &map->ranges[i];
+	const mmu_route *route = r->route;
+	uint64_t low = route->base + r->offset, high = low + (r->last - r->first);
+	static const struct route_slot none = { 0 };
+	struct map_window w = { .range = i, .shift = span->shift, .slots = &none };
+
+	if (low > high || span->last < low || span->first > high)	/* low > high: wraps */
+		return w;
+	w.hpa = span->first > low ? span->first : low;
+	w.first = r->first + (w.hpa - low);
+	w.span = (span->last < high ? span->last : high) - w.hpa;
+	/* An aligned access must be as aligned for the device, and not cross the end. */
+	if (!span->map_count && !span->mod3_shift && !((w.first | w.hpa | (w.span + 1)) & 7)) {
+		w.slots = route->ready + span->slot_first;
+		w.mask = (1u << span->bits) - 1;
+	}
+	return w;
+}
+
+static bool list_windows(struct mmu_map *map)
+{
+	uint32_t most = 0;
+
+	for (uint32_t i = 0; i < map->count; i++)
+		if (map->ranges[i].kind == MMU_RANGE_STRIPED)
+			most += map->ranges[i].route->span_count;
+	map->windows = malloc((most ? most : 1) * sizeof(*map->windows));
+	if (!map->windows)
+		return false;
+	for (uint32_t i = 0; i < map->count; i++) {
+		const mmu_route *route = map->ranges[i].route;
+
+		if (map->ranges[i].kind != MMU_RANGE_STRIPED)
+			continue;
+		for (uint32_t k = 0; k < route->span_count; k++) {
+			struct map_window w = window_of(map, i, &route->spans[k]);
+
+			if (w.span)
+				map->windows[map->window_count++] = w;
+		}
+	}
+	return true;
+}
+
 struct mmu_map *map_create(const struct mmu_range *ranges, uint32_t count)
 {
 	struct mmu_map *map = malloc(sizeof(*map) + (size_t)count * sizeof(map->ranges[0]));
@@ -104,6 +152,10 @@ struct mmu_map *map_create(const struct mmu_range *ranges, uint32_t count)
 			return NULL;
 		}
 	}
+	if (!list_windows(map)) {
+		map_destroy(map);
+		return NULL;
+	}
 	map->ram = largest_ram(map);
 	return map;
 }
@@ -114,5 +166,6 @@ void map_destroy(struct mmu_map *map)
 		return;
 	free(map->tables);
 	free(map->buckets);
+	free(map->windows);
 	free(map);
 }

@@ -5,10 +5,9 @@
  * fits at each address; an aligned piece is single-copy atomic in RAM and device memory.
  */
 #include "port.h"
-#include <string.h>
 #include "bus.h"
-#include "io.h"
 #include "memory.h"
+#include "piece.h"
 #include "window.h"
 
 void mmu_port_trace(mmu_port *port, struct mmu_trace_entry *entries, uint64_t capacity)
@@ -24,153 +23,84 @@ uint64_t mmu_port_trace_used(const mmu_port *port)
 	return port->trace_used;
 }
 
-const struct mmu_traffic *mmu_port_traffic(const mmu_port *port)
+static uint64_t singles(const uint64_t single[5], bool bytes)
 {
-	return port->traffic;
+	uint64_t sum = 0;
+
+	for (uint32_t size = 1; size <= 8; size *= 2)
+		sum += single[size / 2] * (bytes ? size : 1);
+	return sum;
 }
 
-static void trace(mmu_port *port, struct mmu_trace_entry entry)
+void mmu_port_traffic(const mmu_port *port, uint32_t target, struct mmu_traffic *ret)
+{
+	const struct port_count *c = &port->counts[target];
+
+	*ret = (struct mmu_traffic){ 0 };
+	if (target >= port->targets)
+		return;
+	ret->reads = singles(c->single[0], false) + c->blocks[0];
+	ret->writes = singles(c->single[1], false) + c->blocks[1];
+	ret->read_bytes = singles(c->single[0], true) + c->block_bytes[0];
+	ret->write_bytes = singles(c->single[1], true) + c->block_bytes[1];
+}
+
+void port_record(mmu_port *port, struct mmu_trace_entry entry)
 {
 	if (port->trace_used < port->trace_capacity)
 		port->trace[port->trace_used] = entry;
 	port->trace_used++;
 }
 
-/* ---- one aligned piece ---- */
-
-/* The range that holds all of pa..pa+size-1, or NULL; *split: it holds a part, so cut the piece. */
-static const struct mmu_range *piece_range(const struct mmu_map *map, uint64_t pa, uint32_t size,
-					   bool *split)
-{
-	uint32_t i = map_search(map, pa);
-	const struct mmu_range *r = &map->ranges[i];
-
-	*split = false;
-	if (i == map->count)
-		return NULL;
-	if (pa < r->first) {
-		*split = r->first - pa < size;
-		return NULL;
-	}
-	if (r->last - pa < size - 1 ||
-	    (r->kind == MMU_RANGE_STRIPED && size > 1 &&
-	     (r->route->base + r->offset + (pa - r->first)) & (size - 1))) {
-		*split = true;
-		return NULL;
-	}
-	return r;
-}
-
-static int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size,
-		      uint64_t *ret)
-{
-	const struct mmu_target *target;
-	uint64_t offset, low = 0, high = 0, run = size;
-	const struct mmu_range *r;
-	uint8_t *host;
-	bool split;
-	int rc, rc2;
-
-	*ret = 0;
-	r = piece_range(map, pa, size, &split);
-	if (split) {
-		rc = piece_load(port, map, pa, size / 2, &low);
-		if (rc < 0)
-			return rc;
-		rc2 = piece_load(port, map, pa + size / 2, size / 2, &high);
-		if (rc2 < 0)
-			return rc2;
-		*ret = low | high << (4 * size);
-		return rc | rc2;
-	}
-	if (!r)
-		return MMU_MEMTX_DECODE_ERROR;
-	offset = r->offset + (pa - r->first);
-	switch ((enum mmu_range_kind)r->kind) {
-	case MMU_RANGE_RAM:
-	case MMU_RANGE_ROM:
-		*ret = memory_load((const uint8_t *)r->host + offset, size);
-		return MMU_MEMTX_OK;
-	case MMU_RANGE_IO:
-		return io_load(r->io, offset, size, ret);
-	case MMU_RANGE_STRIPED:
-		rc = striped_find(r->route, r->route->base + offset, false, &run, &host, &target);
-		if (!host)
-			return rc;
-		if (run < size)		/* the device's memory ends inside the piece */
-			return MMU_MEMTX_ERROR;
-		*ret = memory_load(host, size);
-		striped_count(port, target, false, size);
-		return rc;
-	}
-	return MMU_MEMTX_DECODE_ERROR;
-}
-
-static int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size,
-		       uint64_t value)
-{
-	const struct mmu_target *target;
-	uint64_t offset, run = size;
-	const struct mmu_range *r;
-	uint8_t *host;
-	bool split;
-	int rc, rc2;
-
-	r = piece_range(map, pa, size, &split);
-	if (split) {
-		rc = piece_store(port, map, pa, size / 2, value);
-		if (rc < 0)
-			return rc;
-		rc2 = piece_store(port, map, pa + size / 2, size / 2, value >> (4 * size));
-		return rc2 < 0 ? rc2 : rc | rc2;
-	}
-	if (!r)
-		return MMU_MEMTX_DECODE_ERROR;
-	offset = r->offset + (pa - r->first);
-	switch ((enum mmu_range_kind)r->kind) {
-	case MMU_RANGE_RAM:
-		memory_store((uint8_t *)r->host + offset, size, value);
-		return MMU_MEMTX_OK;
-	case MMU_RANGE_ROM:
-		return MMU_MEMTX_OK;
-	case MMU_RANGE_IO:
-		return io_store(r->io, offset, size, value & mask_of(size));
-	case MMU_RANGE_STRIPED:
-		rc = striped_find(r->route, r->route->base + offset, true, &run, &host, &target);
-		if (!host)
-			return rc;
-		if (run < size)
-			return MMU_MEMTX_ERROR;
-		memory_store(host, size, value);
-		striped_count(port, target, true, size);
-		return rc;
-	}
-	return MMU_MEMTX_DECODE_ERROR;
-}
-
-/* ---- single accesses ---- */
-
 static bool size_valid(uint32_t size)
 {
-	return size == 1 || size == 2 || size == 4 || size == 8;
+	return size <= 8 && (0x116u >> size & 1);	/* 1, 2, 4, 8 */
 }
 
-/* The largest power of two, at most 8, that is aligned at `address` and fits in `size`. */
-static uint32_t piece_size(uint64_t address, uint64_t size)
+/*
+ * A load or a store goes one of four ways, tried in this order when it is aligned and nobody traces: the
+ * largest run of RAM, inline; the span of a window that the port used last; the same where the span
+ * needs more than shifts; anything. All but the first are out of line, so that the first saves no
+ * registers, and end the reading that the first began. Few stores, so that a load that misses the
+ * caches keeps few of the processor's store buffers from the next one.
+ */
+#define OUT_OF_LINE __attribute__((noinline))
+
+static inline bool ordinary(const mmu_port *port, uint64_t address, uint32_t size)
 {
-	uint64_t n = (address | 8) & -(address | 8);
-
-	while (n > size)
-		n /= 2;
-	return (uint32_t)n;
+	return !(address & (size - 1)) && !port->trace;
 }
+
+/* The host address of an ordinary access in the largest run of RAM, else NULL. */
+static inline uint8_t *plain_ram(const struct mmu_map *map, uint64_t address)
+{
+	uint64_t offset = address - map->ram.first;
+
+	return offset <= map->ram.span && map->ram.host ? map->ram.host + offset : NULL;
+}
+
+/* The span of a window that the port used last, when the address lies in it, else NULL. */
+static inline const struct map_window *last_window(const mmu_port *port, const struct mmu_map *map,
+						   uint64_t address)
+{
+	const struct map_window *w = &map->windows[port->window];
+
+	return port->window < map->window_count && address - w->first <= w->span ? w : NULL;
+}
+
+static inline const struct route_slot *window_slot(const struct map_window *w, uint64_t hpa)
+{
+	return &w->slots[hpa >> w->shift & w->mask];
+}
+
+/* ---- loads ---- */
 
 static int load(mmu_port *port, const struct mmu_map *map, uint64_t address, uint32_t size,
 		uint64_t *ret)
 {
-	uint64_t value = 0;
 	int result = MMU_MEMTX_OK;
 
+	*ret = 0;
 	for (uint32_t done = 0; done < size;) {
 		uint32_t n = piece_size(address + done, size - done);
 		uint64_t part;
@@ -179,52 +109,88 @@ static int load(mmu_port *port, const struct mmu_map *map, uint64_t address, uin
 		if (rc < 0)
 			return rc;
 		result |= rc;
-		value |= part << (8 * done);
+		*ret |= part << (8 * done);
 		done += n;
 	}
-	*ret = value;
 	return result;
 }
 
-/* Aligned, in the largest run of RAM, and nobody traces: the host address, else NULL. */
-static inline uint8_t *plain_ram(const mmu_port *port, const struct mmu_map *map, uint64_t address,
-				 uint32_t size)
+static OUT_OF_LINE int load_any(mmu_port *port, struct port_read read,
+					      uint64_t address, uint32_t size, uint64_t *ret)
 {
-	uint64_t offset = address - map->ram.first;
+	uint64_t value = 0;
+	int rc = MMU_ERANGE;
 
-	if (!map->ram.host || offset > map->ram.span || address & (size - 1) || port->trace)
-		return NULL;
-	return map->ram.host + offset;
+	if (address + (size - 1) >= address)
+		rc = load(port, read.map, address, size, &value);
+	port_leave(port, read);
+	if (rc == MMU_ERANGE)
+		return rc;
+	if (port->trace)
+		port_record(port, (struct mmu_trace_entry){ .address = address, .value = value,
+			.size = (uint8_t)size, .kind = MMU_TRACE_READ, .result = (uint8_t)rc });
+	if (rc >= 0)
+		*ret = value;
+	return rc;
 }
 
-/* Out of line, so that the way to plain RAM saves no registers. */
-static __attribute__((noinline)) int load_any(mmu_port *port, uint64_t address, uint32_t size,
-					      uint64_t *ret)
+/* An ordinary load, whatever the index of the span's slots is made of. */
+static OUT_OF_LINE int load_striped(mmu_port *port, const struct mmu_map *map,
+				    const struct map_window *w, uint64_t address, uint32_t size,
+				    uint64_t *ret)
 {
-	struct port_read read;
-	int rc;
+	const struct port_read read = { map, true };
+	const struct mmu_target *target;
+	const uint8_t *host = window_piece(&map->ranges[w->range], address, size, &target);
 
-	if (!size_valid(size) || address + (size - 1) < address)
-		return MMU_ERANGE;
-	read = port_enter(port);
-	rc = load(port, read.map, address, size, ret);
+	if (!host)
+		return load_any(port, read, address, size, ret);
+	*ret = memory_load_aligned(host, size);
+	striped_count(port, target, false, size);
 	port_leave(port, read);
-	if (port->trace)
-		trace(port, (struct mmu_trace_entry){ .address = address, .value = *ret,
-			.size = (uint8_t)size, .kind = MMU_TRACE_READ, .result = (uint8_t)rc });
-	return rc;
+	return MMU_MEMTX_OK;
+}
+
+static OUT_OF_LINE int load_window(mmu_port *port, const struct mmu_map *map, uint64_t address,
+				   uint32_t size, uint64_t *ret)
+{
+	const struct map_window *w = last_window(port, map, address);
+	const struct port_read read = { map, true };
+	const struct route_slot *slot;
+	uint64_t hpa, at;
+
+	if (!w)
+		return load_any(port, read, address, size, ret);
+	hpa = w->hpa + (address - w->first);
+	slot = window_slot(w, hpa);
+	at = slot_offset(slot, hpa);
+	if (at >= slot->room)
+		return load_striped(port, map, w, address, size, ret);
+	*ret = memory_load_aligned(slot->host + at, size);
+	window_count(port, slot->number, false, size);
+	port_leave(port, read);
+	return MMU_MEMTX_OK;
 }
 
 int mmu_port_load(mmu_port *port, uint64_t address, uint32_t size, uint64_t *ret)
 {
-	struct port_read read = port_enter(port);
-	const uint8_t *host = size_valid(size) ? plain_ram(port, read.map, address, size) : NULL;
+	struct port_read read;
+	const uint8_t *host;
 
-	if (host)
-		*ret = memory_load(host, size);
+	if (!size_valid(size))
+		return MMU_ERANGE;
+	read = port_enter(port);
+	if (!read.outer || !ordinary(port, address, size))
+		return load_any(port, read, address, size, ret);
+	host = plain_ram(read.map, address);
+	if (!host)
+		return load_window(port, read.map, address, size, ret);
+	*ret = memory_load_aligned(host, size);
 	port_leave(port, read);
-	return host ? MMU_MEMTX_OK : load_any(port, address, size, ret);
+	return MMU_MEMTX_OK;
 }
+
+/* ---- stores ---- */
 
 static int store(mmu_port *port, const struct mmu_map *map, uint64_t address, uint32_t size,
 		 uint64_t value)
@@ -243,209 +209,72 @@ static int store(mmu_port *port, const struct mmu_map *map, uint64_t address, ui
 	return result;
 }
 
-static __attribute__((noinline)) int store_any(mmu_port *port, uint64_t address, uint32_t size,
-					       uint64_t value)
+static OUT_OF_LINE int store_any(mmu_port *port, struct port_read read,
+					       uint64_t address, uint32_t size, uint64_t value)
 {
-	struct port_read read;
-	int rc;
+	int rc = MMU_ERANGE;
 
-	if (!size_valid(size) || address + (size - 1) < address)
-		return MMU_ERANGE;
-	read = port_enter(port);
-	rc = store(port, read.map, address, size, value);
+	if (address + (size - 1) >= address)
+		rc = store(port, read.map, address, size, value);
 	port_leave(port, read);
-	if (port->trace)
-		trace(port, (struct mmu_trace_entry){ .address = address,
+	if (port->trace && rc != MMU_ERANGE)
+		port_record(port, (struct mmu_trace_entry){ .address = address,
 			.value = value & mask_of(size), .size = (uint8_t)size,
 			.kind = MMU_TRACE_WRITE, .result = (uint8_t)rc });
 	return rc;
 }
 
+static OUT_OF_LINE int store_striped(mmu_port *port, const struct mmu_map *map,
+				     const struct map_window *w, uint64_t address, uint32_t size,
+				     uint64_t value)
+{
+	const struct port_read read = { map, true };
+	const struct mmu_target *target;
+	uint8_t *host = window_piece(&map->ranges[w->range], address, size, &target);
+
+	if (!host)
+		return store_any(port, read, address, size, value);
+	memory_store_aligned(host, size, value);
+	striped_count(port, target, true, size);
+	port_leave(port, read);
+	return MMU_MEMTX_OK;
+}
+
+static OUT_OF_LINE int store_window(mmu_port *port, const struct mmu_map *map, uint64_t address,
+				    uint32_t size, uint64_t value)
+{
+	const struct map_window *w = last_window(port, map, address);
+	const struct port_read read = { map, true };
+	const struct route_slot *slot;
+	uint64_t hpa, at;
+
+	if (!w)
+		return store_any(port, read, address, size, value);
+	hpa = w->hpa + (address - w->first);
+	slot = window_slot(w, hpa);
+	at = slot_offset(slot, hpa);
+	if (at >= slot->room)
+		return store_striped(port, map, w, address, size, value);
+	memory_store_aligned(slot->host + at, size, value);
+	window_count(port, slot->number, true, size);
+	port_leave(port, read);
+	return MMU_MEMTX_OK;
+}
+
 int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t value)
 {
-	struct port_read read = port_enter(port);
-	uint8_t *host = size_valid(size) ? plain_ram(port, read.map, address, size) : NULL;
-
-	if (host)
-		memory_store(host, size, value);
-	port_leave(port, read);
-	return host ? MMU_MEMTX_OK : store_any(port, address, size, value);
-}
-
-static int exchange(mmu_port *port, const struct mmu_map *map, uint64_t address, uint32_t size,
-		    uint64_t expected, uint64_t desired, uint64_t *old)
-{
-	const struct mmu_target *target;
-	const struct mmu_range *r;
-	uint64_t offset, run = size;
-	uint8_t *host = NULL;
-	bool split;
-	int rc;
-
-	*old = 0;
-	r = piece_range(map, address, size, &split);
-	if (!r)			/* an entry that lies in two regions cannot be exchanged */
-		return MMU_MEMTX_DECODE_ERROR;
-	offset = r->offset + (address - r->first);
-	if (r->kind == MMU_RANGE_RAM)
-		host = (uint8_t *)r->host + offset;
-	if (r->kind == MMU_RANGE_STRIPED) {
-		rc = striped_find(r->route, r->route->base + offset, false, &run, &host, &target);
-		if (!host || run < size)
-			return rc | MMU_MEMTX_ERROR;
-		striped_count(port, target, false, size);
-	}
-	if (host && aligned(host, size)) {
-		*old = memory_exchange(host, size, expected, desired);
-		if (r->kind == MMU_RANGE_STRIPED && *old == expected)
-			striped_count(port, target, true, size);
-		return MMU_MEMTX_OK;
-	}
-	rc = piece_load(port, map, address, size, old);
-	if (rc != MMU_MEMTX_OK || *old != expected)
-		return rc;
-	return piece_store(port, map, address, size, desired);
-}
-
-int mmu_port_exchange(mmu_port *port, uint64_t address, uint32_t size, uint64_t expected,
-		      uint64_t desired, uint64_t *old)
-{
 	struct port_read read;
-	int rc;
-
-	if ((size != 4 && size != 8) || address & (size - 1))
-		return MMU_ERANGE;
-	read = port_enter(port);
-	rc = exchange(port, read.map, address, size, expected, desired, old);
-	port_leave(port, read);
-	if (port->trace)
-		trace(port, (struct mmu_trace_entry){ .address = address, .value = *old,
-			.desired = desired, .size = (uint8_t)size, .kind = MMU_TRACE_EXCHANGE,
-			.result = (uint8_t)rc,
-			.stored = rc == MMU_MEMTX_OK && *old == expected });
-	return rc;
-}
-
-/* ---- blocks ---- */
-
-/* One run of a block: as many bytes as one range, or one granule of a window, gives at once. */
-static int run_copy(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint8_t *data,
-		    bool write, uint64_t *run)
-{
-	uint32_t i = map_search(map, pa);
-	const struct mmu_range *r = &map->ranges[i];
-	const struct mmu_target *target;
-	uint64_t offset, value;
 	uint8_t *host;
-	int rc;
 
-	if (i == map->count || pa < r->first) {
-		if (i < map->count && *run > r->first - pa)
-			*run = r->first - pa;
-		return MMU_MEMTX_DECODE_ERROR;
-	}
-	if (*run - 1 > r->last - pa)
-		*run = r->last - pa + 1;
-	offset = r->offset + (pa - r->first);
-	switch ((enum mmu_range_kind)r->kind) {
-	case MMU_RANGE_RAM:
-	case MMU_RANGE_ROM:
-		if (!write)
-			memcpy(data, (uint8_t *)r->host + offset, *run);
-		else if (r->kind == MMU_RANGE_RAM)
-			memcpy((uint8_t *)r->host + offset, data, *run);
-		return MMU_MEMTX_OK;
-	case MMU_RANGE_IO:
-		*run = piece_size(offset, *run > 8 ? 8 : *run);
-		value = 0;
-		if (write) {
-			memcpy(&value, data, *run);
-			return io_store(r->io, offset, (uint32_t)*run, value);
-		}
-		rc = io_load(r->io, offset, (uint32_t)*run, &value);
-		memcpy(data, &value, *run);
-		return rc;
-	case MMU_RANGE_STRIPED:
-		rc = striped_find(r->route, r->route->base + offset, write, run, &host, &target);
-		if (!host)
-			return rc;
-		if (write)
-			memcpy(host, data, *run);
-		else
-			memcpy(data, host, *run);
-		striped_count(port, target, write, *run);
-		return rc;
-	}
-	return MMU_MEMTX_DECODE_ERROR;
-}
-
-static int block(mmu_port *port, const struct mmu_map *map, uint64_t address, uint8_t *data,
-		 uint64_t size, bool write)
-{
-	int result = MMU_MEMTX_OK;
-
-	while (size) {
-		uint64_t run = size;
-		int rc = run_copy(port, map, address, data, write, &run);
-
-		if (rc < 0)
-			return rc;
-		result |= rc;
-		address += run;
-		data += run;
-		size -= run;
-	}
-	return result;
-}
-
-int mmu_port_read(mmu_port *port, uint64_t address, void *data, uint64_t size)
-{
-	struct port_read read;
-	int rc;
-
-	if (size && address + (size - 1) < address)
+	if (!size_valid(size))
 		return MMU_ERANGE;
-	if (size)
-		memset(data, 0, size);
 	read = port_enter(port);
-	rc = block(port, read.map, address, data, size, false);
+	if (!read.outer || !ordinary(port, address, size))
+		return store_any(port, read, address, size, value);
+	host = plain_ram(read.map, address);
+	if (!host)
+		return store_window(port, read.map, address, size, value);
+	memory_store_aligned(host, size, value);
 	port_leave(port, read);
-	return rc;
-}
-
-int mmu_port_write(mmu_port *port, uint64_t address, const void *data, uint64_t size)
-{
-	struct port_read read;
-	int rc;
-
-	if (size && address + (size - 1) < address)
-		return MMU_ERANGE;
-	/* Written through only when `write` is false; one body serves both directions. */
-	read = port_enter(port);
-	rc = block(port, read.map, address, (uint8_t *)(uintptr_t)data, size, true);
-	port_leave(port, read);
-	return rc;
-}
-
-static uint64_t host_run(const struct mmu_map *map, uint64_t address, uint64_t size, bool write,
-			 uint8_t **ret)
-{
-	uint32_t i = map_search(map, address);
-	const struct mmu_range *r = &map->ranges[i];
-
-	if (!size || i == map->count || address < r->first)
-		return 0;
-	if (r->kind != MMU_RANGE_RAM && (write || r->kind != MMU_RANGE_ROM))
-		return 0;
-	*ret = (uint8_t *)r->host + r->offset + (address - r->first);
-	return size - 1 > r->last - address ? r->last - address + 1 : size;
-}
-
-uint64_t mmu_port_host(mmu_port *port, uint64_t address, uint64_t size, bool write, uint8_t **ret)
-{
-	struct port_read read = port_enter(port);
-	uint64_t run = host_run(read.map, address, size, write, ret);
-
-	port_leave(port, read);
-	return run;
+	return MMU_MEMTX_OK;
 }

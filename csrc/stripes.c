@@ -47,6 +47,27 @@ static void *copy(const void *from, size_t count, size_t size)
 	return to;
 }
 
+static struct route_slot make_ready(const struct mmu_slot *s, const struct mmu_target *targets)
+{
+	const struct mmu_target *t = &targets[s->target];
+	struct route_slot ready = { .base = s->base };
+	uint8_t *host;
+
+	if (s->kind != MMU_SLOT_DEVICE || s->mod3 || s->granularity_shift < 3 || s->base % 8 ||
+	    s->dpa >= t->size)
+		return ready;
+	host = t->host + s->dpa;
+	if ((uintptr_t)host % 8)
+		return ready;
+	ready.host = host;
+	ready.room = (t->size - s->dpa) & ~UINT64_C(7);
+	ready.low = (uint32_t)((UINT64_C(1) << s->granularity_shift) - 1);
+	ready.number = t->number;
+	ready.high = ~((UINT64_C(1) << (s->granularity_shift + s->ways_shift)) - 1);
+	ready.ways_shift = s->ways_shift;
+	return ready;
+}
+
 int mmu_route_create(uint64_t base, const struct mmu_span *spans, uint32_t span_count,
 		     const struct mmu_slot *slots, uint32_t slot_count,
 		     const struct mmu_target *targets, uint32_t target_count, mmu_route **ret)
@@ -64,11 +85,14 @@ int mmu_route_create(uint64_t base, const struct mmu_span *spans, uint32_t span_
 		.spans = copy(spans, span_count, sizeof(*spans)),
 		.slots = copy(slots, slot_count, sizeof(*slots)),
 		.targets = copy(targets, target_count, sizeof(*targets)),
+		.ready = calloc(slot_count ? slot_count : 1, sizeof(*route->ready)),
 	};
-	if (!route->spans || !route->slots || !route->targets) {
+	if (!route->spans || !route->slots || !route->targets || !route->ready) {
 		mmu_route_destroy(route);
 		return MMU_ENOMEM;
 	}
+	for (uint32_t i = 0; i < slot_count; i++)
+		route->ready[i] = make_ready(&slots[i], targets);
 	*ret = route;
 	return MMU_OK;
 }
@@ -80,6 +104,7 @@ void mmu_route_destroy(mmu_route *route)
 	free(route->spans);
 	free(route->slots);
 	free(route->targets);
+	free(route->ready);
 	free(route);
 }
 

@@ -2,6 +2,7 @@
 #ifndef MMU_WINDOW_H
 #define MMU_WINDOW_H
 #include "bus.h"
+#include "memory.h"
 #include "stripes.h"
 
 /*
@@ -44,15 +45,57 @@ static inline int striped_find(const mmu_route *route, uint64_t hpa, bool write,
 	return MMU_MEMTX_OK;
 }
 
-static inline void striped_count(mmu_port *port, const struct mmu_target *target, bool write, uint64_t bytes)
+/*
+ * The common case of one aligned access of at most 8 bytes: `r` is a window, a device answers for all
+ * of it, and its memory is as aligned. NULL: it is not that, and nothing was decided.
+ */
+static inline uint8_t *window_piece(const struct mmu_range *r, uint64_t address, uint32_t size,
+				    const struct mmu_target **target_ret)
 {
-	struct mmu_traffic *t;
+	uint64_t offset = address - r->first, hpa, dpa;
+	const struct mmu_target *target;
+	const struct mmu_slot *slot;
+	const struct mmu_span *span;
+
+	if (r->kind != MMU_RANGE_STRIPED || offset > r->last - r->first ||
+	    r->last - address < size - 1)
+		return NULL;
+	hpa = r->route->base + r->offset + offset;
+	span = route_span(r->route, hpa);
+	if (!span || hpa < span->first || hpa & (size - 1))
+		return NULL;
+	slot = span_slot(r->route, span, hpa);
+	if (slot->kind != MMU_SLOT_DEVICE)
+		return NULL;
+	target = &r->route->targets[slot->target];
+	dpa = slot_dpa(slot, hpa).v;
+	if (dpa >= target->size || target->size - dpa < size || !aligned(target->host + dpa, size))
+		return NULL;
+	*target_ret = target;
+	return target->host + dpa;
+}
+
+/* One store only, for the common case. `size`: 1, 2, 4 or 8. */
+static inline void window_count(mmu_port *port, uint32_t number, bool write, uint32_t size)
+{
+	if (number < port->targets)
+		port->counts[number].single[write][size / 2]++;
+}
+
+static inline void striped_count(mmu_port *port, const struct mmu_target *target, bool write, uint32_t size)
+{
+	window_count(port, target->number, write, size);
+}
+
+static inline void striped_count_block(mmu_port *port, const struct mmu_target *target, bool write, uint64_t bytes)
+{
+	struct port_count *c;
 
 	if (target->number >= port->targets)
 		return;
-	t = &port->traffic[target->number];
-	*(write ? &t->writes : &t->reads) += 1;
-	*(write ? &t->write_bytes : &t->read_bytes) += bytes;
+	c = &port->counts[target->number];
+	c->blocks[write]++;
+	c->block_bytes[write] += bytes;
 }
 
 #endif

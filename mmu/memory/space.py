@@ -62,12 +62,13 @@ class Port:
 
     def traffic(self) -> dict[str, Traffic]:
         """Per device name, since the port was made; devices never reached are left out."""
-        raw = lib.mmu_port_traffic(self.handle)
-        found = {t.name: raw[n] for t, n in self._targets.items() if n < TARGETS}
-        return {
-            name: Traffic(t.reads, t.writes, t.read_bytes, t.write_bytes)
-            for name, t in found.items() if t.reads or t.writes
-        }  # fmt: skip
+        raw = ffi.new("struct mmu_traffic *")
+        found = {}
+        for target, number in self._targets.items():
+            lib.mmu_port_traffic(self.handle, number, raw)
+            if raw.reads or raw.writes:
+                found[target.name] = Traffic(raw.reads, raw.writes, raw.read_bytes, raw.write_bytes)
+        return found
 
     @contextmanager
     def trace(self, capacity: int = TRACE_CAPACITY) -> Iterator[list[TraceEntry]]:

@@ -118,6 +118,78 @@ def test_blocks_and_single_accesses_see_the_same_bytes(which, start, size):
         assert space.load(WINDOW + start + at, 8)[0].to_bytes(8, "little") == data[at : at + 8]
 
 
+@settings(max_examples=200, deadline=None)
+@given(route=routes(), at=st.sampled_from([WINDOW, WINDOW, 0x1000, 0x1004]), rng=st.randoms(use_true_random=False))
+def test_short_way_and_long_way_through_a_window_agree(targets, route, at, rng):
+    space, striped = AddressSpace(), Striped(SIZE, WINDOW, targets)
+    space.map(at, striped)
+    striped.set_route(route)
+    for number in range(30):
+        size = rng.choice([1, 2, 4, 8])
+        offset = rng.randrange(SIZE // 8 - 1) * 8 + rng.choice([0, 0, 0, 4, 7])
+        data = bytes(number + i + 1 for i in range(size))
+        stored = space.store(at + offset, size, int.from_bytes(data, "little"))
+        with space.trace():  # what is traced takes the long way
+            long = space.load(at + offset, size)
+        assert space.load(at + offset, size) == long
+        found = [located(route, targets, WINDOW + offset + i) for i in range(size)]
+        expected = bytes(byte if refused is None else 0 for byte, refused in zip(data, found))
+        failed = MemTxResult.OK if set(found) == {None} else MemTxResult.ERROR
+        assert long == (int.from_bytes(expected, "little"), failed)
+        assert stored == (MemTxResult.ERROR if True in found else MemTxResult.OK)
+
+
+def located(route, targets, hpa):
+    """None when a byte of a device answers at *hpa*; else whether the device refuses writes as well as reads."""
+    found = route.locate(hpa)
+    if isinstance(found, Miss):
+        return found.at_device
+    return None if found[1] < targets[found[0]].memory.size else True
+
+
+def test_a_device_that_divides_by_3_in_a_window_that_does_not():
+    targets = [Target("mem0", HostMemory(1 << 20))]
+    targets[0].memory.write(256, b"\x01")
+    targets[0].memory.write(768, b"\x02")
+    space, striped = AddressSpace(), Striped(SIZE, WINDOW, targets)
+    space.map(WINDOW, striped)
+    striped.set_route(Route((Span(WINDOW, WINDOW + SIZE - 1, 8, 0, 256, (Slot(0, WINDOW, 0, 3, 256),)),)))
+    assert [space.load(WINDOW + 768, 1)[0] for _ in range(2)] == [1, 1]
+
+
+def test_a_port_that_remembers_a_window_sees_the_next_map():
+    targets = [Target(f"mem{i}", HostMemory(65536)) for i in range(2)]
+    for i, t in enumerate(targets):
+        t.memory.write(0, bytes([i + 1]) * 65536)
+    space = AddressSpace()
+    windows = [Striped(4096, WINDOW, targets, f"window{i}") for i in range(2)]
+    for i, w in enumerate(windows):
+        w.set_route(Route((Span(WINDOW, WINDOW + 4095, 8, 0, 256, (Slot(i, WINDOW, 0, 1, 256),)),)))
+    space.map(0, windows[0])
+    space.map(4096, windows[1])
+    for base in (0, 4096, 0, 4096):
+        assert space.load(base, 1)[0] == (1 if base == 0 else 2)
+    space.unmap(windows[0])
+    assert space.load(4096, 1) == (2, MemTxResult.OK)
+    assert space.load(0, 1) == (0, MemTxResult.DECODE_ERROR)
+    space.map(0, windows[0])
+    windows[1].set_route(Route())
+    assert space.load(4096, 1) == (0, MemTxResult.ERROR)
+    assert space.load(0, 1) == (1, MemTxResult.OK)
+
+
+def test_every_size_is_counted():
+    targets = [Target("mem0", HostMemory(4096))]
+    space = window(targets, 1, 256)
+    for size in (1, 2, 4, 8):
+        for _ in range(size):
+            space.load(WINDOW, size)
+        space.store(WINDOW, size, 0)
+    space.read(WINDOW, 3)
+    t = space.traffic()["mem0"]
+    assert (t.reads, t.writes, t.read_bytes, t.write_bytes) == (16, 4, 85 + 3, 15)
+
+
 def test_an_8_byte_store_across_a_granule_reaches_two_devices():
     targets = [Target(f"mem{i}", HostMemory(4096)) for i in range(2)]
     space = window(targets, 2, 256)

@@ -12,21 +12,21 @@ BLOCKS = ("tests/memory/test_striped.py::test_blocks_and_single_accesses_see_the
 MUTATIONS = (
     Mutation(
         "bus: an access is not cut into aligned pieces",
-        "csrc/port.c",
+        "csrc/piece.h",
         "uint64_t n = (address | 8) & -(address | 8);",
         "uint64_t n = 8 + 0 * address;",
         SPACE,
     ),
     Mutation(
         "bus: an access over two regions is not cut",
-        "csrc/port.c",
+        "csrc/piece.c",
         "if (r->last - pa < size - 1 ||\n",
         "if (false && r->last - pa < size - 1 ||\n",
         EDGES,
     ),
     Mutation(
         "bus: ROM accepts writes",
-        "csrc/port.c",
+        "csrc/piece.c",
         "\tcase MMU_RANGE_ROM:\n\t\treturn MMU_MEMTX_OK;\n\tcase MMU_RANGE_IO:\n\t\treturn io_store",
         "\tcase MMU_RANGE_ROM:\n\t\tmemory_store((uint8_t *)r->host + offset, size, value);\n"
         "\t\treturn MMU_MEMTX_OK;\n\tcase MMU_RANGE_IO:\n\t\treturn io_store",
@@ -34,7 +34,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bus: nothing there reads as zero without an error",
-        "csrc/port.c",
+        "csrc/piece.c",
         "\tif (!r)\n\t\treturn MMU_MEMTX_DECODE_ERROR;\n\toffset = r->offset + (pa - r->first);\n"
         "\tswitch ((enum mmu_range_kind)r->kind) {\n\tcase MMU_RANGE_RAM:\n\tcase MMU_RANGE_ROM:\n\t\t*ret =",
         "\tif (!r)\n\t\treturn MMU_MEMTX_OK;\n\toffset = r->offset + (pa - r->first);\n"
@@ -50,9 +50,9 @@ MUTATIONS = (
     ),
     Mutation(
         "bus: the trace misses exchanges",
-        "csrc/port.c",
-        "if (port->trace)\n\t\ttrace(port, (struct mmu_trace_entry){ .address = address, .value = *old,",
-        "if (!port)\n\t\ttrace(port, (struct mmu_trace_entry){ .address = address, .value = *old,",
+        "csrc/exchange.c",
+        "if (port->trace)\n\t\tport_record(port, (struct mmu_trace_entry){ .address = address, .value = *old,",
+        "if (!port)\n\t\tport_record(port, (struct mmu_trace_entry){ .address = address, .value = *old,",
         SPACE,
     ),
     Mutation(
@@ -86,7 +86,7 @@ MUTATIONS = (
     ),
     Mutation(
         "window: mapped askew, an 8-byte access across a granule goes to one device",
-        "csrc/port.c",
+        "csrc/piece.c",
         "(r->kind == MMU_RANGE_STRIPED && size > 1 &&",
         "(false &&",
         STRIPED,
@@ -142,9 +142,58 @@ MUTATIONS = (
         BLOCKS,
     ),
     Mutation(
-        "window: an exchange is not counted as a write",
+        "window: a port does not check where the window is that it used last",
         "csrc/port.c",
-        "if (r->kind == MMU_RANGE_STRIPED && *old == expected)",
+        "address - w->first <= w->span ? w : NULL",
+        "true ? w : NULL",
+        STRIPED,
+    ),
+    Mutation(
+        "window: a port does not check that the map still has the window that it used last",
+        "csrc/port.c",
+        "return port->window < map->window_count && ",
+        "return map->window_count && ",
+        STRIPED,
+    ),
+    Mutation(
+        "window: the short way forgets the division by 3",
+        "csrc/stripes.c",
+        "s->kind != MMU_SLOT_DEVICE || s->mod3 ||",
+        "s->kind != MMU_SLOT_DEVICE ||",
+        STRIPED,
+    ),
+    Mutation(
+        "window: the short way reads past the device's memory",
+        "csrc/port.c",
+        "if (at >= slot->room)\n\t\treturn load_striped",
+        "if (at >= slot->room + 8192)\n\t\treturn load_striped",
+        STRIPED,
+    ),
+    Mutation(
+        "window: the short way ignores XOR maps",
+        "csrc/map.c",
+        "if (!span->map_count && !span->mod3_shift && ",
+        "if (!span->mod3_shift && ",
+        STRIPED,
+    ),
+    Mutation(
+        "window: the short way is taken across granules where the window is mapped askew",
+        "csrc/map.c",
+        " && !((w.first | w.hpa | (w.span + 1)) & 7)) {",
+        ") {",
+        STRIPED,
+    ),
+    Mutation(
+        "window: 8-byte accesses are counted as 4 bytes",
+        "csrc/window.h",
+        "single[write][size / 2]++",
+        "single[write][size / 4]++",
+        STRIPED,
+    ),
+    Mutation(
+        "window: an exchange is not counted as a write",
+        "csrc/exchange.c",
+        "if (target && *old == expected)",
         "if (false)",
         STRIPED,
     ),

@@ -1,0 +1,115 @@
+/* One aligned piece of an access: who answers, and what. A piece over two ranges is cut in half. */
+#include "piece.h"
+#include "io.h"
+#include "memory.h"
+#include "window.h"
+
+const struct mmu_range *piece_range(mmu_port *port, const struct mmu_map *map, uint64_t pa,
+				    uint32_t size, bool *split)
+{
+	uint32_t i = map_search(map, pa);
+	const struct mmu_range *r = &map->ranges[i];
+
+	*split = false;
+	if (i == map->count)
+		return NULL;
+	if (pa < r->first) {
+		*split = r->first - pa < size;
+		return NULL;
+	}
+	if (r->last - pa < size - 1 ||
+	    (r->kind == MMU_RANGE_STRIPED && size > 1 &&
+	     (r->route->base + r->offset + (pa - r->first)) & (size - 1))) {
+		*split = true;
+		return NULL;
+	}
+	if (r->kind == MMU_RANGE_STRIPED)
+		port->window = map_window_search(map, pa);
+	return r;
+}
+
+int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size, uint64_t *ret)
+{
+	const struct mmu_target *target;
+	uint64_t offset, low = 0, high = 0, run = size;
+	const struct mmu_range *r;
+	uint8_t *host;
+	bool split;
+	int rc, rc2;
+
+	*ret = 0;
+	r = piece_range(port, map, pa, size, &split);
+	if (split) {
+		rc = piece_load(port, map, pa, size / 2, &low);
+		if (rc < 0)
+			return rc;
+		rc2 = piece_load(port, map, pa + size / 2, size / 2, &high);
+		if (rc2 < 0)
+			return rc2;
+		*ret = low | high << (4 * size);
+		return rc | rc2;
+	}
+	if (!r)
+		return MMU_MEMTX_DECODE_ERROR;
+	offset = r->offset + (pa - r->first);
+	switch ((enum mmu_range_kind)r->kind) {
+	case MMU_RANGE_RAM:
+	case MMU_RANGE_ROM:
+		*ret = memory_load((const uint8_t *)r->host + offset, size);
+		return MMU_MEMTX_OK;
+	case MMU_RANGE_IO:
+		return io_load(r->io, offset, size, ret);
+	case MMU_RANGE_STRIPED:
+		rc = striped_find(r->route, r->route->base + offset, false, &run, &host, &target);
+		if (!host)
+			return rc;
+		if (run < size)		/* the device's memory ends inside the piece */
+			return MMU_MEMTX_ERROR;
+		*ret = memory_load(host, size);
+		striped_count(port, target, false, size);
+		return rc;
+	}
+	return MMU_MEMTX_DECODE_ERROR;
+}
+
+int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size,
+		uint64_t value)
+{
+	const struct mmu_target *target;
+	uint64_t offset, run = size;
+	const struct mmu_range *r;
+	uint8_t *host;
+	bool split;
+	int rc, rc2;
+
+	r = piece_range(port, map, pa, size, &split);
+	if (split) {
+		rc = piece_store(port, map, pa, size / 2, value);
+		if (rc < 0)
+			return rc;
+		rc2 = piece_store(port, map, pa + size / 2, size / 2, value >> (4 * size));
+		return rc2 < 0 ? rc2 : rc | rc2;
+	}
+	if (!r)
+		return MMU_MEMTX_DECODE_ERROR;
+	offset = r->offset + (pa - r->first);
+	switch ((enum mmu_range_kind)r->kind) {
+	case MMU_RANGE_RAM:
+		memory_store((uint8_t *)r->host + offset, size, value);
+		return MMU_MEMTX_OK;
+	case MMU_RANGE_ROM:
+		return MMU_MEMTX_OK;
+	case MMU_RANGE_IO:
+		return io_store(r->io, offset, size, value & mask_of(size));
+	case MMU_RANGE_STRIPED:
+		rc = striped_find(r->route, r->route->base + offset, true, &run, &host, &target);
+		if (!host)
+			return rc;
+		if (run < size)
+			return MMU_MEMTX_ERROR;
+		memory_store(host, size, value);
+		striped_count(port, target, true, size);
+		return rc;
+	}
+	return MMU_MEMTX_DECODE_ERROR;
+}

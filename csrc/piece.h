@@ -1,0 +1,27 @@
+/* One aligned piece of an access: 1, 2, 4 or 8 bytes, no pa + size wraps. */
+#ifndef MMU_PIECE_H
+#define MMU_PIECE_H
+#include "bus.h"
+
+/* The range that holds all of pa..pa+size-1, or NULL; *split: it holds a part, so cut the piece. */
+const struct mmu_range *piece_range(mmu_port *port, const struct mmu_map *map, uint64_t pa,
+				    uint32_t size, bool *split);
+/* MMU_MEMTX_* bits, or MMU_ECALLBACK. *ret is 0 where nothing answered. */
+int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size, uint64_t *ret);
+int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size,
+		uint64_t value);
+
+/* Adds to the port's trace. */
+void port_record(mmu_port *port, struct mmu_trace_entry entry);
+
+/* The largest power of two, at most 8, that is aligned at `address` and fits in `size`. */
+static inline uint32_t piece_size(uint64_t address, uint64_t size)
+{
+	uint64_t n = (address | 8) & -(address | 8);
+
+	while (n > size)
+		n /= 2;
+	return (uint32_t)n;
+}
+
+#endif

@@ -13,7 +13,7 @@ BLOCK = 1 << 20  # bytes of input at a time
 
 
 def stream(machine: Topology, source: TextIO, sink: TextIO) -> int:
-    """For each line of *source*, a decimal or 0x... HPA, the line "HPA DEVICE DPA" or "HPA - -".
+    """For each line of *source*, a decimal or 0x... HPA, the line "HPA DEVICE DPA" or "HPA - -", the HPA as given.
 
     Returns 1 when any has no answer, else 0.
     Raises click.BadParameter, naming the line, when one is no address; what came before it is written.
@@ -27,7 +27,7 @@ def stream(machine: Topology, source: TextIO, sink: TextIO) -> int:
         if words:
             hpas, wrong = _numbers(words)
             found = machine.decode_many(hpas)
-            sink.write(_text(hpas, found["device"], found["dpa"], found["status"], names))
+            sink.write(_text(words, found, names))
             missed |= int(found["status"].any())
             if wrong is not None:
                 line = number + len(hpas) + 1
@@ -51,6 +51,6 @@ def _numbers(words: list[str]) -> tuple[np.ndarray, str | None]:
         raise
 
 
-def _text(hpas: np.ndarray, device: np.ndarray, dpa: np.ndarray, status: np.ndarray, names: list[str]) -> str:
-    rows = zip(hpas.tolist(), device.tolist(), dpa.tolist(), status.tolist())
-    return "".join([f"{h:#x} - -\n" if s else f"{h:#x} {names[d]} {a:#x}\n" for h, d, a, s in rows])
+def _text(words: list[str], found: np.ndarray, names: list[str]) -> str:
+    rows = zip(words, found["device"].tolist(), found["dpa"].tolist(), found["status"].tolist())
+    return "".join([f"{w} - -\n" if s else f"{w} {names[d]} {a:#x}\n" for w, d, a, s in rows])

@@ -104,11 +104,12 @@ def test_a_stream_says_what_decode_says(committed):
     window = committed.windows[0]
     hpas = [rng.randrange(window.base - 4096, window.base + (1 << 30)) for _ in range(500)]
     sink = io.StringIO()
-    status = stream(committed, io.StringIO("".join(f"{h:#x}\n" if h % 2 else f"{h}\n" for h in hpas)), sink)
+    words = [f"{hpa:#x}" if hpa % 2 else str(hpa) for hpa in hpas]
+    status = stream(committed, io.StringIO("\n".join(words)), sink)
     expected = []
-    for hpa in hpas:
+    for word, hpa in zip(words, hpas):
         found = committed.decode(hpa)
-        expected.append(f"{hpa:#x} - -" if isinstance(found, Miss) else f"{hpa:#x} {found.device} {found.dpa:#x}")
+        expected.append(f"{word} - -" if isinstance(found, Miss) else f"{word} {found.device} {found.dpa:#x}")
     assert sink.getvalue().splitlines() == expected
     assert status == int(any(line.endswith("- -") for line in expected)) == 1
 

@@ -20,6 +20,7 @@ API = (
 CALLBACKS = """
 extern "Python" int mmu_py_io_read(void *, uint64_t, uint32_t, uint64_t *);
 extern "Python" int mmu_py_io_write(void *, uint64_t, uint32_t, uint64_t);
+extern "Python" int mmu_py_io_accepts(void *, uint64_t, uint32_t, uint32_t);
 """
 
 

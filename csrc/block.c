@@ -1,107 +1,213 @@
-/* Blocks: as many bytes at once as one range, or one granule of a window, gives. */
+/*
+ * Blocks: as many bytes at once as one range, or one granule of a window, gives. Bytes that cannot be
+ * read are zero. Each function below takes all that it is given; `size` is at least 1.
+ */
 #include <string.h>
 #include "bus.h"
 #include "io.h"
+#include "memory.h"
 #include "piece.h"
 #include "window.h"
 
-/* One run of a block: as many bytes as one range, or one granule of a window, gives at once. */
-static int run_copy(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint8_t *data,
-		    bool write, uint64_t *run)
-{
-	uint32_t i = map_search(map, pa);
-	const struct mmu_range *r = &map->ranges[i];
-	const struct mmu_target *target;
-	uint64_t offset, value;
-	uint8_t *host;
-	int rc;
+/* Bytes of the initiator's memory, and which way they go: to the bus when `write`. */
+struct block {
+	mmu_port *port;
+	uint8_t *data;
+	bool write;
+};
 
-	if (i == map->count || pa < r->first) {
-		if (i < map->count && *run > r->first - pa)
-			*run = r->first - pa;
-		return MMU_MEMTX_DECODE_ERROR;
-	}
-	if (*run - 1 > r->last - pa)
-		*run = r->last - pa + 1;
-	offset = r->offset + (pa - r->first);
-	switch ((enum mmu_range_kind)r->kind) {
-	case MMU_RANGE_RAM:
-	case MMU_RANGE_ROM:
-		if (!write)
-			memcpy(data, (uint8_t *)r->host + offset, *run);
-		else if (r->kind == MMU_RANGE_RAM)
-			memcpy((uint8_t *)r->host + offset, data, *run);
-		return MMU_MEMTX_OK;
-	case MMU_RANGE_IO:
-		*run = piece_size(offset, *run > 8 ? 8 : *run);
-		value = 0;
-		if (write) {
-			memcpy(&value, data, *run);
-			return io_store(r->io, offset, (uint32_t)*run, value);
-		}
-		rc = io_load(r->io, offset, (uint32_t)*run, &value);
-		memcpy(data, &value, *run);
-		return rc;
-	case MMU_RANGE_STRIPED:
-		rc = striped_find(r->route, r->route->base + offset, write, run, &host, &target);
-		if (!host)
-			return rc;
-		if (write)
-			memcpy(host, data, *run);
-		else
-			memcpy(data, host, *run);
-		striped_count_block(port, target, write, *run);
-		return rc;
-	}
-	return MMU_MEMTX_DECODE_ERROR;
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
 }
 
-static int block(mmu_port *port, const struct mmu_map *map, uint64_t address, uint8_t *data,
-		 uint64_t size, bool write)
+static void copy_memory(const struct block *b, uint8_t *host, uint64_t size)
+{
+	uint64_t value;
+
+	/* What one instruction can move must not tear. */
+	if (size == 8 && aligned(host, 8)) {
+		if (b->write) {
+			memcpy(&value, b->data, 8);
+			memory_store_aligned(host, 8, value);
+		} else {
+			value = memory_load_aligned(host, 8);
+			memcpy(b->data, &value, 8);
+		}
+	} else if (b->write) {
+		memcpy(host, b->data, size);
+	} else {
+		memcpy(b->data, host, size);
+	}
+}
+
+static int nobody(const struct block *b, uint64_t size, int result)
+{
+	if (!b->write)
+		memset(b->data, 0, size);
+	return result;
+}
+
+/* Aligned accesses as wide as the device takes. */
+static int copy_io(struct block b, const struct mmu_io *io, uint64_t offset, uint64_t size)
 {
 	int result = MMU_MEMTX_OK;
 
 	while (size) {
-		uint64_t run = size;
-		int rc = run_copy(port, map, address, data, write, &run);
+		uint32_t run = piece_size(offset, least(size, io->valid_max));
+		uint64_t value = 0;
+		int rc;
 
+		if (b.write) {
+			memcpy(&value, b.data, run);
+			rc = io_store(io, offset, run, value);
+		} else {
+			rc = io_load(io, offset, run, &value);
+			memcpy(b.data, &value, run);
+		}
 		if (rc < 0)
 			return rc;
 		result |= rc;
-		address += run;
-		data += run;
+		offset += run;
+		b.data += run;
 		size -= run;
 	}
 	return result;
 }
 
-int mmu_port_read(mmu_port *port, uint64_t address, void *data, uint64_t size)
+/* What is not in the short form of its slot: misses, divisions by 3, the end of a device. */
+static int copy_granule(const struct block *b, const mmu_route *route, uint64_t hpa, uint64_t *run)
+{
+	const struct mmu_target *target;
+	uint8_t *host;
+	int rc = striped_find(route, hpa, b->write, run, &host, &target);
+
+	if (!host)
+		return nobody(b, *run, rc);
+	copy_memory(b, host, *run);
+	window_count_block(b->port, target->number, b->write, *run);
+	return rc;
+}
+
+static int copy_span(struct block b, const mmu_route *route, const struct mmu_span *span,
+		     uint64_t hpa, uint64_t size)
+{
+	int result = MMU_MEMTX_OK;
+
+	while (size) {
+		const struct route_slot *slot = &route->ready[span_index(span, hpa)];
+		uint64_t run = least(size, span->granule - (hpa & (span->granule - 1)));
+		uint64_t at = slot_offset(slot, hpa);
+
+		if (at < slot->room) {
+			run = least(run, slot->room - at);
+			copy_memory(&b, slot->host + at, run);
+			window_count_block(b.port, slot->number, b.write, run);
+		} else {
+			result |= copy_granule(&b, route, hpa, &run);
+		}
+		hpa += run;
+		b.data += run;
+		size -= run;
+	}
+	return result;
+}
+
+static int copy_window(struct block b, const mmu_route *route, uint64_t hpa, uint64_t size)
+{
+	int result = MMU_MEMTX_OK;
+
+	while (size) {
+		const struct mmu_span *span = route_span(route, hpa);
+		uint64_t run = size;
+
+		if (span && hpa >= span->first) {
+			if (run - 1 > span->last - hpa)
+				run = span->last - hpa + 1;
+			result |= copy_span(b, route, span, hpa, run);
+		} else {
+			if (span)
+				run = least(run, span->first - hpa);
+			result |= nobody(&b, run, b.write ? MMU_MEMTX_OK : MMU_MEMTX_ERROR);
+		}
+		hpa += run;
+		b.data += run;
+		size -= run;
+	}
+	return result;
+}
+
+static int copy_range(const struct block *b, const struct mmu_range *r, uint64_t offset,
+		      uint64_t size)
+{
+	switch ((enum mmu_range_kind)r->kind) {
+	case MMU_RANGE_RAM:
+		copy_memory(b, (uint8_t *)r->host + offset, size);
+		return MMU_MEMTX_OK;
+	case MMU_RANGE_ROM:
+		if (b->write)
+			return r->io ? copy_io(*b, r->io, offset, size) : MMU_MEMTX_OK;
+		copy_memory(b, (uint8_t *)r->host + offset, size);
+		return MMU_MEMTX_OK;
+	case MMU_RANGE_IO:
+		return copy_io(*b, r->io, offset, size);
+	case MMU_RANGE_STRIPED:
+		return copy_window(*b, r->route, r->route->base + offset, size);
+	}
+	return MMU_MEMTX_DECODE_ERROR;
+}
+
+static int block(struct block b, const struct mmu_map *map, uint64_t address, uint64_t size)
+{
+	int result = MMU_MEMTX_OK;
+
+	while (size) {
+		uint32_t i = map_search(map, address);
+		const struct mmu_range *r = &map->ranges[i];
+		uint64_t run = size;
+		int rc;
+
+		if (i == map->count || address < r->first) {
+			if (i < map->count)
+				run = least(run, r->first - address);
+			rc = nobody(&b, run, MMU_MEMTX_DECODE_ERROR);
+		} else {
+			if (run - 1 > r->last - address)
+				run = r->last - address + 1;
+			rc = copy_range(&b, r, r->offset + (address - r->first), run);
+		}
+		if (rc < 0)
+			return rc;
+		result |= rc;
+		address += run;
+		b.data += run;
+		size -= run;
+	}
+	return result;
+}
+
+static int transfer(mmu_port *port, uint64_t address, uint8_t *data, uint64_t size, bool write)
 {
 	struct port_read read;
 	int rc;
 
 	if (size && address + (size - 1) < address)
 		return MMU_ERANGE;
-	if (size)
-		memset(data, 0, size);
 	read = port_enter(port);
-	rc = block(port, read.map, address, data, size, false);
+	rc = block((struct block){ port, data, write }, read.map, address, size);
 	port_leave(port, read);
 	return rc;
 }
 
+int mmu_port_read(mmu_port *port, uint64_t address, void *data, uint64_t size)
+{
+	return transfer(port, address, data, size, false);
+}
+
 int mmu_port_write(mmu_port *port, uint64_t address, const void *data, uint64_t size)
 {
-	struct port_read read;
-	int rc;
-
-	if (size && address + (size - 1) < address)
-		return MMU_ERANGE;
-	/* Written through only when `write` is false; one body serves both directions. */
-	read = port_enter(port);
-	rc = block(port, read.map, address, (uint8_t *)(uintptr_t)data, size, true);
-	port_leave(port, read);
-	return rc;
+	/* Written through only in the other direction. */
+	return transfer(port, address, (uint8_t *)(uintptr_t)data, size, true);
 }
 
 static uint64_t host_run(const struct mmu_map *map, uint64_t address, uint64_t size, bool write,

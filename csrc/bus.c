@@ -154,7 +154,7 @@ static bool power_of_two_to_8(uint32_t n)
 
 static bool io_valid(const struct mmu_io *io)
 {
-	return io && io->read && io->write && power_of_two_to_8(io->valid_min) &&
+	return io && power_of_two_to_8(io->valid_min) &&
 	       power_of_two_to_8(io->valid_max) && power_of_two_to_8(io->impl_min) &&
 	       power_of_two_to_8(io->impl_max) && io->valid_min <= io->valid_max &&
 	       io->impl_min <= io->impl_max;
@@ -166,8 +166,9 @@ static bool range_valid(const struct mmu_range *r)
 		return false;
 	switch ((enum mmu_range_kind)r->kind) {
 	case MMU_RANGE_RAM:
-	case MMU_RANGE_ROM:
 		return r->host;
+	case MMU_RANGE_ROM:
+		return r->host && (!r->io || io_valid(r->io));
 	case MMU_RANGE_IO:
 		return io_valid(r->io);
 	case MMU_RANGE_STRIPED:

@@ -23,23 +23,30 @@ enum mmu_status {
 	MMU_EHOST = -5		/* the operating system refused; errno says why */
 };
 
-/* Both return a set of MMU_MEMTX_* bits, or MMU_ECALLBACK. Size is 1, 2, 4 or 8. */
+/* Both return a set of MMU_MEMTX_* bits, or MMU_ECALLBACK. Size is 1, 2, 4 or 8; *value is 0 at first. */
 typedef int mmu_io_read_fn(void *ctx, uint64_t offset, uint32_t size, uint64_t *value);
 typedef int mmu_io_write_fn(void *ctx, uint64_t offset, uint32_t size, uint64_t value);
+/* Whether the region takes an access: nonzero, 0, or MMU_ECALLBACK. */
+typedef int mmu_io_accepts_fn(void *ctx, uint64_t offset, uint32_t size, uint32_t write);
 
-/* An MMIO region. An access outside valid_min..valid_max, or unaligned where that is not
-   allowed, is refused with DECODE_ERROR; one outside impl_min..impl_max is adjusted. */
+/* An MMIO region. An access that `accepts` or valid_min..valid_max refuses, or unaligned where that is
+   not allowed, ends with DECODE_ERROR, the device uncalled; one outside impl_min..impl_max is adjusted.
+   While a callback of a region with a guard runs, an access by the same thread to a region with the
+   same guard ends with ACCESS_ERROR, the device uncalled. Callbacks may run on several threads at once. */
 struct mmu_io {
-	mmu_io_read_fn *read;
-	mmu_io_write_fn *write;
+	mmu_io_read_fn *read;		/* NULL: reads give 0 */
+	mmu_io_write_fn *write;		/* NULL: writes are dropped */
+	mmu_io_accepts_fn *accepts;	/* NULL: all */
 	void *ctx;
+	const void *guard;		/* tells devices apart, never followed; NULL: none */
 	uint32_t valid_min, valid_max, impl_min, impl_max;	/* bytes, powers of two, at most 8 */
 	uint32_t unaligned;					/* nonzero: unaligned accesses are valid */
+	uint32_t big_endian;					/* nonzero: so are the device's values */
 };
 
 enum mmu_range_kind {
 	MMU_RANGE_RAM = 0,
-	MMU_RANGE_ROM = 1,		/* writes are dropped */
+	MMU_RANGE_ROM = 1,		/* writes go to `io`, or are dropped where that is NULL */
 	MMU_RANGE_IO = 2,
 	MMU_RANGE_STRIPED = 3
 };
@@ -50,7 +57,7 @@ struct mmu_range {
 	uint32_t kind;
 	uint32_t region;		/* the host's number of the region */
 	void *host;			/* RAM, ROM: address of the region's byte 0 */
-	const struct mmu_io *io;	/* IO */
+	const struct mmu_io *io;	/* IO; ROM: NULL, or what takes the writes */
 	const mmu_route *route;		/* STRIPED; HPA = route base + offset in the region */
 };
 
@@ -130,7 +137,8 @@ int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t val
    Atomic in RAM and device memory; on IO a read, then, when equal, a write. */
 int mmu_port_exchange(mmu_port *port, uint64_t address, uint32_t size, uint64_t expected,
 		      uint64_t desired, uint64_t *old_ret);
-/* Blocks of any length; not traced. Bytes that could not be read are zero. */
+/* Blocks of any length; not traced. Bytes that could not be read are zero (after a negative result, anything).
+   IO sees aligned accesses, as wide as it takes. */
 int mmu_port_read(mmu_port *port, uint64_t address, void *data, uint64_t size);
 int mmu_port_write(mmu_port *port, uint64_t address, const void *data, uint64_t size);
 /* Length (bytes, at most `size`) and host address of the run of RAM (or, to read, ROM) at `address`;

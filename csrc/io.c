@@ -1,11 +1,46 @@
-/* MMIO regions: which accesses a device takes, and how one is cut or widened to what it implements. */
+/*
+ * MMIO regions: which accesses a device takes, how one is cut or widened to what it implements, in
+ * which order its bytes are, and that a device is not entered from within itself.
+ */
 #include "io.h"
 #include "memory.h"
 
-static bool io_accepts(const struct mmu_io *io, uint64_t offset, uint32_t size)
+/* Accesses under way on one thread, innermost first: they nest when a callback uses a bus. */
+struct io_frame {
+	const void *guard;
+	const struct io_frame *outer;
+};
+
+/*
+ * A thread's own, not a port's: a device that a CPU entered may come back through the port of its DMA.
+ * Other threads may be in the same device at the same time; a lock, if it needs one, is its own.
+ */
+static _Thread_local const struct io_frame *active;
+
+static bool entered(const void *guard)
 {
-	return size >= io->valid_min && size <= io->valid_max &&
-	       (io->unaligned || !(offset & (size - 1)));
+	for (const struct io_frame *f = active; f; f = f->outer)
+		if (f->guard == guard)
+			return true;
+	return false;
+}
+
+/* MMU_MEMTX_OK when the device may be called, else what the access ends with. */
+static int io_refusal(const struct mmu_io *io, uint64_t offset, uint32_t size, bool write)
+{
+	int yes;
+
+	if (io->accepts) {
+		yes = io->accepts(io->ctx, offset, size, write);
+		if (yes <= 0)
+			return yes < 0 ? yes : MMU_MEMTX_DECODE_ERROR;
+	}
+	if (size < io->valid_min || size > io->valid_max ||
+	    (!io->unaligned && offset & (size - 1)))
+		return MMU_MEMTX_DECODE_ERROR;
+	if (io->guard && entered(io->guard))
+		return MMU_MEMTX_ACCESS_ERROR;
+	return MMU_MEMTX_OK;
 }
 
 static uint32_t io_chunk(const struct mmu_io *io, uint32_t size)
@@ -15,41 +50,82 @@ static uint32_t io_chunk(const struct mmu_io *io, uint32_t size)
 	return size > io->impl_max ? io->impl_max : size;
 }
 
-int io_load(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t *ret)
+/* Where chunk i stands in the value as the device counts: bits to the left, negative: to the right. */
+static int chunk_shift(const struct mmu_io *io, uint32_t size, uint32_t chunk, uint32_t i)
+{
+	return 8 * (io->big_endian ? (int)size - (int)chunk - (int)i : (int)i);
+}
+
+static uint64_t shifted(uint64_t value, int shift)
+{
+	return shift < 0 ? value >> -shift : value << shift;
+}
+
+/* Between the device's order of bytes and the bus's, which is little-endian. */
+static uint64_t ordered(const struct mmu_io *io, uint32_t size, uint64_t value)
+{
+	return io->big_endian ? __builtin_bswap64(value) >> (64 - 8 * size) : value;
+}
+
+static int call_read(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t *ret)
 {
 	uint32_t chunk = io_chunk(io, size);
-	uint64_t value = 0;
 	int result = MMU_MEMTX_OK;
+	uint64_t value = 0;
 
-	*ret = 0;
-	if (!io_accepts(io, offset, size))
-		return MMU_MEMTX_DECODE_ERROR;
-	for (uint32_t i = 0; i < size; i += chunk) {
+	for (uint32_t i = 0; io->read && i < size; i += chunk) {
 		uint64_t part = 0;
 		int rc = io->read(io->ctx, offset + i, chunk, &part);
 
 		if (rc < 0)
 			return rc;
 		result |= rc;
-		value |= (part & mask_of(chunk)) << (8 * i);
+		value |= shifted(part & mask_of(chunk), chunk_shift(io, size, chunk, i));
 	}
-	*ret = value & mask_of(size);
+	*ret = ordered(io, size, value & mask_of(size));
 	return result;
 }
 
-int io_store(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t value)
+static int call_write(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t value)
 {
 	uint32_t chunk = io_chunk(io, size);
 	int result = MMU_MEMTX_OK;
 
-	if (!io_accepts(io, offset, size))
-		return MMU_MEMTX_DECODE_ERROR;
-	for (uint32_t i = 0; i < size; i += chunk) {
-		int rc = io->write(io->ctx, offset + i, chunk, (value >> (8 * i)) & mask_of(chunk));
+	value = ordered(io, size, value);
+	for (uint32_t i = 0; io->write && i < size; i += chunk) {
+		uint64_t part = shifted(value, -chunk_shift(io, size, chunk, i)) & mask_of(chunk);
+		int rc = io->write(io->ctx, offset + i, chunk, part);
 
 		if (rc < 0)
 			return rc;
 		result |= rc;
 	}
 	return result;
+}
+
+int io_load(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t *ret)
+{
+	const struct io_frame frame = { io->guard, active };
+	int rc = io_refusal(io, offset, size, false);
+
+	*ret = 0;
+	if (rc != MMU_MEMTX_OK)
+		return rc;
+	active = &frame;
+	rc = call_read(io, offset, size, ret);
+	active = frame.outer;
+	return rc;
+}
+
+int io_store(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t value)
+{
+	const struct io_frame frame = { io->guard, active };
+	int rc = io_refusal(io, offset, size, true);
+
+	if (rc != MMU_MEMTX_OK)
+		return rc;
+	active = &frame;
+	rc = call_write(io, offset, size, value & mask_of(size));
+	active = frame.outer;
+	return rc;
 }

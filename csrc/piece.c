@@ -98,9 +98,9 @@ int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t
 		memory_store((uint8_t *)r->host + offset, size, value);
 		return MMU_MEMTX_OK;
 	case MMU_RANGE_ROM:
-		return MMU_MEMTX_OK;
+		return r->io ? io_store(r->io, offset, size, value) : MMU_MEMTX_OK;
 	case MMU_RANGE_IO:
-		return io_store(r->io, offset, size, value & mask_of(size));
+		return io_store(r->io, offset, size, value);
 	case MMU_RANGE_STRIPED:
 		rc = striped_find(r->route, r->route->base + offset, true, &run, &host, &target);
 		if (!host)

@@ -44,8 +44,8 @@ static inline const struct mmu_span *route_span(const struct mmu_route *route, u
 	return lo < route->span_count ? &route->spans[lo] : NULL;
 }
 
-static inline const struct mmu_slot *span_slot(const struct mmu_route *route,
-					       const struct mmu_span *span, uint64_t hpa)
+/* Number among the route's slots of the one that answers at hpa. */
+static inline uint32_t span_index(const struct mmu_span *span, uint64_t hpa)
 {
 	uint64_t index = (hpa >> span->shift) & ((UINT64_C(1) << span->bits) - 1);
 	unsigned width = span->bits;
@@ -54,7 +54,13 @@ static inline const struct mmu_slot *span_slot(const struct mmu_route *route,
 		index |= (uint64_t)__builtin_parityll(hpa & span->maps[i]) << width++;
 	if (span->mod3_shift)
 		index += ((hpa >> span->mod3_shift) % 3) << width;
-	return &route->slots[span->slot_first + index];
+	return span->slot_first + (uint32_t)index;
+}
+
+static inline const struct mmu_slot *span_slot(const struct mmu_route *route,
+					       const struct mmu_span *span, uint64_t hpa)
+{
+	return &route->slots[span_index(span, hpa)];
 }
 
 /* Offset in the slot's memory of an aligned access of at most 8 bytes at hpa; good when less than its room. */

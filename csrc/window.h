@@ -87,15 +87,12 @@ static inline void striped_count(mmu_port *port, const struct mmu_target *target
 	window_count(port, target->number, write, size);
 }
 
-static inline void striped_count_block(mmu_port *port, const struct mmu_target *target, bool write, uint64_t bytes)
+static inline void window_count_block(mmu_port *port, uint32_t number, bool write, uint64_t bytes)
 {
-	struct port_count *c;
-
-	if (target->number >= port->targets)
+	if (number >= port->targets)
 		return;
-	c = &port->counts[target->number];
-	c->blocks[write]++;
-	c->block_bytes[write] += bytes;
+	port->counts[number].blocks[write]++;
+	port->counts[number].block_bytes[write] += bytes;
 }
 
 #endif

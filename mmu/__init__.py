@@ -14,12 +14,15 @@ if TYPE_CHECKING:
         Alias,
         Container,
         Frames,
+        Guard,
         HostMemory,
         Locator,
         Mmio,
+        NativeMmio,
         Ram,
         RamDevice,
         Rom,
+        RomDevice,
         Striped,
         Target,
     )
@@ -33,17 +36,17 @@ _HOME = {
     "mmu.machine": ("Machine", "RunResult"),
     "mmu.softmmu": ("SoftMmu",),
     "mmu.memory": (
-        "AddressSpace", "Alias", "Container", "Frames", "HostMemory", "Locator", "Mmio", "Ram", "RamDevice", "Rom",
-        "Striped", "Target",
+        "AddressSpace", "Alias", "Container", "Frames", "Guard", "HostMemory", "Locator", "Mmio", "NativeMmio", "Ram",
+        "RamDevice", "Rom", "RomDevice", "Striped", "Target",
     ),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 _ROOMS = ("arm64", "stripes", "x86")
 
 __all__ = [
-    "Access", "AddressSpace", "Alias", "Container", "Fault", "FaultKind", "Frames", "HostMemory", "Locator", "Machine",
-    "MemTxResult", "Mmio", "MmuError", "Place", "Ram", "RamDevice", "Rom", "RunResult", "SoftMmu", "Step", "Striped",
-    "Target", "Translation", "arm64", "stripes", "x86",
+    "Access", "AddressSpace", "Alias", "Container", "Fault", "FaultKind", "Frames", "Guard", "HostMemory", "Locator",
+    "Machine", "MemTxResult", "Mmio", "MmuError", "NativeMmio", "Place", "Ram", "RamDevice", "Rom", "RomDevice",
+    "RunResult", "SoftMmu", "Step", "Striped", "Target", "Translation", "arm64", "stripes", "x86",
 ]
 
 

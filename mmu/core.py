@@ -24,6 +24,7 @@ class Device(Protocol):
 
     def io_read(self, offset: int, size: int) -> tuple[int, MemTxResult]: ...
     def io_write(self, offset: int, size: int, value: int) -> MemTxResult: ...
+    def io_accepts(self, offset: int, size: int, write: bool) -> bool: ...
 
 
 def _raise(status: int, message: str) -> NoReturn:
@@ -76,3 +77,7 @@ if not TYPE_CHECKING:
     @ffi.def_extern(error=lib.MMU_ECALLBACK, onerror=_stash)
     def mmu_py_io_write(context, offset, size, value):
         return ffi.from_handle(context).io_write(offset, size, value).value
+
+    @ffi.def_extern(error=lib.MMU_ECALLBACK, onerror=_stash)
+    def mmu_py_io_accepts(context, offset, size, write):
+        return bool(ffi.from_handle(context).io_accepts(offset, size, bool(write)))

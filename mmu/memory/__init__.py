@@ -4,11 +4,13 @@ from mmu.memory.flatview import FlatRange, FlatView
 from mmu.memory.frames import Frames
 from mmu.memory.host import HostMemory
 from mmu.memory.locator import Locator
-from mmu.memory.region import Alias, Container, Mmio, Ram, RamDevice, Region, Rom
+from mmu.memory.mmio import Guard, Mmio, NativeMmio, RomDevice
+from mmu.memory.region import Alias, Container, Ram, RamDevice, Region, Rom
 from mmu.memory.space import AddressSpace, Port, TraceEntry, Traffic
 from mmu.memory.striped import Striped, Target
 
 __all__ = [
-    "AddressSpace", "Alias", "Container", "FlatRange", "FlatView", "Frames", "HostMemory", "Locator", "Mmio", "Port",
-    "Ram", "RamDevice", "Region", "Rom", "Striped", "Target", "TraceEntry", "Traffic",
+    "AddressSpace", "Alias", "Container", "FlatRange", "FlatView", "Frames", "Guard", "HostMemory", "Locator", "Mmio",
+    "NativeMmio", "Port", "Ram", "RamDevice", "Region", "Rom", "RomDevice", "Striped", "Target", "TraceEntry",
+    "Traffic",
 ]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
-from mmu.core import ffi, io_context, lib
+from mmu.core import lib
 from mmu.errors import AddressRangeError, RegionOverlapError
 from mmu.memory.host import HostMemory
-from mmu.types import MemTxResult
 
 SPACE_SIZE = 1 << 64
 
@@ -25,6 +23,10 @@ class Region:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.size:#x} bytes)"
+
+    def published(self) -> dict[str, Any]:
+        """What C is told of it: fields of struct mmu_range. The region keeps alive what they point to."""
+        raise TypeError(f"{type(self).__name__} is not memory by itself")
 
     def watch(self, watcher: Any) -> None:
         """*watcher*.refresh() is called after each change of what this region shows."""
@@ -42,6 +44,9 @@ class Ram(Region):
     """Plain memory, sparse: it costs what is touched. *memory* shares host memory made elsewhere."""
 
     kind = lib.MMU_RANGE_RAM
+
+    def published(self) -> dict[str, Any]:
+        return {"kind": self.kind, "host": self.memory.address}
 
     def __init__(self, size: int, name: str = "ram", memory: HostMemory | None = None) -> None:
         super().__init__(size, name)
@@ -62,51 +67,6 @@ class Rom(Ram):
 
 class RamDevice(Ram):
     """A device's memory mapped into the host (a BAR): RAM for the CPU."""
-
-
-class Mmio(Region):
-    """Memory made of calls: ``read(offset, size) -> int`` and ``write(offset, size, value)``.
-
-    Either may return a MemTxResult instead, to refuse. Without a callback reads give 0 and writes are dropped.
-    An access outside *valid* (smallest, largest size) or unaligned unless *unaligned* ends with DECODE_ERROR, uncalled;
-    one outside *implemented* is cut or widened to fit. Sizes are 1, 2, 4 or 8 bytes.
-    An exception comes out unchanged of the call that made the access.
-    """
-
-    kind = lib.MMU_RANGE_IO
-
-    def __init__(
-        self,
-        size: int,
-        read: Callable[[int, int], int | MemTxResult] | None = None,
-        write: Callable[[int, int, int], MemTxResult | None] | None = None,
-        name: str = "mmio",
-        valid: tuple[int, int] = (1, 8),
-        implemented: tuple[int, int] = (1, 8),
-        unaligned: bool = False,
-    ) -> None:
-        super().__init__(size, name)
-        for what, (low, high) in {"valid": valid, "implemented": implemented}.items():
-            if low not in (1, 2, 4, 8) or high not in (1, 2, 4, 8) or low > high:
-                raise ValueError(f"region {name}: {what} must be two of 1, 2, 4, 8 in order, not {(low, high)}")
-        self._read, self._write = read, write
-        self._context = io_context(self)
-        self.io = ffi.new("struct mmu_io *", {
-            "read": lib.mmu_py_io_read, "write": lib.mmu_py_io_write, "ctx": self._context,
-            "valid_min": valid[0], "valid_max": valid[1], "unaligned": unaligned,
-            "impl_min": implemented[0], "impl_max": implemented[1],
-        })  # fmt: skip
-
-    def io_read(self, offset: int, size: int) -> tuple[int, MemTxResult]:
-        value = self._read(offset, size) if self._read else 0
-        if isinstance(value, MemTxResult):
-            return 0, value
-        if not 0 <= value < 1 << 8 * size:
-            raise OverflowError(f"region {self.name}: a read of {size} bytes at {offset:#x} returned {value:#x}")
-        return value, MemTxResult.OK
-
-    def io_write(self, offset: int, size: int, value: int) -> MemTxResult:
-        return (self._write(offset, size, value) if self._write else None) or MemTxResult.OK
 
 
 class Alias(Region):

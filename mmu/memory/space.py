@@ -12,7 +12,7 @@ from typing import Any, overload
 from mmu.core import check, ffi, lib, memtx
 from mmu.errors import AddressRangeError, BusError
 from mmu.memory.flatview import FlatRange, FlatView
-from mmu.memory.region import SPACE_SIZE, Container, Mmio, Ram, Region
+from mmu.memory.region import SPACE_SIZE, Container, Region
 from mmu.memory.striped import Striped, Target
 from mmu.types import MemTxResult, Place
 
@@ -165,15 +165,12 @@ class AddressSpace:
                 self._kept.popleft()
 
     def _range(self, r: FlatRange, kept: list[Any]) -> dict[str, Any]:
-        out: dict[str, Any] = {"first": r.first, "last": r.last, "offset": r.offset, "kind": r.region.kind}  # type: ignore[attr-defined]
-        if isinstance(r.region, Ram):
-            out["host"] = r.region.memory.address
-        elif isinstance(r.region, Mmio):
-            out["io"] = r.region.io
-        elif isinstance(r.region, Striped):
-            out["route"] = r.region.compile(r.region.route, lambda t: self.targets.setdefault(t, len(self.targets)))
-            kept.append(out["route"])
-        return out
+        where: dict[str, Any] = {"first": r.first, "last": r.last, "offset": r.offset}
+        if not isinstance(r.region, Striped):
+            return where | r.region.published()
+        route = r.region.compile(r.region.route, lambda t: self.targets.setdefault(t, len(self.targets)))
+        kept.append(route)
+        return where | {"kind": lib.MMU_RANGE_STRIPED, "route": route}
 
     def place(self, address: int) -> Place | None:
         """The region, and behind a window the device, that answers at *address*; None where nothing is mapped."""

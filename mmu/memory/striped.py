@@ -28,8 +28,6 @@ class Striped(Region):
     The route speaks in HPAs, so it stays right wherever the region is mapped. With no route every read errs.
     """
 
-    kind = lib.MMU_RANGE_STRIPED
-
     def __init__(self, size: int, base: int, targets: Sequence[Target], name: str = "window") -> None:
         super().__init__(size, name)
         if base < 0 or base + size > 1 << 64:

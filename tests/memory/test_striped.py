@@ -139,6 +139,26 @@ def test_short_way_and_long_way_through_a_window_agree(targets, route, at, rng):
         assert stored == (MemTxResult.ERROR if True in found else MemTxResult.OK)
 
 
+@settings(max_examples=60, deadline=None)
+@given(route=routes(), rng=st.randoms(use_true_random=False))
+def test_a_block_across_spans_and_holes_is_what_its_bytes_are(targets, route, rng):
+    space, striped = AddressSpace(), Striped(SIZE, WINDOW, targets)
+    space.map(WINDOW, striped)
+    striped.set_route(route)
+    for _ in range(4):
+        size = rng.randrange(1, 3000)
+        start = min(max(rng.randrange(5) * PART + rng.randrange(-2000, 2000), 0), SIZE - size)
+        data = rng.randbytes(size)
+        written = space.access(WINDOW + start, data=data)
+        read, result = space.access(WINDOW + start, size)
+        places = [route.locate(WINDOW + start + i) for i in range(size)]
+        found = [located(route, targets, WINDOW + start + i) for i in range(size)]
+        memory = {p: byte for p, byte, refused in zip(places, data, found) if refused is None}  # the last one stays
+        assert read == bytes(memory[p] if refused is None else 0 for p, refused in zip(places, found))
+        assert result == (MemTxResult.OK if set(found) == {None} else MemTxResult.ERROR)
+        assert written == (MemTxResult.ERROR if True in found else MemTxResult.OK)
+
+
 def located(route, targets, hpa):
     """None when a byte of a device answers at *hpa*; else whether the device refuses writes as well as reads."""
     found = route.locate(hpa)

@@ -3,6 +3,7 @@
 from tests.mutations import Mutation
 
 SPACE = ("tests/memory/test_space.py",)
+MMIO = ("tests/memory/test_mmio.py",)
 STRIPED = ("tests/memory/test_striped.py",)
 # The property tests of that file cost seconds, so they are named where only they fail.
 EDGES = ("tests/memory/test_space.py::test_an_access_over_region_edges_gives_each_region_its_bytes",)
@@ -27,9 +28,8 @@ MUTATIONS = (
     Mutation(
         "bus: ROM accepts writes",
         "csrc/piece.c",
-        "\tcase MMU_RANGE_ROM:\n\t\treturn MMU_MEMTX_OK;\n\tcase MMU_RANGE_IO:\n\t\treturn io_store",
-        "\tcase MMU_RANGE_ROM:\n\t\tmemory_store((uint8_t *)r->host + offset, size, value);\n"
-        "\t\treturn MMU_MEMTX_OK;\n\tcase MMU_RANGE_IO:\n\t\treturn io_store",
+        "\tcase MMU_RANGE_ROM:\n\t\treturn r->io ?",
+        "\tcase MMU_RANGE_ROM:\n\t\tmemory_store((uint8_t *)r->host + offset, size, value);\n\t\treturn r->io ?",
         SPACE,
     ),
     Mutation(
@@ -44,8 +44,8 @@ MUTATIONS = (
     Mutation(
         "bus: a device's refusal of a piece is forgotten",
         "csrc/io.c",
-        "\t\tif (rc < 0)\n\t\t\treturn rc;\n\t\tresult |= rc;\n\t\tvalue |= (part & mask_of(chunk)) << (8 * i);",
-        "\t\tif (rc < 0)\n\t\t\treturn rc;\n\t\tvalue |= (part & mask_of(chunk)) << (8 * i);",
+        "\t\tresult |= rc;\n\t\tvalue |=",
+        "\t\tvalue |=",
         SPACE,
     ),
     Mutation(
@@ -69,6 +69,69 @@ MUTATIONS = (
         "return size > io->impl_max ? io->impl_max : size;",
         "return size;",
         SPACE,
+    ),
+    Mutation(
+        "mmio: the bytes of a big-endian device are not turned round",
+        "csrc/io.c",
+        "return io->big_endian ? __builtin_bswap64(value) >> (64 - 8 * size) : value;",
+        "return size ? value : io->big_endian;",
+        MMIO,
+    ),
+    Mutation(
+        "mmio: the parts of a big-endian value come low first",
+        "csrc/io.c",
+        "io->big_endian ? (int)size - (int)chunk - (int)i : (int)i",
+        "(int)size > 8 ? (int)chunk : (int)i",
+        MMIO,
+    ),
+    Mutation(
+        "mmio: a device may be entered from within itself",
+        "csrc/io.c",
+        "if (io->guard && entered(io->guard))",
+        "if (io->guard && entered(io))",
+        MMIO,
+    ),
+    Mutation(
+        "mmio: only the innermost device is guarded",
+        "csrc/io.c",
+        "for (const struct io_frame *f = active; f; f = f->outer)",
+        "for (const struct io_frame *f = active; f; f = NULL)",
+        MMIO,
+    ),
+    Mutation(
+        "mmio: the guard of one thread keeps others out",
+        "csrc/io.c",
+        "static _Thread_local const struct io_frame *active;",
+        "static const struct io_frame *active;",
+        MMIO,
+    ),
+    Mutation(
+        "mmio: a device is asked about reads only",
+        "csrc/io.c",
+        "if (io->accepts) {",
+        "if (io->accepts && !write) {",
+        MMIO,
+    ),
+    Mutation(
+        "mmio: the guard comes before the size",
+        "csrc/io.c",
+        "\tint yes;\n\n",
+        "\tint yes;\n\n\tif (io->guard && entered(io->guard))\n\t\treturn MMU_MEMTX_ACCESS_ERROR;\n",
+        MMIO,
+    ),
+    Mutation(
+        "mmio: a ROM device does not see writes",
+        "csrc/piece.c",
+        "return r->io ? io_store(r->io, offset, size, value) : MMU_MEMTX_OK;",
+        "return MMU_MEMTX_OK;",
+        MMIO,
+    ),
+    Mutation(
+        "mmio: a block is wider than the device takes",
+        "csrc/block.c",
+        "piece_size(offset, least(size, io->valid_max))",
+        "piece_size(offset, size)",
+        MMIO,
     ),
     Mutation(
         "bus: lower priority is seen",
@@ -136,9 +199,9 @@ MUTATIONS = (
     ),
     Mutation(
         "window: a block runs on past the granule",
-        "csrc/window.h",
-        "most = span->granule - (hpa & (span->granule - 1));",
-        "most = span->granule;",
+        "csrc/block.c",
+        "least(size, span->granule - (hpa & (span->granule - 1)))",
+        "least(size, span->granule)",
         BLOCKS,
     ),
     Mutation(

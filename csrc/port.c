@@ -10,48 +10,6 @@
 #include "piece.h"
 #include "window.h"
 
-void mmu_port_trace(mmu_port *port, struct mmu_trace_entry *entries, uint64_t capacity)
-{
-	port->trace = NULL;
-	port->trace_capacity = entries ? capacity : 0;
-	port->trace_used = 0;
-	port->trace = entries;
-}
-
-uint64_t mmu_port_trace_used(const mmu_port *port)
-{
-	return port->trace_used;
-}
-
-static uint64_t singles(const uint64_t single[5], bool bytes)
-{
-	uint64_t sum = 0;
-
-	for (uint32_t size = 1; size <= 8; size *= 2)
-		sum += single[size / 2] * (bytes ? size : 1);
-	return sum;
-}
-
-void mmu_port_traffic(const mmu_port *port, uint32_t target, struct mmu_traffic *ret)
-{
-	const struct port_count *c = &port->counts[target];
-
-	*ret = (struct mmu_traffic){ 0 };
-	if (target >= port->targets)
-		return;
-	ret->reads = singles(c->single[0], false) + c->blocks[0];
-	ret->writes = singles(c->single[1], false) + c->blocks[1];
-	ret->read_bytes = singles(c->single[0], true) + c->block_bytes[0];
-	ret->write_bytes = singles(c->single[1], true) + c->block_bytes[1];
-}
-
-void port_record(mmu_port *port, struct mmu_trace_entry entry)
-{
-	if (port->trace_used < port->trace_capacity)
-		port->trace[port->trace_used] = entry;
-	port->trace_used++;
-}
-
 static bool size_valid(uint32_t size)
 {
 	return size <= 8 && (0x116u >> size & 1);	/* 1, 2, 4, 8 */
@@ -61,10 +19,12 @@ static bool size_valid(uint32_t size)
  * A load or a store goes one of four ways, tried in this order when it is aligned and nobody traces: the
  * largest run of RAM, inline; the span of a window that the port used last; the same where the span
  * needs more than shifts; anything. All but the first are out of line, so that the first saves no
- * registers, and end the reading that the first began. Few stores, so that a load that misses the
- * caches keeps few of the processor's store buffers from the next one.
+ * registers, and end the reading that the first began; within a reading of the caller's (a walker's, a
+ * device's callback) the first two go by a way that begins and ends none. Few stores, so that a load
+ * that misses the caches keeps few of the processor's store buffers from the next one.
  */
 #define OUT_OF_LINE __attribute__((noinline))
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 static inline bool ordinary(const mmu_port *port, uint64_t address, uint32_t size)
 {
@@ -134,14 +94,13 @@ static OUT_OF_LINE int load_any(mmu_port *port, struct port_read read,
 	return rc;
 }
 
-/* An ordinary load, whatever the index of the span's slots is made of. */
-static OUT_OF_LINE int load_striped(mmu_port *port, const struct mmu_map *map,
-				    const struct map_window *w, uint64_t address, uint32_t size,
-				    uint64_t *ret)
+/* An ordinary access, whatever the index of the span's slots is made of. */
+static OUT_OF_LINE int load_striped(mmu_port *port, struct port_read read,
+				     const struct map_window *w, uint64_t address, uint32_t size,
+				     uint64_t *ret)
 {
-	const struct port_read read = { map, true };
 	const struct mmu_target *target;
-	const uint8_t *host = window_piece(&map->ranges[w->range], address, size, &target);
+	const uint8_t *host = window_piece(&read.map->ranges[w->range], address, size, &target);
 
 	if (!host)
 		return load_any(port, read, address, size, ret);
@@ -151,11 +110,10 @@ static OUT_OF_LINE int load_striped(mmu_port *port, const struct mmu_map *map,
 	return MMU_MEMTX_OK;
 }
 
-static OUT_OF_LINE int load_window(mmu_port *port, const struct mmu_map *map, uint64_t address,
-				   uint32_t size, uint64_t *ret)
+static ALWAYS_INLINE int load_in_window(mmu_port *port, struct port_read read, uint64_t address,
+					 uint32_t size, uint64_t *ret)
 {
-	const struct map_window *w = last_window(port, map, address);
-	const struct port_read read = { map, true };
+	const struct map_window *w = last_window(port, read.map, address);
 	const struct route_slot *slot;
 	uint64_t hpa, at;
 
@@ -165,10 +123,30 @@ static OUT_OF_LINE int load_window(mmu_port *port, const struct mmu_map *map, ui
 	slot = window_slot(w, hpa);
 	at = slot_offset(slot, hpa);
 	if (at >= slot->room)
-		return load_striped(port, map, w, address, size, ret);
+		return load_striped(port, read, w, address, size, ret);
 	*ret = memory_load_aligned(slot->host + at, size);
 	window_count(port, slot->number, false, size);
 	port_leave(port, read);
+	return MMU_MEMTX_OK;
+}
+
+static OUT_OF_LINE int load_window(mmu_port *port, const struct mmu_map *map, uint64_t address,
+				    uint32_t size, uint64_t *ret)
+{
+	return load_in_window(port, (struct port_read){ map, true }, address, size, ret);
+}
+
+static OUT_OF_LINE int load_nested(mmu_port *port, const struct mmu_map *map, uint64_t address,
+				    uint32_t size, uint64_t *ret)
+{
+	const struct port_read read = { map, false };
+	const uint8_t *host = plain_ram(map, address);
+
+	if (!ordinary(port, address, size))
+		return load_any(port, read, address, size, ret);
+	if (!host)
+		return load_in_window(port, read, address, size, ret);
+	*ret = memory_load_aligned(host, size);
 	return MMU_MEMTX_OK;
 }
 
@@ -180,7 +158,9 @@ int mmu_port_load(mmu_port *port, uint64_t address, uint32_t size, uint64_t *ret
 	if (!size_valid(size))
 		return MMU_ERANGE;
 	read = port_enter(port);
-	if (!read.outer || !ordinary(port, address, size))
+	if (!read.outer)
+		return load_nested(port, read.map, address, size, ret);
+	if (!ordinary(port, address, size))
 		return load_any(port, read, address, size, ret);
 	host = plain_ram(read.map, address);
 	if (!host)
@@ -224,13 +204,12 @@ static OUT_OF_LINE int store_any(mmu_port *port, struct port_read read,
 	return rc;
 }
 
-static OUT_OF_LINE int store_striped(mmu_port *port, const struct mmu_map *map,
+static OUT_OF_LINE int store_striped(mmu_port *port, struct port_read read,
 				     const struct map_window *w, uint64_t address, uint32_t size,
 				     uint64_t value)
 {
-	const struct port_read read = { map, true };
 	const struct mmu_target *target;
-	uint8_t *host = window_piece(&map->ranges[w->range], address, size, &target);
+	uint8_t *host = window_piece(&read.map->ranges[w->range], address, size, &target);
 
 	if (!host)
 		return store_any(port, read, address, size, value);
@@ -240,11 +219,10 @@ static OUT_OF_LINE int store_striped(mmu_port *port, const struct mmu_map *map,
 	return MMU_MEMTX_OK;
 }
 
-static OUT_OF_LINE int store_window(mmu_port *port, const struct mmu_map *map, uint64_t address,
-				    uint32_t size, uint64_t value)
+static ALWAYS_INLINE int store_in_window(mmu_port *port, struct port_read read, uint64_t address,
+					 uint32_t size, uint64_t value)
 {
-	const struct map_window *w = last_window(port, map, address);
-	const struct port_read read = { map, true };
+	const struct map_window *w = last_window(port, read.map, address);
 	const struct route_slot *slot;
 	uint64_t hpa, at;
 
@@ -254,10 +232,30 @@ static OUT_OF_LINE int store_window(mmu_port *port, const struct mmu_map *map, u
 	slot = window_slot(w, hpa);
 	at = slot_offset(slot, hpa);
 	if (at >= slot->room)
-		return store_striped(port, map, w, address, size, value);
+		return store_striped(port, read, w, address, size, value);
 	memory_store_aligned(slot->host + at, size, value);
 	window_count(port, slot->number, true, size);
 	port_leave(port, read);
+	return MMU_MEMTX_OK;
+}
+
+static OUT_OF_LINE int store_window(mmu_port *port, const struct mmu_map *map, uint64_t address,
+				    uint32_t size, uint64_t value)
+{
+	return store_in_window(port, (struct port_read){ map, true }, address, size, value);
+}
+
+static OUT_OF_LINE int store_nested(mmu_port *port, const struct mmu_map *map, uint64_t address,
+				    uint32_t size, uint64_t value)
+{
+	const struct port_read read = { map, false };
+	uint8_t *host = plain_ram(map, address);
+
+	if (!ordinary(port, address, size))
+		return store_any(port, read, address, size, value);
+	if (!host)
+		return store_in_window(port, read, address, size, value);
+	memory_store_aligned(host, size, value);
 	return MMU_MEMTX_OK;
 }
 
@@ -269,7 +267,9 @@ int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t val
 	if (!size_valid(size))
 		return MMU_ERANGE;
 	read = port_enter(port);
-	if (!read.outer || !ordinary(port, address, size))
+	if (!read.outer)
+		return store_nested(port, read.map, address, size, value);
+	if (!ordinary(port, address, size))
 		return store_any(port, read, address, size, value);
 	host = plain_ram(read.map, address);
 	if (!host)

@@ -502,7 +502,7 @@ def interfering(impl, board, va, act):
     def write(offset, size, value):
         board.space.store(table + offset, size, value)
 
-    board.space.map(1 << 30, Mmio(PAGE, read, write, name="table"))
+    board.space.map(1 << 30, Mmio(PAGE, read, write, name="table", reentrant=True))
     board.space.store(steps[2].address, 8, steps[2].value - table + (1 << 30))
     tlb = impl(board.space, board.regs(), 64)
     return tlb

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("mmu", "cxl", "cffi_build")
 
-_BASE = ("mmu.core", "mmu.types", "mmu.layout", "mmu.errors")
+_BASE = ("mmu.answer", "mmu.core", "mmu.types", "mmu.layout", "mmu.errors")
 _WALKERS = ("mmu.x86", "mmu.arm64", "mmu.radix", "mmu.scan", "mmu.tlb", "mmu.softmmu")
 
 # Module prefix -> prefixes of our own modules that it may import. The longest matching prefix decides.

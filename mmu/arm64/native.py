@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mmu.answer import (
+    Answer,
+    new_object,
+    set_attributes,
+    set_executable,
+    set_pa,
+    set_page_size,
+    set_steps,
+    set_user,
+    set_writable,
+)
 from mmu.arm64.attributes import Attributes, step
 from mmu.arm64.format import EntryKind, Form
 from mmu.arm64.registers import Registers
@@ -26,26 +36,9 @@ _LAST = (1 << 64) - 1
 # pa, ipa, page_size; descriptor and level of each stage; allowed, rights, writable, user, executable.
 _TRANSLATION = Struct("=QQQQi4xQi4xII???")
 _KINDS, _FORMS, _ENTRY_KINDS = tuple(FaultKind), tuple(Form), tuple(EntryKind)
-_new = object.__new__
-(_set_pa, _set_page_size, _set_writable, _set_user, _set_executable, _set_attributes, _set_steps) = (
-    vars(Translation)[f.name].__set__ for f in fields(Translation)
-)
 
 
-class _Answer:
-    """Where one call of C puts its results. Kept in a pool: making the structs costs more than a walk."""
-
-    __slots__ = ("fault", "list", "steps", "translation", "unpack")
-
-    def __init__(self) -> None:
-        self.translation = ffi.new("struct mmu_arm64_translation *")
-        self.unpack = partial(_TRANSLATION.unpack_from, ffi.buffer(self.translation))
-        self.fault = ffi.new("struct mmu_arm64_fault *")
-        self.list = ffi.new("struct mmu_step[]", STEPS)
-        self.steps = ffi.new("struct mmu_steps *", {"capacity": STEPS, "step": self.list})
-
-
-_pool: list[_Answer] = []  # list.pop and list.append are atomic, so threads never share one
+_pool: list[Answer] = []  # list.pop and list.append are atomic, so threads never share one
 
 
 def c_registers(regs: Registers) -> Any:
@@ -66,7 +59,7 @@ def walk(
     try:
         answer = _pool.pop()
     except IndexError:
-        answer = _Answer()
+        answer = Answer("arm64", _TRANSLATION, STEPS)
     if steps:
         answer.steps.count = 0
     status = _walk(
@@ -92,7 +85,7 @@ def _refused(status: int, access: Access) -> NoReturn:
     raise AssertionError(f"status {status} is not a refusal")
 
 
-def _steps(space: AddressSpace, answer: _Answer) -> tuple[Step, ...]:
+def _steps(space: AddressSpace, answer: Answer) -> tuple[Step, ...]:
     return tuple(
         step(
             s.stage, _FORMS[s.format >> 2], s.level, _ENTRY_KINDS[s.format & 3], s.address, s.value,
@@ -107,15 +100,15 @@ def _translation(
 ) -> Translation:  # fmt: skip
     """A Translation from C's fields, set one by one: the constructor of a frozen class takes longer than the walk."""
     pa, ipa, page_size, descriptor1, level1, descriptor2, level2, allowed, rights, writable, user, executable = raw
-    found: Translation = _new(Translation)
-    _set_pa(found, pa)
-    _set_page_size(found, page_size)
-    _set_writable(found, writable)
-    _set_user(found, user)
-    _set_executable(found, executable)
+    found: Translation = new_object(Translation)
+    set_pa(found, pa)
+    set_page_size(found, page_size)
+    set_writable(found, writable)
+    set_user(found, user)
+    set_executable(found, executable)
     leaves = (level1, descriptor1), (level2, descriptor2)
-    _set_attributes(found, Attributes(regs, va, access, ipa, leaves, rights & 7, rights >> 3, allowed))
-    _set_steps(found, steps)
+    set_attributes(found, Attributes(regs, va, access, ipa, leaves, rights & 7, rights >> 3, allowed))
+    set_steps(found, steps)
     return found
 
 

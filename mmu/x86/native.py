@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from functools import cache, partial
+from functools import cache
 from operator import index
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Literal
 
+from mmu.answer import (
+    Answer,
+    new_object,
+    set_attributes,
+    set_executable,
+    set_pa,
+    set_page_size,
+    set_steps,
+    set_user,
+    set_writable,
+)
 from mmu.core import check, ffi, lib
 from mmu.types import Access, Fault, FaultKind, Step, Translation
 from mmu.x86.format import ENTRIES
@@ -31,40 +41,23 @@ _walk = lib.mmu_x86_walk
 _OK, _UPDATE, _NULL = lib.MMU_OK, lib.MMU_X86_UPDATE, ffi.NULL
 _LAST = (1 << 64) - 1
 _TRANSLATION = Struct("=QQI???")  # pa .. executable of struct mmu_x86_translation
-_new = object.__new__
-(_set_pa, _set_page_size, _set_writable, _set_user, _set_executable, _set_attributes, _set_steps) = (
-    vars(Translation)[f.name].__set__ for f in fields(Translation)
-)
-
-
-class _Answer:
-    """Where one call of C puts its results. Kept in a pool: making the structs costs more than a walk."""
-
-    __slots__ = ("fault", "list", "steps", "translation", "unpack")
-
-    def __init__(self) -> None:
-        self.translation = ffi.new("struct mmu_x86_translation *")
-        self.unpack = partial(_TRANSLATION.unpack_from, ffi.buffer(self.translation))
-        self.fault = ffi.new("struct mmu_x86_fault *")
-        self.list = ffi.new("struct mmu_step[]", STEPS)
-        self.steps = ffi.new("struct mmu_steps *", {"capacity": STEPS, "step": self.list})
 
 
 def _translation(raw: tuple[Any, ...], steps: tuple[Step, ...]) -> Translation:
     """A Translation from C's fields, set one by one: the constructor of a frozen class takes longer than the walk."""
     pa, page_size, _, writable, user, executable = raw
-    found: Translation = _new(Translation)
-    _set_pa(found, pa)
-    _set_page_size(found, page_size)
-    _set_writable(found, writable)
-    _set_user(found, user)
-    _set_executable(found, executable)
-    _set_attributes(found, {})
-    _set_steps(found, steps)
+    found: Translation = new_object(Translation)
+    set_pa(found, pa)
+    set_page_size(found, page_size)
+    set_writable(found, writable)
+    set_user(found, user)
+    set_executable(found, executable)
+    set_attributes(found, {})
+    set_steps(found, steps)
     return found
 
 
-_pool: list[_Answer] = []  # list.pop and list.append are atomic, so threads never share one
+_pool: list[Answer] = []  # list.pop and list.append are atomic, so threads never share one
 
 
 def c_registers(regs: Registers) -> Any:
@@ -102,7 +95,7 @@ def walk(
     try:
         answer = _pool.pop()
     except IndexError:
-        answer = _Answer()
+        answer = Answer("x86", _TRANSLATION, STEPS)
     status = _walk(
         space.port, regs.__dict__.get("_c") or c_registers(regs), va, access, _UPDATE if update else 0,
         answer.translation, answer.fault, answer.steps if steps else _NULL)  # fmt: skip
@@ -178,7 +171,7 @@ def _refused(status: int, access: Access) -> None:
     check(status, "x86 walk")
 
 
-def _steps(space: AddressSpace, answer: _Answer) -> tuple[Step, ...]:
+def _steps(space: AddressSpace, answer: Answer) -> tuple[Step, ...]:
     out = []
     for raw in answer.list[0 : min(answer.steps.count, STEPS)]:
         name, layout = ENTRIES[raw.format]

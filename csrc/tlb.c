@@ -72,7 +72,8 @@ uint32_t mmu_tlb_kept(const mmu_tlb *tlb, mmu_port *port, uint32_t index, struct
 /* ---- lookup ---- */
 
 /* The entry whose comparator of `kind` matches; one of the victims changes places with its slot. */
-static const struct tlb_entry *find(struct mmu_tlb *tlb, uint64_t page, enum tlb_kind kind, uint64_t generation,
+static const struct tlb_entry *find(struct mmu_tlb *tlb, uint64_t page, enum tlb_kind kind,
+				    uint64_t generation,
 				    bool *victim)
 {
 	struct tlb_table *t = tlb_table(tlb);
@@ -87,7 +88,8 @@ static const struct tlb_entry *find(struct mmu_tlb *tlb, uint64_t page, enum tlb
 		struct tlb_entry *v = &t->victims[i], swap;
 
 		/* Equal in every bit: flags keep an entry from being found here. */
-		if (!tlb_live(v, generation) || !tlb_serves(v, page, space) || v->comparator[kind] != page)
+		if (!tlb_live(v, generation) || !tlb_serves(v, page, space) ||
+		    v->comparator[kind] != page)
 			continue;
 		swap = *v;
 		*v = *slot;
@@ -125,6 +127,7 @@ static void insert(struct mmu_tlb *tlb, struct tlb_table *t, const struct tlb_en
 	if (size != TLB_PAGE)
 		add_large(t, e->page, size);
 	t->dirty = true;
+	t->odd = t->odd || (e->addend & 7);	/* where there is no RAM it is a multiple */
 	for (uint32_t i = 0; i < MMU_TLB_VICTIMS; i++)
 		if (tlb_serves(&t->victims[i], e->page, space))
 			t->victims[i].stamp = 0;
@@ -169,13 +172,15 @@ static void place_page(struct tlb_entry *e, const struct mmu_map *map, uint32_t 
 	}
 }
 
-static void make_comparators(const struct mmu_tlb *tlb, struct tlb_entry *e, const struct tlb_found *found,
+static void make_comparators(const struct mmu_tlb *tlb, struct tlb_entry *e,
+			     const struct tlb_found *found,
 			     enum tlb_kind kind, uint32_t flags[3])
 {
 	uint32_t allowed = found->allowed | UINT32_C(1) << kind;
 
 	for (unsigned k = TLB_READ; k <= TLB_FETCH; k++) {
-		if (k != TLB_FETCH && tlb_is_watched(tlb, e->page, e->page + TLB_PAGE - 1, UINT32_C(1) << k))
+		if (k != TLB_FETCH &&
+		    tlb_is_watched(tlb, e->page, e->page + TLB_PAGE - 1, UINT32_C(1) << k))
 			flags[k] |= MMU_TLB_WATCHPOINT;
 		if (allowed >> k & 1)
 			e->comparator[k] = e->page | flags[k];
@@ -265,7 +270,8 @@ int tlb_part(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint64_t size, en
 		e = &filled;
 	}
 	flags = e->comparator[kind] & ~TLB_PAGE_MASK;
-	if ((flags & MMU_TLB_WATCHPOINT) && tlb_is_watched(tlb, address, address + size - 1, UINT32_C(1) << kind))
+	if ((flags & MMU_TLB_WATCHPOINT) &&
+	    tlb_is_watched(tlb, address, address + size - 1, UINT32_C(1) << kind))
 		record_watched(tlb, va, size, UINT32_C(1) << kind);
 	*ret = (struct mmu_tlb_part){
 		.va = va, .pa = e->pa | (va & (TLB_PAGE - 1)), .size = size, .flags = flags,

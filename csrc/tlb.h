@@ -36,6 +36,7 @@ struct tlb_table {
 	uint32_t turn;
 	bool dirty;			/* something was filled since the last complete flush */
 	bool has_large;
+	bool odd;			/* some RAM was at host addresses that are not multiples of 8 */
 	uint64_t large, large_mask;	/* pages larger than TLB_PAGE lie in this block */
 	uint64_t selected;		/* value of mmu_tlb.changes when it was last selected */
 	struct tlb_key key;
@@ -121,7 +122,8 @@ static inline struct tlb_table *tlb_table(struct mmu_tlb *tlb)
 	return &tlb->tables[tlb->index];
 }
 
-static inline struct tlb_entry *tlb_slot(const struct mmu_tlb *tlb, const struct tlb_table *t, uint64_t page)
+static inline struct tlb_entry *tlb_slot(const struct mmu_tlb *tlb, const struct tlb_table *t,
+					 uint64_t page)
 {
 	return &t->slots[page >> TLB_PAGE_SHIFT & (tlb->entries - 1)];
 }
@@ -129,7 +131,8 @@ static inline struct tlb_entry *tlb_slot(const struct mmu_tlb *tlb, const struct
 int tlb_cpu_x86(struct tlb_cpu *cpu, struct tlb_key *key, const struct mmu_x86_regs *regs, bool *keeps);
 void tlb_cpu_arm64(struct tlb_cpu *cpu, struct tlb_key *key, mmu_port *port,
 		   const struct mmu_arm64_regs *regs);
-int tlb_walk(const struct tlb_cpu *cpu, mmu_port *port, uint64_t va, enum tlb_kind kind, struct tlb_found *ret,
+int tlb_walk(const struct tlb_cpu *cpu, mmu_port *port, uint64_t va, enum tlb_kind kind,
+	     struct tlb_found *ret,
 	     struct mmu_tlb_fault *fault_ret);
 
 uint64_t tlb_table_flush(struct mmu_tlb *tlb, struct tlb_table *t, const struct mmu_tlb_scope *scope,
@@ -144,7 +147,8 @@ int tlb_part(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint64_t size, en
 	     struct mmu_tlb_part *ret, struct mmu_tlb_fault *fault_ret);
 
 /* As mmu_tlb_read() and mmu_tlb_write(); the port is entered. */
-int tlb_read(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint8_t *data, uint64_t size, enum tlb_kind kind,
+int tlb_read(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint8_t *data, uint64_t size,
+	     enum tlb_kind kind,
 	     struct mmu_tlb_part *parts, uint64_t part_count, struct mmu_tlb_fault *fault_ret);
 int tlb_write(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, const uint8_t *data, uint64_t size,
 	      struct mmu_tlb_part *parts, uint64_t part_count, struct mmu_tlb_fault *fault_ret);

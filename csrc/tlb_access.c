@@ -19,7 +19,8 @@ static uint8_t *host_of(mmu_port *port, const struct mmu_tlb_part *part)
 }
 
 /* The bus refused a piece. MMU_OK where the CPU does not notice. */
-static int bus_error(struct mmu_tlb *tlb, int result, uint64_t va, enum tlb_kind kind, struct mmu_tlb_fault *fault)
+static int bus_error(struct mmu_tlb *tlb, int result, uint64_t va, enum tlb_kind kind,
+		     struct mmu_tlb_fault *fault)
 {
 	tlb->stats.bus_errors++;
 	if (!tlb->cpu.bus_error_faults)
@@ -32,7 +33,8 @@ static int bus_error(struct mmu_tlb *tlb, int result, uint64_t va, enum tlb_kind
 	return MMU_FAULTED;
 }
 
-static int read_part(struct mmu_tlb *tlb, mmu_port *port, const struct mmu_tlb_part *part, uint8_t *data,
+static int read_part(struct mmu_tlb *tlb, mmu_port *port, const struct mmu_tlb_part *part,
+		     uint8_t *data,
 		     enum tlb_kind kind, struct mmu_tlb_fault *fault)
 {
 	const uint8_t *host = host_of(port, part);
@@ -90,7 +92,8 @@ static int write_part(struct mmu_tlb *tlb, mmu_port *port, const struct mmu_tlb_
 }
 
 /* The port is entered, and the host addresses in parts[] are good until it is left. */
-static int translate(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint64_t size, enum tlb_kind kind,
+static int translate(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint64_t size,
+		     enum tlb_kind kind,
 		     struct mmu_tlb_part *parts, uint64_t space, uint64_t *count_ret, struct mmu_tlb_fault *fault)
 {
 	uint64_t count = 0;
@@ -113,7 +116,8 @@ static int translate(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint64_t 
 	return MMU_OK;
 }
 
-int tlb_read(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint8_t *data, uint64_t size, enum tlb_kind kind,
+int tlb_read(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint8_t *data, uint64_t size,
+	     enum tlb_kind kind,
 	     struct mmu_tlb_part *parts, uint64_t part_count, struct mmu_tlb_fault *fault)
 {
 	uint64_t count = 0;
@@ -139,7 +143,8 @@ int tlb_write(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, const uint8_t *d
 	return rc;
 }
 
-int mmu_tlb_read(mmu_tlb *tlb, mmu_port *port, uint64_t va, uint8_t *data, uint64_t size, uint32_t access,
+int mmu_tlb_read(mmu_tlb *tlb, mmu_port *port, uint64_t va, uint8_t *data, uint64_t size,
+		 uint32_t access,
 		 struct mmu_tlb_part *parts, uint64_t part_count, struct mmu_tlb_fault *fault)
 {
 	struct port_read read;
@@ -148,7 +153,8 @@ int mmu_tlb_read(mmu_tlb *tlb, mmu_port *port, uint64_t va, uint8_t *data, uint6
 	if (access != MMU_ACCESS_READ && access != MMU_ACCESS_FETCH)
 		return MMU_ERANGE;
 	read = port_enter(port);
-	rc = tlb_read(tlb, port, va, data, size, access == MMU_ACCESS_FETCH ? TLB_FETCH : TLB_READ, parts,
+	rc = tlb_read(tlb, port, va, data, size, access == MMU_ACCESS_FETCH ? TLB_FETCH : TLB_READ,
+		      parts,
 		      part_count, fault);
 	port_leave(port, read);
 	return rc;

@@ -91,7 +91,8 @@ uint32_t mmu_tlb_kept(const mmu_tlb *tlb, mmu_port *port, uint32_t index, struct
  * touched, into parts[0..part_count-1]: MMU_ERANGE when those are too few. `access`: READ or FETCH.
  * MMU_OK, MMU_FAULTED and *fault_ret, or negative.
  */
-int mmu_tlb_read(mmu_tlb *tlb, mmu_port *port, uint64_t va, uint8_t *data, uint64_t size, uint32_t access,
+int mmu_tlb_read(mmu_tlb *tlb, mmu_port *port, uint64_t va, uint8_t *data, uint64_t size,
+		 uint32_t access,
 		 struct mmu_tlb_part *parts, uint64_t part_count, struct mmu_tlb_fault *fault_ret);
 int mmu_tlb_write(mmu_tlb *tlb, mmu_port *port, uint64_t va, const uint8_t *data, uint64_t size,
 		  struct mmu_tlb_part *parts, uint64_t part_count, struct mmu_tlb_fault *fault_ret);

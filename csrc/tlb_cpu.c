@@ -11,7 +11,8 @@ static struct tlb_linear linear_of_x86(const struct mmu_x86_regs *regs, uint32_t
 
 	x86_linear_setup(&l, regs, access);
 	return (struct tlb_linear){
-		.mask = l.mask, .metadata = { l.metadata[0], l.metadata[1] }, .sign = { l.sign[0], l.sign[1] },
+		.mask = l.mask, .metadata = { l.metadata[0], l.metadata[1] }, .sign = { l.sign[0],
+			l.sign[1] },
 		.select = 63, .plain = l.mask == UINT64_MAX && !l.metadata[0] && !l.metadata[1],
 	};
 }
@@ -72,12 +73,14 @@ static void key_of_arm64(struct mmu_arm64_regs *key, const struct mmu_arm64_regs
 	key->ttbr0_el1 = key->ttbr1_el1 = key->ttbr0_el2 = key->ttbr1_el2 = key->ttbr0_el3 = 0;
 	key->vttbr_el2 = 0;
 	if (el10)		/* the VMID stays */
-		key->vttbr_el2 = regs->vttbr_el2 >> 48 & (regs->vtcr_el2 & ARM64_VTCR_VS ? 0xffff : 0xff);
+		key->vttbr_el2 = regs->vttbr_el2 >> 48 & (regs->vtcr_el2 & ARM64_VTCR_VS ?
+							  0xffff : 0xff);
 	key->uao = 0;
 	key->pan = regs->pan && regs->el;
 }
 
-void tlb_cpu_arm64(struct tlb_cpu *cpu, struct tlb_key *key, mmu_port *port, const struct mmu_arm64_regs *regs)
+void tlb_cpu_arm64(struct tlb_cpu *cpu, struct tlb_key *key, mmu_port *port,
+		   const struct mmu_arm64_regs *regs)
 {
 	struct arm64_request q;
 
@@ -119,7 +122,8 @@ static int walk_arm64(const struct tlb_cpu *cpu, mmu_port *port, uint64_t va, ui
 		      struct tlb_found *ret, struct mmu_tlb_fault *fault)
 {
 	struct mmu_arm64_translation found;
-	int rc = mmu_arm64_walk(port, &cpu->arm64, va, access, MMU_ARM64_UPDATE, &found, &fault->arm64, NULL);
+	int rc = mmu_arm64_walk(port, &cpu->arm64, va, access, MMU_ARM64_UPDATE, &found,
+				&fault->arm64, NULL);
 	bool tagged;
 
 	if (rc == MMU_FAULTED)
@@ -134,7 +138,8 @@ static int walk_arm64(const struct tlb_cpu *cpu, mmu_port *port, uint64_t va, ui
 }
 
 /* *cpu is the caller's own: what a device does during the walk must not change it. */
-int tlb_walk(const struct tlb_cpu *cpu, mmu_port *port, uint64_t va, enum tlb_kind kind, struct tlb_found *ret,
+int tlb_walk(const struct tlb_cpu *cpu, mmu_port *port, uint64_t va, enum tlb_kind kind,
+	     struct tlb_found *ret,
 	     struct mmu_tlb_fault *fault)
 {
 	uint32_t access = UINT32_C(1) << kind;

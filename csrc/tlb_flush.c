@@ -13,7 +13,8 @@ static bool covers(const struct mmu_tlb_scope *s, const struct tlb_entry *e)
 }
 
 /* Pages first..last (addresses of pages, inclusive). */
-static bool remove_entry(struct tlb_entry *e, uint64_t first, uint64_t last, const struct mmu_tlb_scope *s,
+static bool remove_entry(struct tlb_entry *e, uint64_t first, uint64_t last,
+			 const struct mmu_tlb_scope *s,
 			 uint64_t generation)
 {
 	bool live = tlb_live(e, generation);
@@ -42,13 +43,14 @@ uint64_t tlb_table_flush(struct mmu_tlb *tlb, struct tlb_table *t, const struct 
 			gone += remove_entry(&t->slots[i], first, last, s, generation);
 	} else {
 		for (uint64_t i = 0; i <= more; i++)
-			gone += remove_entry(tlb_slot(tlb, t, first + (i << TLB_PAGE_SHIFT)), first, last, s,
+			gone += remove_entry(tlb_slot(tlb, t, first + (i << TLB_PAGE_SHIFT)), first,
+					     last, s,
 					     generation);
 	}
 	for (uint32_t i = 0; i < MMU_TLB_VICTIMS; i++)
 		gone += remove_entry(&t->victims[i], first, last, s, generation);
 	if (!first && last == TLB_PAGE_MASK && s->any_space && s->global_too)
-		t->dirty = t->has_large = false;
+		t->dirty = t->has_large = t->odd = false;
 	return gone;
 }
 
@@ -132,7 +134,8 @@ static int select_table(struct mmu_tlb *tlb, mmu_port *port, const struct tlb_ke
 	return MMU_OK;
 }
 
-static int set_cpu(struct mmu_tlb *tlb, mmu_port *port, const struct tlb_cpu *cpu, const struct tlb_key *key)
+static int set_cpu(struct mmu_tlb *tlb, mmu_port *port, const struct tlb_cpu *cpu,
+		   const struct tlb_key *key)
 {
 	uint32_t index;
 	int rc = select_table(tlb, port, key, &index);
@@ -216,7 +219,8 @@ bool tlb_is_watched(const struct mmu_tlb *tlb, uint64_t first, uint64_t last, ui
 /* The pages are filled anew, with flags that fit. */
 static void refill(struct mmu_tlb *tlb, mmu_port *port, uint64_t first, uint64_t last)
 {
-	mmu_tlb_flush(tlb, port, &(struct mmu_tlb_scope){ .first = first, .last = last, .indexes = UINT32_MAX,
+	mmu_tlb_flush(tlb, port,
+		      &(struct mmu_tlb_scope){ .first = first, .last = last, .indexes = UINT32_MAX,
 							  .any_space = 1, .global_too = 1 });
 }
 

@@ -1,14 +1,17 @@
 /*
- * Batches of loads and stores. An aligned access whose comparator has no flag is one memory access; one
- * to a window goes by the route that the entry keeps; whatever else goes the way of single accesses.
+ * Batches of loads and stores. As long as groups of aligned accesses all find RAM, or all find one window,
+ * the next group is looked up before the present one is accessed, so that the latency of memory hides
+ * behind the work. Other groups go access for access: to host memory where there is some, and else the way
+ * of single accesses, after which everything is looked up again.
  */
 #include "memory.h"
 #include "tlb.h"
-#include "window.h"
+#include "tlb_window.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 enum { BLOCK = 4096 };			/* accesses between looks at the map of the bus */
+enum { GROUP = 32 };
 enum { SPLIT = 2 };			/* an access of 8 bytes lies in at most so many pages */
 
 struct batch {
@@ -18,7 +21,6 @@ struct batch {
 	uint8_t *values;		/* read by stores */
 	uint8_t *status;
 	struct mmu_tlb_fault *fault;
-	enum tlb_kind kind;
 };
 
 /*
@@ -26,32 +28,135 @@ struct batch {
  * no store to guest memory can be one to it.
  */
 struct look {
-	const struct tlb_entry *slots;
-	uint64_t mask, stamp, global;
+	const uint8_t *slots;
+	uint64_t mask;			/* of the offset of a slot in bytes */
+	uint64_t stamp, global;
 	struct tlb_linear linear;
-	bool fast;			/* nobody traces the port */
+	bool fast;			/* nobody traces the port, and no RAM is at odd host addresses */
+};
+
+/* Where the accesses of a group end. */
+struct group {
+	uint8_t *host[GROUP];
+	uint8_t way[GROUP];		/* of a window */
 };
 
 static ALWAYS_INLINE struct look look(const struct batch *b)
 {
 	uint64_t generation = tlb_generation(b->port);
+	const struct tlb_table *t = tlb_table(b->tlb);
 
 	return (struct look){
-		.slots = tlb_table(b->tlb)->slots, .mask = b->tlb->entries - 1,
+		.slots = (const uint8_t *)t->slots,
+		.mask = (uint64_t)(b->tlb->entries - 1) * sizeof(struct tlb_entry),
 		.stamp = tlb_stamp(generation, b->tlb->cpu.space),
 		.global = tlb_stamp(generation, TLB_GLOBAL),
-		.linear = b->tlb->cpu.data, .fast = !b->port->trace,
+		.linear = b->tlb->cpu.data, .fast = !b->port->trace && !t->odd,
 	};
 }
 
+static ALWAYS_INLINE const struct tlb_entry *slot_of(const struct look *l, uint64_t address)
+{
+	_Static_assert(sizeof(struct tlb_entry) == 1 << 6, "the shift below");
+	return (const void *)(l->slots + (address >> (TLB_PAGE_SHIFT - 6) & l->mask));
+}
+
+/* 0 when the entry has that stamp and its comparator says `flags` of the page; an unaligned address never. */
+static ALWAYS_INLINE uint64_t differs(const struct tlb_entry *e, uint64_t stamp, uint64_t address,
+				      uint32_t size,
+				      enum tlb_kind kind, uint32_t flags)
+{
+	return (e->stamp ^ stamp) | ((address & (TLB_PAGE_MASK |
+						 (size - 1))) ^ flags ^ e->comparator[kind]);
+}
+
+static ALWAYS_INLINE bool is_ours(const struct look *l, const struct tlb_entry *e)
+{
+	return e->stamp == l->stamp || e->stamp == l->global;
+}
+
+/* Fills *g when all accesses of a group are hits in RAM, or in the window `w` where that is not NULL. */
+static ALWAYS_INLINE bool look_up(const struct look *l, const struct tlb_window *w, const uint64_t *vas,
+				  uint32_t size, enum tlb_kind kind, bool plain, struct group *g)
+{
+	/* All global or all not: a group of both goes the other way. */
+	uint64_t stamp = slot_of(l, plain ? vas[0] : tlb_linear(&l->linear, vas[0]))->stamp;
+	uint64_t bad = stamp != l->stamp && stamp != l->global;
+
+	for (uint32_t k = 0; k < GROUP; k++) {
+		uint64_t address = plain ? vas[k] : tlb_linear(&l->linear, vas[k]);
+		const struct tlb_entry *e = slot_of(l, address);
+		uint64_t to = address + e->addend;	/* a host address, or an HPA */
+
+		if (w) {
+			uint32_t way = tlb_window_way(w, to);
+
+			bad |= differs(e, stamp, address, size, kind, MMU_TLB_MMIO) |
+			       ((uintptr_t)e->route ^ (uintptr_t)w->route) | (to - w->first > w->length);
+			g->way[k] = (uint8_t)way;
+			g->host[k] = tlb_window_host(w, to, way);
+		} else {
+			bad |= differs(e, stamp, address, size, kind, 0);
+			g->host[k] = (uint8_t *)(uintptr_t)to;
+		}
+		__builtin_prefetch(g->host[k]);
+	}
+	return !bad;
+}
+
+/* One access to host memory that is aligned. */
+static ALWAYS_INLINE void move(uint8_t *host, uint8_t *value, uint32_t size, enum tlb_kind kind)
+{
+	uint64_t word = 0;
+
+	if (kind == TLB_WRITE) {
+		memcpy(&word, value, size);
+		memory_store_aligned(host, size, word);
+	} else {
+		word = memory_load_aligned(host, size);
+		memcpy(value, &word, size);
+	}
+}
+
+/* Groups from number `at` on, until one is not as it should be; how many accesses were made. */
+static ALWAYS_INLINE uint64_t stream(const struct batch *b, const struct look *l,
+				     struct tlb_window *w, uint64_t at,
+				     uint64_t end, uint32_t size, enum tlb_kind kind, bool plain)
+{
+	struct group groups[2];
+	uint64_t i = at;
+	unsigned turn = 0;
+	bool more = end - i >= GROUP && look_up(l, w, b->vas + i, size, kind, plain, &groups[0]);
+
+	while (more) {
+		uint64_t next = i + GROUP;
+		const struct group *g = &groups[turn];
+
+		turn ^= 1;
+		more = end - next >= GROUP && look_up(l, w, b->vas + next, size, kind, plain,
+						      &groups[turn]);
+		for (uint32_t k = 0; k < GROUP; k++) {
+			if (w)
+				w->count[g->way[k]]++;
+			move(g->host[k], b->values + (i + k) * size, size, kind);
+		}
+		i = next;
+	}
+	b->tlb->stats.hits += i - at;
+	if (w)
+		b->tlb->stats.bus += i - at;
+	return i - at;
+}
+
 /* Device memory behind a window; NULL where the bus must say what happens. The piece is aligned. */
-static ALWAYS_INLINE uint8_t *window(const struct mmu_route *route, uint64_t hpa, uint32_t size,
-				     const struct mmu_target **target_ret)
+static ALWAYS_INLINE uint8_t *through_window(const mmu_route *route, uint64_t hpa, uint32_t size,
+					     const struct mmu_target **target_ret)
 {
 	const struct mmu_span *span = route_span(route, hpa);
 	const struct mmu_target *target;
 	const struct mmu_slot *slot;
 	uint64_t dpa;
+	uint8_t *host;
 
 	if (!span || hpa < span->first)
 		return NULL;
@@ -62,112 +167,153 @@ static ALWAYS_INLINE uint8_t *window(const struct mmu_route *route, uint64_t hpa
 	dpa = slot_dpa(slot, hpa).v;
 	if (dpa >= target->size || target->size - dpa < size)
 		return NULL;
+	host = target->host + dpa;
+	if (!aligned(host, size))
+		return NULL;
 	*target_ret = target;
-	return target->host + dpa;
+	return host;
 }
 
-/* Where an aligned access ends: RAM, or device memory (*counted: the target); NULL: elsewhere. */
-static ALWAYS_INLINE uint8_t *hit(const struct look *l, uint64_t va, uint32_t size, enum tlb_kind kind,
-				  const struct mmu_target **counted)
+/* Host memory for one access, and whose it is when it is a device's; NULL: the way of single accesses. */
+static uint8_t *find(const struct look *l, struct tlb_window *w, uint64_t va, uint32_t size,
+		     enum tlb_kind kind,
+		     const struct mmu_target **target_ret)
 {
-	uint64_t address = l->linear.plain ? va : tlb_linear(&l->linear, va);
-	uint64_t page = address & (TLB_PAGE_MASK | (size - 1));
-	const struct tlb_entry *e = &l->slots[address >> TLB_PAGE_SHIFT & l->mask];
+	uint64_t address = tlb_linear(&l->linear, va);
+	const struct tlb_entry *e = slot_of(l, address);
+	uint64_t to = address + e->addend;
 
-	*counted = NULL;
-	if (e->stamp != l->stamp && e->stamp != l->global)
+	*target_ret = NULL;
+	if (!is_ours(l, e))
 		return NULL;
-	if (page == e->comparator[kind])
-		return (uint8_t *)(uintptr_t)(address + e->addend);
-	if ((page | MMU_TLB_MMIO) != e->comparator[kind] || !e->route || (page & ~TLB_PAGE_MASK))
+	if (!differs(e, e->stamp, address, size, kind, 0))
+		return (uint8_t *)(uintptr_t)to;
+	if (differs(e, e->stamp, address, size, kind, MMU_TLB_MMIO) || !e->route)
 		return NULL;
-	return window(e->route, address + e->addend, size, counted);
+	if (!w->route)
+		tlb_window_make(w, e->route, to);
+	return through_window(e->route, to, size, target_ret);
 }
 
-static __attribute__((noinline)) int slow(const struct batch *b, uint64_t i, uint32_t size)
+static __attribute__((noinline)) int slow(const struct batch *b, uint64_t i, uint32_t size,
+					  enum tlb_kind kind)
 {
 	struct mmu_tlb_part parts[SPLIT];
 	uint8_t *value = b->values + i * size;
 	int rc;
 
-	if (b->kind == TLB_WRITE) {
+	if (kind == TLB_WRITE) {
 		rc = tlb_write(b->tlb, b->port, b->vas[i], value, size, parts, SPLIT, b->fault);
 	} else {
 		memset(value, 0, size);
-		rc = tlb_read(b->tlb, b->port, b->vas[i], value, size, TLB_READ, parts, SPLIT, b->fault);
+		rc = tlb_read(b->tlb, b->port, b->vas[i], value, size, TLB_READ, parts, SPLIT,
+			      b->fault);
 	}
 	if (rc != MMU_FAULTED || !b->status)
 		return rc;
 	b->status[i] = (uint8_t)b->fault->kind;
-	if (b->kind == TLB_READ)
+	if (kind == TLB_READ)
 		memset(value, 0, size);
 	return MMU_OK;
 }
 
-static ALWAYS_INLINE int run(const struct batch *b, uint64_t first, uint64_t end, const uint32_t size,
-			     const enum tlb_kind kind)
+/* Up to n accesses from number `at` on; how many were made before one that must go the other way. */
+static uint64_t one_by_one(const struct batch *b, const struct look *l, struct tlb_window *w,
+			   uint64_t at, uint64_t n,
+			   uint32_t size, enum tlb_kind kind)
 {
-	struct mmu_tlb_stats *stats = &b->tlb->stats;
-	const uint64_t *vas = b->vas;
-	uint64_t others = 0, windows = 0, i;
-	struct look l = look(b);
-	int rc = MMU_OK;
+	uint64_t k;
 
-	for (i = first; i < end; i++) {
-		uint8_t *value = b->values + i * size;
-		const struct mmu_target *counted;
-		uint8_t *host = l.fast ? hit(&l, vas[i], size, kind, &counted) : NULL;
-		uint64_t word = 0;
+	for (k = 0; k < n; k++) {
+		const struct mmu_target *target;
+		uint8_t *host = find(l, w, b->vas[at + k], size, kind, &target);
 
-		if (!host) {
-			others++;
-			rc = slow(b, i, size);
-			if (rc != MMU_OK)
-				break;
-			l = look(b);
-			continue;
+		if (!host)
+			break;
+		if (target) {
+			striped_count(b->port, target, kind == TLB_WRITE, size);
+			b->tlb->stats.bus++;
 		}
-		if (counted) {
-			striped_count(b->port, counted, kind == TLB_WRITE, size);
-			windows++;
-		}
-		if (kind == TLB_WRITE) {
-			memcpy(&word, value, size);
-			memory_store(host, size, word);
-		} else {
-			word = memory_load(host, size);
-			memcpy(value, &word, size);
-		}
+		move(host, b->values + (at + k) * size, size, kind);
 	}
-	stats->hits += i - first - others + (rc != MMU_OK);
-	stats->bus += windows;
-	return rc;
+	b->tlb->stats.hits += k;
+	return k;
 }
 
-static int run_block(const struct batch *b, uint64_t first, uint64_t end, uint32_t size)
+/* Whether the next access is one to the window that is ready, as far as its entry tells. */
+static ALWAYS_INLINE bool in_window(const struct look *l, const struct tlb_window *w, uint64_t va)
 {
-	bool write = b->kind == TLB_WRITE;
+	return w->route && slot_of(l, tlb_linear(&l->linear, va))->route == w->route;
+}
 
-	switch (size) {
-	case 1: return write ? run(b, first, end, 1, TLB_WRITE) : run(b, first, end, 1, TLB_READ);
-	case 2: return write ? run(b, first, end, 2, TLB_WRITE) : run(b, first, end, 2, TLB_READ);
-	case 4: return write ? run(b, first, end, 4, TLB_WRITE) : run(b, first, end, 4, TLB_READ);
-	case 8: return write ? run(b, first, end, 8, TLB_WRITE) : run(b, first, end, 8, TLB_READ);
+/* Accesses *at .. end-1, while addresses need what `plain` says; *at is then the next one. */
+static ALWAYS_INLINE int run(const struct batch *b, uint64_t *at, uint64_t end, uint32_t size,
+			     enum tlb_kind kind,
+			     bool plain)
+{
+	struct look l = look(b);
+	uint64_t most = GROUP, n;
+	struct tlb_window w;
+	int rc;
+
+	w.route = NULL;
+	while (*at < end && l.linear.plain == plain) {
+		if (l.fast && most == GROUP) {
+			if (in_window(&l, &w, b->vas[*at]))
+				*at += stream(b, &l, &w, *at, end, size, kind, plain);
+			else
+				*at += stream(b, &l, NULL, *at, end, size, kind, plain);
+		}
+		n = end - *at < most ? end - *at : most;
+		if (l.fast) {
+			uint64_t made = one_by_one(b, &l, &w, *at, n, size, kind);
+
+			*at += made;
+			most = most == GROUP ? GROUP : 2 * most;
+			if (made == n)
+				continue;
+		}
+		/* What a device may see, or change, is settled first. */
+		tlb_window_count(&w, b->port, kind == TLB_WRITE, size);
+		w.route = NULL;
+		rc = slow(b, *at, size, kind);
+		if (rc != MMU_OK)
+			return rc;
+		++*at;
+		most = 1;	/* misses come in swarms */
+		l = look(b);
 	}
+	tlb_window_count(&w, b->port, kind == TLB_WRITE, size);
+	return MMU_OK;
+}
+
+/* All that the compiler should know beforehand is a constant here. */
+static int run_kind(const struct batch *b, uint64_t *at, uint64_t end, uint32_t size,
+		    enum tlb_kind kind, bool plain)
+{
+#define RUN(size, kind) (plain ? run(b, at, end, size, kind, true) : run(b, at, end, size, kind, false))
+	switch (size) {
+	case 1: return kind == TLB_WRITE ? RUN(1, TLB_WRITE) : RUN(1, TLB_READ);
+	case 2: return kind == TLB_WRITE ? RUN(2, TLB_WRITE) : RUN(2, TLB_READ);
+	case 4: return kind == TLB_WRITE ? RUN(4, TLB_WRITE) : RUN(4, TLB_READ);
+	case 8: return kind == TLB_WRITE ? RUN(8, TLB_WRITE) : RUN(8, TLB_READ);
+	}
+#undef RUN
 	return MMU_ERANGE;
 }
 
-static int many(const struct batch *b, uint64_t count, uint32_t size)
+static int many(const struct batch *b, uint64_t count, uint32_t size, enum tlb_kind kind)
 {
 	int rc = MMU_OK;
 
 	if (b->tlb->cpu.arch == TLB_UNSET)
 		return MMU_ERANGE;
-	for (uint64_t at = 0; at < count && rc == MMU_OK; at += BLOCK) {
+	for (uint64_t at = 0; at < count && rc == MMU_OK;) {
+		uint64_t end = count - at < BLOCK ? count : at + BLOCK;
 		/* Anew for each block: what a writer of the map replaced waits for nobody longer than that. */
 		struct port_read read = port_enter(b->port);
 
-		rc = run_block(b, at, count - at < BLOCK ? count : at + BLOCK, size);
+		rc = run_kind(b, &at, end, size, kind, b->tlb->cpu.data.plain);
 		port_leave(b->port, read);
 	}
 	return rc;
@@ -176,18 +322,20 @@ static int many(const struct batch *b, uint64_t count, uint32_t size)
 int mmu_tlb_load_many(mmu_tlb *tlb, mmu_port *port, const uint64_t *vas, uint64_t count, uint32_t size,
 		      void *values, uint8_t *status, struct mmu_tlb_fault *fault)
 {
-	struct batch b = { .tlb = tlb, .port = port, .vas = vas, .values = values, .status = status,
-			   .fault = fault, .kind = TLB_READ };
+	const struct batch b = { .tlb = tlb, .port = port, .vas = vas, .values = values,
+				 .status = status,
+				 .fault = fault };
 
-	return many(&b, count, size);
+	return many(&b, count, size, TLB_READ);
 }
 
 int mmu_tlb_store_many(mmu_tlb *tlb, mmu_port *port, const uint64_t *vas, uint64_t count, uint32_t size,
 		       const void *values, uint8_t *status, struct mmu_tlb_fault *fault)
 {
 	/* Written through only by loads; one body serves both directions. */
-	struct batch b = { .tlb = tlb, .port = port, .vas = vas, .values = (uint8_t *)(uintptr_t)values,
-			   .status = status, .fault = fault, .kind = TLB_WRITE };
+	const struct batch b = { .tlb = tlb, .port = port, .vas = vas,
+				 .values = (uint8_t *)(uintptr_t)values,
+				 .status = status, .fault = fault };
 
-	return many(&b, count, size);
+	return many(&b, count, size, TLB_WRITE);
 }

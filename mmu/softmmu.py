@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from mmu.memory import AddressSpace
 
 Registers = x86_registers.Registers | arm64_registers.Registers
-_FAULTED = lib.MMU_FAULTED
+_FAULTED, _tlb_read = lib.MMU_FAULTED, lib.mmu_tlb_read
+_READ, _FETCH = lib.MMU_ACCESS_READ, lib.MMU_ACCESS_FETCH
 _INDEXES, _VICTIMS = lib.MMU_TLB_INDEXES, lib.MMU_TLB_VICTIMS
 _SIZES = (1, 2, 4, 8)
 
@@ -57,6 +58,12 @@ def _scratch() -> _Scratch:
         return _pool.pop()
     except IndexError:
         return _Scratch()
+
+
+def _room(size: int) -> tuple[Any, Any, int]:
+    """(bytes, parts, how many parts) for an access of *size* bytes, which scratch memory is too small for."""
+    count = size // PAGE + 2
+    return ffi.new("uint8_t[]", size), ffi.new("struct mmu_tlb_part[]", count), count
 
 
 class SoftMmu:
@@ -162,19 +169,19 @@ class SoftMmu:
 
     def read(self, va: int, size: int) -> bytes | Fault:
         """Bytes va .. va+size-1; after the last address comes 0. A fault leaves everything untouched."""
-        return self._read(va, size, Access.READ)
+        return self._read(va, size, _READ)
 
     def fetch(self, va: int, size: int) -> bytes | Fault:
         """As `read`, with the right to execute."""
-        return self._read(va, size, Access.FETCH)
+        return self._read(va, size, _FETCH)
 
-    def _read(self, va: int, size: int, access: Access) -> bytes | Fault:
-        check_range(va, size)
+    def _read(self, va: int, size: int, access: int) -> bytes | Fault:
+        if not (0 <= va <= NONE and size >= 0):
+            check_range(va, size)
         scratch = _scratch()
-        data, parts, count = self._room(scratch, size)
+        data, parts, count = (scratch.data, scratch.parts, 2) if size <= PAGE else _room(size)
         with self._lock:
-            status = lib.mmu_tlb_read(
-                self._tlb, self.space.port, va, data, size, access, parts, count, scratch.fault)
+            status = _tlb_read(self._tlb, self.space.port, va, data, size, access, parts, count, scratch.fault)
             found = bytes(ffi.buffer(data, size)) if status == 0 else self._answer(status, scratch, "read")
         _pool.append(scratch)
         assert found is not None
@@ -184,21 +191,13 @@ class SoftMmu:
         """Store *data* at va .. va+len(data)-1; None, or the fault, which leaves memory untouched."""
         check_range(va, 0)
         scratch, size = _scratch(), len(data)
-        _, parts, count = self._room(scratch, size, copy=False)
+        _, parts, count = (None, scratch.parts, 2) if size <= PAGE else _room(size)
         with self._lock:
             status = lib.mmu_tlb_write(
                 self._tlb, self.space.port, va, ffi.from_buffer("uint8_t[]", data), size, parts, count, scratch.fault)
             found = self._answer(status, scratch, "write")
         _pool.append(scratch)
         return found
-
-    @staticmethod
-    def _room(scratch: _Scratch, size: int, copy: bool = True) -> tuple[Any, Any, int]:
-        """(bytes, parts, how many parts) for an access of *size* bytes."""
-        if size <= PAGE:
-            return scratch.data, scratch.parts, 2
-        count = size // PAGE + 2
-        return ffi.new("uint8_t[]", size) if copy else None, ffi.new("struct mmu_tlb_part[]", count), count
 
     def _answer(self, status: int, scratch: _Scratch, what: str) -> Fault | None:
         check(status, f"softmmu {what}")

@@ -4,7 +4,7 @@ import numpy as np
 
 import mmu
 from mmu import Access, AddressSpace, Fault, Frames, HostMemory, Mmio, Ram, Rom, Striped, Target, arm64, x86
-from mmu.stripes import Route, Slot, Span
+from mmu.stripes import Miss, Route, Slot, Span
 from mmu.tlb import softmmu as reference
 from mmu.types import MemTxResult
 
@@ -28,9 +28,22 @@ PAGES = [(base, n) for base in (NEAR, FAR, SHARED) for n in range(len(SHOWN))] +
 TAGS = (1, 2)
 
 
-def route(granularity=256):
-    slots = tuple(Slot(i, WINDOW, 0, 2, granularity) for i in (0, 1))
+def route(granularity=256, dpas=(0, 0)):
+    slots = tuple(Slot(i, WINDOW, dpa, 2, granularity) for i, dpa in enumerate(dpas))
     return Route((Span(WINDOW, WINDOW + M - 1, granularity.bit_length() - 1, 1, granularity, slots),))
+
+
+def _odd_routes():
+    """By XOR; a device that refuses; nothing behind the first page; a device that ends within the page."""
+    slots = route().spans[0].slots
+    yield Route((Span(WINDOW, WINDOW + M - 1, 8, 0, 256, slots, (1 << 8 | 1 << 10,)),))
+    yield Route((Span(WINDOW, WINDOW + M - 1, 8, 1, 256, (slots[0], Miss("refused", at_device=True))),))
+    yield Route((Span(WINDOW, WINDOW + PAGE - 1, 8, 1, 256, slots),))
+    yield route(256, (0, M - 1024))
+    yield route(512, (8, 12))
+
+
+ROUTES = [route(256), route(512), route(1024), *_odd_routes()]
 
 
 class Board:

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from mmu import FaultKind, Ram, SoftMmu
+from mmu import Alias, FaultKind, Ram, SoftMmu
 from tests.softmmu.machines import (
     FAR,
     LARGE,
@@ -217,3 +217,15 @@ def test_threads_take_turns():
     assert not wrong
 
 
+
+
+def test_ram_that_the_host_has_at_odd_addresses(board):
+    board.space.map(RAM + PAGE, Alias(board.ram, 2 * PAGE + 4, PAGE), priority=5)
+    board.space.write(2 * PAGE, bytes(range(256)) * 32)
+    tlb = SoftMmu(board.space, board.regs(), 64)
+    vas = np.arange(NEAR + PAGE, NEAR + 2 * PAGE, 8, dtype=np.uint64)
+    for size in (8, 4, 2, 1):
+        values = tlb.load_many(vas, size)
+        assert [v.tobytes() for v in values] == [board.space.read(2 * PAGE + 4 + 8 * n, size) for n in range(512)]
+    tlb.store_many(vas, np.arange(512, dtype=np.uint64))
+    assert board.space.read(2 * PAGE + 4, PAGE) == np.arange(512, dtype=np.uint64).tobytes()

@@ -20,6 +20,7 @@ from tests.softmmu.machines import (
     PCIDE,
     PGE,
     READ,
+    ROUTES,
     SHARED,
     SHOWN,
     SMAP,
@@ -34,10 +35,10 @@ from tests.softmmu.machines import (
     Stage2Board,
     X86Board,
     load_many,
-    route,
     store_many,
 )
 
+LAST = (1 << 64) - 1
 TAG_BYTE = 0xA5 << 56
 CR4S = (PAE | PGE | PCIDE, PAE | PGE | PCIDE | SMEP, PAE | PGE | PCIDE | SMAP, PAE | PCIDE, PAE | PGE)
 
@@ -60,14 +61,24 @@ changes = [
               st.one_of(st.none(), st.integers(0, 3)), st.one_of(st.none(), st.sampled_from(TAGS)), st.booleans()),
     st.tuples(st.just("edit"), st.sampled_from(TAGS), pages, edits),
     st.tuples(st.just("show"), st.booleans()),
-    st.tuples(st.just("route"), st.sampled_from([256, 512, 1024])),
+    st.tuples(st.just("route"), st.integers(0, len(ROUTES) - 1)),
     st.tuples(st.just("watch"), anywhere, st.integers(1, 16), st.sampled_from([READ, WRITE, READ | WRITE])),
     st.tuples(st.just("unwatch")),
 ]  # fmt: skip
 
 
+def strided(addresses):
+    """Long enough for groups, here and there with something else in it."""
+    steady = st.builds(
+        lambda first, stride, count: [first + n * stride % PAGE & LAST for n in range(count)],
+        st.one_of(places, addresses), st.sampled_from([8, 8, 264, 0, 3]), st.sampled_from([32, 40, 64, 100]))
+    return st.builds(
+        lambda one, other, at: one[:at] + other + one[at:],
+        steady, st.lists(addresses, max_size=2), st.sampled_from([0, 31, 33, 64]))
+
+
 def accesses(addresses):
-    batches = st.lists(addresses, min_size=1, max_size=12)
+    batches = st.one_of(st.lists(addresses, min_size=1, max_size=12), strided(addresses))
     return [
         st.tuples(st.just("read"), addresses, sizes),
         st.tuples(st.just("write"), addresses, sizes, st.integers(0, 255)),
@@ -132,8 +143,8 @@ class Side:
     def do_show(self, on):
         self.board.show(on)
 
-    def do_route(self, granularity):
-        self.board.window.set_route(route(granularity))
+    def do_route(self, number):
+        self.board.window.set_route(ROUTES[number])
 
     def do_watch(self, *watch):
         if len(self.watches) < 8:
@@ -201,6 +212,20 @@ def test_a_crowded_slot(order):
     """Victims come and go in the same places."""
     script = [("read", BASES[n], 8) for n in order]
     script += [("write", BASES[n], 8, n) for n in order]
+    compare(X86Board, script, traced=True)
+
+
+@pytest.mark.parametrize("number", range(len(ROUTES)))
+def test_every_kind_of_route(number):
+    """Batches over two pages of the window, long enough for groups, with what is no hit in between."""
+    first = NEAR + 5 * PAGE
+    vas = [[first + n * stride % (2 * PAGE) for n in range(120)] for stride in (8, 264, 1032)]
+    mixed = [*vas[1][:40], NEAR, *vas[1][40:80], first + 3, FAR + PAGE, *vas[1][80:]]
+    script = [("route", number)]
+    for batch in (*vas, mixed):
+        for size in (8, 4, 1):
+            script += [("load_many", batch, size, True), ("store_many", batch, size, True, size * 0x0101010101010101)]
+    compare(X86Board, script, traced=False)
     compare(X86Board, script, traced=True)
 
 

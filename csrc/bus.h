@@ -56,7 +56,7 @@ struct mmu_map {
 	uint32_t *buckets;
 	struct map_window *windows;	/* sorted, apart */
 	uint32_t window_count;
-	struct mmu_range ranges[];	/* sorted, apart */
+	_Alignas(64) struct mmu_range ranges[];	/* sorted, apart; each in one line of the host's cache */
 };
 
 struct mmu_bus {

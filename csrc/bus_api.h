@@ -59,6 +59,7 @@ struct mmu_range {
 	void *host;			/* RAM, ROM: address of the region's byte 0 */
 	const struct mmu_io *io;	/* IO; ROM: NULL, or what takes the writes */
 	const mmu_route *route;		/* STRIPED; HPA = route base + offset in the region */
+	uint64_t unused;		/* up to a line of the host's cache */
 };
 
 /* Device memory behind a window. A port counts traffic under `number`. */

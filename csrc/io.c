@@ -17,16 +17,26 @@ struct io_frame {
  */
 static _Thread_local const struct io_frame *active;
 
-static bool entered(const void *guard)
+/* Where this thread keeps it; looked up once for an access, since that is a call in a shared library. */
+static inline const struct io_frame **innermost_frame(void)
 {
-	for (const struct io_frame *f = active; f; f = f->outer)
+	const struct io_frame **here = &active;
+
+	__asm__("" : "+r"(here));
+	return here;
+}
+
+static bool entered(const struct io_frame *f, const void *guard)
+{
+	for (; f; f = f->outer)
 		if (f->guard == guard)
 			return true;
 	return false;
 }
 
-/* MMU_MEMTX_OK when the device may be called, else what the access ends with. */
-static int io_refusal(const struct mmu_io *io, uint64_t offset, uint32_t size, bool write)
+/* MMU_MEMTX_OK when the device may be called from within `outer`, else what the access ends with. */
+static inline int io_refusal(const struct mmu_io *io, const struct io_frame *outer, uint64_t offset,
+			     uint32_t size, bool write)
 {
 	int yes;
 
@@ -38,7 +48,7 @@ static int io_refusal(const struct mmu_io *io, uint64_t offset, uint32_t size, b
 	if (size < io->valid_min || size > io->valid_max ||
 	    (!io->unaligned && offset & (size - 1)))
 		return MMU_MEMTX_DECODE_ERROR;
-	if (io->guard && entered(io->guard))
+	if (io->guard && entered(outer, io->guard))
 		return MMU_MEMTX_ACCESS_ERROR;
 	return MMU_MEMTX_OK;
 }
@@ -67,7 +77,8 @@ static uint64_t ordered(const struct mmu_io *io, uint32_t size, uint64_t value)
 	return io->big_endian ? __builtin_bswap64(value) >> (64 - 8 * size) : value;
 }
 
-static int call_read(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t *ret)
+/* In several calls, in one that is wider, or with the bytes in the other order. */
+static __attribute__((noinline)) int adjusted_read(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t *ret)
 {
 	uint32_t chunk = io_chunk(io, size);
 	int result = MMU_MEMTX_OK;
@@ -86,7 +97,7 @@ static int call_read(const struct mmu_io *io, uint64_t offset, uint32_t size, ui
 	return result;
 }
 
-static int call_write(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t value)
+static __attribute__((noinline)) int adjusted_write(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t value)
 {
 	uint32_t chunk = io_chunk(io, size);
 	int result = MMU_MEMTX_OK;
@@ -103,29 +114,46 @@ static int call_write(const struct mmu_io *io, uint64_t offset, uint32_t size, u
 	return result;
 }
 
+/* The device takes the access as it is. */
+static inline bool direct(const struct mmu_io *io, uint32_t size)
+{
+	return size >= io->impl_min && size <= io->impl_max && !io->big_endian;
+}
+
 int io_load(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t *ret)
 {
-	const struct io_frame frame = { io->guard, active };
-	int rc = io_refusal(io, offset, size, false);
+	const struct io_frame **innermost = innermost_frame();
+	const struct io_frame frame = { io->guard, *innermost };
+	int rc = io_refusal(io, frame.outer, offset, size, false);
 
 	*ret = 0;
 	if (rc != MMU_MEMTX_OK)
 		return rc;
-	active = &frame;
-	rc = call_read(io, offset, size, ret);
-	active = frame.outer;
+	*innermost = &frame;
+	if (direct(io, size) && io->read) {
+		rc = io->read(io->ctx, offset, size, ret);
+		*ret &= mask_of(size);
+	} else {
+		rc = adjusted_read(io, offset, size, ret);
+	}
+	*innermost = frame.outer;
 	return rc;
 }
 
 int io_store(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t value)
 {
-	const struct io_frame frame = { io->guard, active };
-	int rc = io_refusal(io, offset, size, true);
+	const struct io_frame **innermost = innermost_frame();
+	const struct io_frame frame = { io->guard, *innermost };
+	int rc = io_refusal(io, frame.outer, offset, size, true);
 
 	if (rc != MMU_MEMTX_OK)
 		return rc;
-	active = &frame;
-	rc = call_write(io, offset, size, value & mask_of(size));
-	active = frame.outer;
+	*innermost = &frame;
+	value &= mask_of(size);
+	if (direct(io, size) && io->write)
+		rc = io->write(io->ctx, offset, size, value);
+	else
+		rc = adjusted_write(io, offset, size, value);
+	*innermost = frame.outer;
 	return rc;
 }

@@ -1,8 +1,11 @@
 /* Builds the tables that make the search of a map short, however many ranges there are. */
 #include "map.h"
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include "stripes.h"
+
+static_assert(sizeof(struct mmu_range) == 64, "one line of the host's cache");
 
 struct builder {
 	struct mmu_map *map;
@@ -137,7 +140,8 @@ static bool list_windows(struct mmu_map *map)
 
 struct mmu_map *map_create(const struct mmu_range *ranges, uint32_t count)
 {
-	struct mmu_map *map = malloc(sizeof(*map) + (size_t)count * sizeof(map->ranges[0]));
+	/* Both sizes are multiples of 64. */
+	struct mmu_map *map = aligned_alloc(64, sizeof(*map) + (size_t)count * sizeof(map->ranges[0]));
 	struct builder b = { .map = map, .tables = 1 };
 
 	if (!map)

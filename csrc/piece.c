@@ -4,8 +4,8 @@
 #include "memory.h"
 #include "window.h"
 
-const struct mmu_range *piece_range(mmu_port *port, const struct mmu_map *map, uint64_t pa,
-				    uint32_t size, bool *split)
+static inline const struct mmu_range *find(mmu_port *port, const struct mmu_map *map, uint64_t pa,
+					   uint32_t size, bool *split)
 {
 	uint32_t i = map_search(map, pa);
 	const struct mmu_range *r = &map->ranges[i];
@@ -28,6 +28,12 @@ const struct mmu_range *piece_range(mmu_port *port, const struct mmu_map *map, u
 	return r;
 }
 
+const struct mmu_range *piece_range(mmu_port *port, const struct mmu_map *map, uint64_t pa,
+				    uint32_t size, bool *split)
+{
+	return find(port, map, pa, size, split);
+}
+
 int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size, uint64_t *ret)
 {
 	const struct mmu_target *target;
@@ -38,7 +44,7 @@ int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t 
 	int rc, rc2;
 
 	*ret = 0;
-	r = piece_range(port, map, pa, size, &split);
+	r = find(port, map, pa, size, &split);
 	if (split) {
 		rc = piece_load(port, map, pa, size / 2, &low);
 		if (rc < 0)
@@ -82,7 +88,7 @@ int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t
 	bool split;
 	int rc, rc2;
 
-	r = piece_range(port, map, pa, size, &split);
+	r = find(port, map, pa, size, &split);
 	if (split) {
 		rc = piece_store(port, map, pa, size / 2, value);
 		if (rc < 0)

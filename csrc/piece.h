@@ -3,6 +3,17 @@
 #define MMU_PIECE_H
 #include "bus.h"
 
+/* The range of a device that holds all of pa..pa+size-1, or NULL: it is not that. */
+static inline const struct mmu_range *piece_device(const struct mmu_map *map, uint64_t pa,
+						   uint32_t size)
+{
+	uint32_t i = map_search(map, pa);
+	const struct mmu_range *r = &map->ranges[i];
+
+	return i < map->count && r->kind == MMU_RANGE_IO && pa >= r->first &&
+	       r->last - pa >= size - 1 ? r : NULL;
+}
+
 /* The range that holds all of pa..pa+size-1, or NULL; *split: it holds a part, so cut the piece. */
 const struct mmu_range *piece_range(mmu_port *port, const struct mmu_map *map, uint64_t pa,
 				    uint32_t size, bool *split);

@@ -6,6 +6,7 @@
  */
 #include "port.h"
 #include "bus.h"
+#include "io.h"
 #include "memory.h"
 #include "piece.h"
 #include "window.h"
@@ -39,20 +40,6 @@ static inline uint8_t *plain_ram(const struct mmu_map *map, uint64_t address)
 	return offset <= map->ram.span && map->ram.host ? map->ram.host + offset : NULL;
 }
 
-/* The span of a window that the port used last, when the address lies in it, else NULL. */
-static inline const struct map_window *last_window(const mmu_port *port, const struct mmu_map *map,
-						   uint64_t address)
-{
-	const struct map_window *w = &map->windows[port->window];
-
-	return port->window < map->window_count && address - w->first <= w->span ? w : NULL;
-}
-
-static inline const struct route_slot *window_slot(const struct map_window *w, uint64_t hpa)
-{
-	return &w->slots[hpa >> w->shift & w->mask];
-}
-
 /* ---- loads ---- */
 
 static int load(mmu_port *port, const struct mmu_map *map, uint64_t address, uint32_t size,
@@ -60,6 +47,8 @@ static int load(mmu_port *port, const struct mmu_map *map, uint64_t address, uin
 {
 	int result = MMU_MEMTX_OK;
 
+	if (!(address & (size - 1)))
+		return piece_load(port, map, address, size, ret);
 	*ret = 0;
 	for (uint32_t done = 0; done < size;) {
 		uint32_t n = piece_size(address + done, size - done);
@@ -94,6 +83,23 @@ static OUT_OF_LINE int load_any(mmu_port *port, struct port_read read,
 	return rc;
 }
 
+/* An ordinary access, to a device unless it is to something else. */
+static OUT_OF_LINE int load_device(mmu_port *port, struct port_read read, uint64_t address,
+				   uint32_t size, uint64_t *ret)
+{
+	const struct mmu_range *r = piece_device(read.map, address, size);
+	uint64_t value;
+	int rc;
+
+	if (!r)
+		return load_any(port, read, address, size, ret);
+	rc = io_load(r->io, r->offset + (address - r->first), size, &value);
+	port_leave(port, read);
+	if (rc >= 0)
+		*ret = value;
+	return rc;
+}
+
 /* An ordinary access, whatever the index of the span's slots is made of. */
 static OUT_OF_LINE int load_striped(mmu_port *port, struct port_read read,
 				     const struct map_window *w, uint64_t address, uint32_t size,
@@ -118,7 +124,7 @@ static ALWAYS_INLINE int load_in_window(mmu_port *port, struct port_read read, u
 	uint64_t hpa, at;
 
 	if (!w)
-		return load_any(port, read, address, size, ret);
+		return load_device(port, read, address, size, ret);
 	hpa = w->hpa + (address - w->first);
 	slot = window_slot(w, hpa);
 	at = slot_offset(slot, hpa);
@@ -177,6 +183,8 @@ static int store(mmu_port *port, const struct mmu_map *map, uint64_t address, ui
 {
 	int result = MMU_MEMTX_OK;
 
+	if (!(address & (size - 1)))
+		return piece_store(port, map, address, size, value);
 	for (uint32_t done = 0; done < size;) {
 		uint32_t n = piece_size(address + done, size - done);
 		int rc = piece_store(port, map, address + done, n, value >> (8 * done));
@@ -204,6 +212,19 @@ static OUT_OF_LINE int store_any(mmu_port *port, struct port_read read,
 	return rc;
 }
 
+static OUT_OF_LINE int store_device(mmu_port *port, struct port_read read, uint64_t address,
+				    uint32_t size, uint64_t value)
+{
+	const struct mmu_range *r = piece_device(read.map, address, size);
+	int rc;
+
+	if (!r)
+		return store_any(port, read, address, size, value);
+	rc = io_store(r->io, r->offset + (address - r->first), size, value);
+	port_leave(port, read);
+	return rc;
+}
+
 static OUT_OF_LINE int store_striped(mmu_port *port, struct port_read read,
 				     const struct map_window *w, uint64_t address, uint32_t size,
 				     uint64_t value)
@@ -227,7 +248,7 @@ static ALWAYS_INLINE int store_in_window(mmu_port *port, struct port_read read, 
 	uint64_t hpa, at;
 
 	if (!w)
-		return store_any(port, read, address, size, value);
+		return store_device(port, read, address, size, value);
 	hpa = w->hpa + (address - w->first);
 	slot = window_slot(w, hpa);
 	at = slot_offset(slot, hpa);

@@ -75,6 +75,20 @@ static inline uint8_t *window_piece(const struct mmu_range *r, uint64_t address,
 	return target->host + dpa;
 }
 
+/* The span of a window that the port used last, when the address lies in it, else NULL. */
+static inline const struct map_window *last_window(const mmu_port *port, const struct mmu_map *map,
+						   uint64_t address)
+{
+	const struct map_window *w = &map->windows[port->window];
+
+	return port->window < map->window_count && address - w->first <= w->span ? w : NULL;
+}
+
+static inline const struct route_slot *window_slot(const struct map_window *w, uint64_t hpa)
+{
+	return &w->slots[hpa >> w->shift & w->mask];
+}
+
 /* One store only, for the common case. `size`: 1, 2, 4 or 8. */
 static inline void window_count(mmu_port *port, uint32_t number, bool write, uint32_t size)
 {

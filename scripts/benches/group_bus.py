@@ -7,18 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from mmu import AddressSpace, Container, NativeMmio, Ram
 from mmu.core import ffi, lib
 from scripts.benches.harness import Bench, Row, expect
 from scripts.benches.machine import RAM_SIZE, WINDOW, Machine, machine, own_addresses
 from scripts.benches.native import Loops
 
 TOUCHED = 16 << 20
+REGION, SPACING = 4096, 1 << 20
+REGIONS = (1, 10, 100, 1000)
+FLAT = 1.1
 REFERENCE = "address test, then memory"
 
 
 def rows(bench: Bench) -> Iterator[Row]:
     m, loops = machine(), Loops("bus")
     yield from _singles(bench, m, loops)
+    yield from _regions(bench, loops)
 
 
 def _singles(bench: Bench, m: Machine, loops: Loops) -> Iterator[Row]:
@@ -34,7 +39,7 @@ def _singles(bench: Bench, m: Machine, loops: Loops) -> Iterator[Row]:
         # What a load answers is its own address; a store of that keeps it so, and answers 0.
         for kind, expected in (("load", addresses), ("store", np.zeros(count, np.uint64))):
             runs = {
-                "ours": loops.bind(f"port_{kind}", port_call(m, f"mmu_port_{kind}"), addresses, answers),
+                "ours": loops.bind(f"port_{kind}", port_call(m.space, f"mmu_port_{kind}"), addresses, answers),
                 "loop": loops.bind(f"{loop}_{kind}", setup, addresses, answers),
             }
             for what, run in runs.items():
@@ -46,7 +51,53 @@ def _singles(bench: Bench, m: Machine, loops: Loops) -> Iterator[Row]:
             yield bench.row(f"{kind}, {name}", times["ours"], REFERENCE, times["loop"])
 
 
-def port_call(m: Machine, function: str) -> list[int]:
-    """The setup of the loops that call *function* on the machine's port."""
-    where: tuple[Any, ...] = (ffi.addressof(lib, function), m.space.port)
+def _regions(bench: Bench, loops: Loops) -> Iterator[Row]:
+    """How the number of regions shows: it must not in the search, and does in how many devices the caches can hold."""
+    count = bench.items(2_000_000)
+    answers, spaces = np.zeros(count, np.uint64), {n: _beside_ram(loops, n) for n in REGIONS}
+    for name, pick, limit in (
+        ("RAM beside {:,} devices", _in_ram, FLAT),
+        ("16 devices in C out of {:,}", _in_16_devices, FLAT),
+        ("{:,} devices in C", _in_devices, None),
+    ):
+        runs = {}
+        for n, space in spaces.items():
+            addresses = pick(np.random.default_rng(n), n, count).astype(np.uint64)
+            runs[str(n)] = loops.bind("port_load", port_call(space, "mmu_port_load"), addresses, answers)
+            runs[str(n)]()
+            expect(f"load, {name.format(n)}", addresses, answers, addresses)
+        times = bench.times(runs, count)
+        for n in REGIONS[1:]:
+            yield bench.row(f"load, {name.format(n)}", times[str(n)], "the same, of one", times["1"], limit)
+
+
+def _beside_ram(loops: Loops, devices: int) -> AddressSpace:
+    """RAM at 0, then the devices; all of it holds its own addresses."""
+    space, ram = AddressSpace(), Ram(SPACING)
+    ram.memory.write(0, np.arange(0, SPACING, 8, dtype=np.uint64).tobytes())
+    box = Container((devices + 1) * SPACING)
+    box.map(0, ram)
+    for i in range(1, devices + 1):
+        base = i * SPACING
+        box.map(base, NativeMmio(REGION, loops.address("device_read"), context=base, keep=loops))
+    space.map(0, box)
+    return space
+
+
+def _in_devices(rng: np.random.Generator, devices: int, count: int) -> Any:
+    return rng.integers(1, devices + 1, count) * SPACING + rng.integers(0, REGION // 8, count) * 8
+
+
+def _in_16_devices(rng: np.random.Generator, devices: int, count: int) -> Any:
+    """Whatever their number, only 16 of them, far apart, are used."""
+    return (1 + rng.integers(0, 16, count) * devices // 16) * SPACING + rng.integers(0, REGION // 8, count) * 8
+
+
+def _in_ram(rng: np.random.Generator, devices: int, count: int) -> Any:
+    return rng.integers(0, REGION // 8, count) * 8
+
+
+def port_call(space: AddressSpace, function: str) -> list[int]:
+    """The setup of the loops that call *function* on this thread's port of *space*."""
+    where: tuple[Any, ...] = (ffi.addressof(lib, function), space.port)
     return [int(ffi.cast("uintptr_t", p)) for p in where]

@@ -87,15 +87,15 @@ MUTATIONS = (
     Mutation(
         "mmio: a device may be entered from within itself",
         "csrc/io.c",
-        "if (io->guard && entered(io->guard))",
-        "if (io->guard && entered(io))",
+        "if (io->guard && entered(outer, io->guard))",
+        "if (io->guard && entered(outer, io))",
         MMIO,
     ),
     Mutation(
         "mmio: only the innermost device is guarded",
         "csrc/io.c",
-        "for (const struct io_frame *f = active; f; f = f->outer)",
-        "for (const struct io_frame *f = active; f; f = NULL)",
+        "for (; f; f = f->outer)",
+        "for (; f; f = NULL)",
         MMIO,
     ),
     Mutation(
@@ -116,7 +116,7 @@ MUTATIONS = (
         "mmio: the guard comes before the size",
         "csrc/io.c",
         "\tint yes;\n\n",
-        "\tint yes;\n\n\tif (io->guard && entered(io->guard))\n\t\treturn MMU_MEMTX_ACCESS_ERROR;\n",
+        "\tint yes;\n\n\tif (io->guard && entered(outer, io->guard))\n\t\treturn MMU_MEMTX_ACCESS_ERROR;\n",
         MMIO,
     ),
     Mutation(
@@ -206,14 +206,14 @@ MUTATIONS = (
     ),
     Mutation(
         "window: a port does not check where the window is that it used last",
-        "csrc/port.c",
+        "csrc/window.h",
         "address - w->first <= w->span ? w : NULL",
         "true ? w : NULL",
         STRIPED,
     ),
     Mutation(
         "window: a port does not check that the map still has the window that it used last",
-        "csrc/port.c",
+        "csrc/window.h",
         "return port->window < map->window_count && ",
         "return map->window_count && ",
         STRIPED,

@@ -55,12 +55,8 @@ void tlb_window_count(struct tlb_window *w, mmu_port *port, bool write, uint32_t
 	for (uint64_t i = 0; i <= w->mask; i++) {
 		uint32_t number = w->target[i]->number;
 
-		if (number < port->targets) {
-			struct mmu_traffic *t = &port->traffic[number];
-
-			*(write ? &t->writes : &t->reads) += w->count[i];
-			*(write ? &t->write_bytes : &t->read_bytes) += w->count[i] * size;
-		}
+		if (number < port->targets)
+			port->counts[number].single[write][size / 2] += w->count[i];
 		w->count[i] = 0;
 	}
 }

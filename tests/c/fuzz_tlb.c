@@ -262,7 +262,8 @@ static void fuzz(bool arm64, uint64_t seed)
 	struct machine m = { .random = seed, .arm64 = arm64 };
 	mmu_tlb *none;
 
-	m.io = (struct mmu_io){ device_read, device_write, &m, 1, 8, 1, 4, 0 };
+	m.io = (struct mmu_io){ .read = device_read, .write = device_write, .ctx = &m,
+					.valid_min = 1, .valid_max = 8, .impl_min = 1, .impl_max = 4 };
 	CHECK(!mmu_bus_create(&m.bus) && !mmu_port_create(m.bus, 1, &m.port));
 	CHECK(!mmu_hostmem_create(PAGES * PAGE, &m.ram) && !mmu_hostmem_create(9 * PAGE, &m.other) &&
 	      !mmu_hostmem_create(8 * PAGE, &m.device));

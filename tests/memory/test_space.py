@@ -72,6 +72,16 @@ def test_a_refusal_by_the_device_is_the_result():
     assert space.store(0, 8, 1) == MemTxResult.ERROR
 
 
+@pytest.mark.parametrize("refused", [0, 4])
+def test_a_refusal_of_one_piece_is_the_result_of_the_access(refused):
+    space = AddressSpace()
+    bad = MemTxResult.ERROR
+    space.map(0, Mmio(64, lambda o, n: bad if o == refused else 1, lambda o, n, v: bad if o == refused else None,
+                      implemented=(4, 4)))  # fmt: skip
+    assert space.load(0, 8) == (1 << 32 if refused == 0 else 1, bad)
+    assert space.store(0, 8, 1) == bad
+
+
 def test_nothing_there_is_a_decode_error_with_zeroes():
     space = AddressSpace()
     assert space.load(0x1000, 8) == (0, MemTxResult.DECODE_ERROR)

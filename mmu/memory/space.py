@@ -18,6 +18,14 @@ from mmu.types import MemTxResult, Place
 
 TARGETS = 1024  # devices whose traffic a port counts
 TRACE_CAPACITY = 1 << 16
+
+# Looked up once: a single access from Python costs hardly more than its call into C.
+_load, _store, _exchange = lib.mmu_port_load, lib.mmu_port_store, lib.mmu_port_exchange
+_read, _write = lib.mmu_port_read, lib.mmu_port_write
+_new, _unpack, _WORD, _CHARS = ffi.new, ffi.unpack, ffi.typeof("uint64_t *"), ffi.typeof("char[]")
+_new_unset = ffi.new_allocator(should_clear_after_alloc=False)
+_OK = MemTxResult.OK
+
 _KINDS = {lib.MMU_TRACE_READ: "read", lib.MMU_TRACE_WRITE: "write", lib.MMU_TRACE_EXCHANGE: "exchange"}
 
 
@@ -184,23 +192,24 @@ class AddressSpace:
 
     def load(self, address: int, size: int) -> tuple[int, MemTxResult]:
         """(value, result) of one little-endian access of 1, 2, 4 or 8 bytes; bytes that nobody answered are 0."""
-        out = ffi.new("uint64_t *")
-        status = lib.mmu_port_load(self.port, address, size, out)
+        out = _new(_WORD)
+        status = _load(self.port, address, size, out)
         if status:
             return out[0], memtx(status, f"load of {size} bytes at {address:#x}")
-        return out[0], MemTxResult.OK
+        return out[0], _OK
 
     def store(self, address: int, size: int, value: int) -> MemTxResult:
-        return memtx(lib.mmu_port_store(self.port, address, size, value), f"store of {size} bytes at {address:#x}")
+        status = _store(self.port, address, size, value)
+        return memtx(status, f"store of {size} bytes at {address:#x}") if status else _OK
 
     def exchange(self, address: int, size: int, expected: int, desired: int) -> tuple[int, MemTxResult]:
         """Compare and exchange of 4 or 8 aligned bytes: (what was there, result).
 
         It took place when what was there equals *expected* and the result is OK.
         """
-        out = ffi.new("uint64_t *")
-        status = lib.mmu_port_exchange(self.port, address, size, expected, desired, out)
-        result = memtx(status, f"exchange of {size} bytes at {address:#x}")
+        out = _new(_WORD)
+        status = _exchange(self.port, address, size, expected, desired, out)
+        result = memtx(status, f"exchange of {size} bytes at {address:#x}") if status else _OK
         return out[0], result
 
     # -- blocks, as the host reads and writes them --------------------------------------------------
@@ -213,27 +222,40 @@ class AddressSpace:
         self, address: int, size: int = 0, *, data: bytes | None = None
     ) -> tuple[bytes, MemTxResult] | MemTxResult:
         """Read *size* bytes or write *data*, and say how it ended; bytes that nobody answered read as 0."""
-        n = size if data is None else len(data)
-        if address < 0 or n < 0 or address + n > SPACE_SIZE:
-            raise AddressRangeError(f"{n} bytes at {address:#x} leave the 64-bit address space")
         if data is not None:
-            return memtx(lib.mmu_port_write(self.port, address, ffi.from_buffer(data), n), f"write at {address:#x}")
-        buffer = bytearray(n)
-        result = memtx(lib.mmu_port_read(self.port, address, ffi.from_buffer(buffer), n), f"read at {address:#x}")
-        return bytes(buffer), result
+            return self._write(address, data)
+        if address < 0 or size < 0 or address + size > SPACE_SIZE:
+            raise AddressRangeError(f"{size} bytes at {address:#x} leave the 64-bit address space")
+        # Not shared: a callback may read as well before this read ends. Not cleared: C writes all of it.
+        buffer = _new_unset(_CHARS, size)
+        status = _read(self.port, address, buffer, size)
+        return _unpack(buffer, size), memtx(status, f"read at {address:#x}") if status else _OK
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes address .. address+size-1. Raises BusError when any part of it is refused."""
-        data, result = self.access(address, size)
-        if result:
+        # As access() does, without the call of it: this is what Python programs do all the time.
+        if address < 0 or size < 0 or address + size > SPACE_SIZE:
+            raise AddressRangeError(f"{size} bytes at {address:#x} leave the 64-bit address space")
+        buffer = _new_unset(_CHARS, size)
+        status = _read(self.port, address, buffer, size)
+        if status:
+            result = memtx(status, f"read at {address:#x}")
             raise BusError(f"read of {size} bytes at {address:#x} ended with {result.name}", result)
+        data: bytes = _unpack(buffer, size)
         return data
 
     def write(self, address: int, data: bytes) -> None:
         """Raises BusError when any part of it is refused."""
-        result = self.access(address, data=data)
+        result = self._write(address, data)
         if result:
             raise BusError(f"write of {len(data)} bytes at {address:#x} ended with {result.name}", result)
+
+    def _write(self, address: int, data: bytes) -> MemTxResult:
+        size = len(data)
+        if address < 0 or address + size > SPACE_SIZE:
+            raise AddressRangeError(f"{size} bytes at {address:#x} leave the 64-bit address space")
+        status = _write(self.port, address, ffi.from_buffer(data), size)
+        return memtx(status, f"write at {address:#x}") if status else _OK
 
     def trace(self, capacity: int = TRACE_CAPACITY) -> Any:
         """Context manager: the single accesses that this thread makes through this object, as a list of TraceEntry."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmu import AddressSpace, Alias, Container, Frames, HostMemory, Mmio, Ram, Rom, Striped, Target
-from mmu.core import lib
+from mmu.core import ffi, lib
 from mmu.errors import AddressRangeError, AlignmentError, BusError, RegionOverlapError
 from mmu.memory import FlatView, TraceEntry
 from mmu.stripes import Route, Slot, Span
@@ -152,6 +152,25 @@ def test_a_callback_may_use_the_bus():
     space.store(8, 8, 77)
     space.map(0x10000, Mmio(64, lambda o, n: space.load(8, 8)[0]))
     assert space.load(0x10000, 8) == (77, MemTxResult.OK)
+
+
+def test_a_callback_may_read_a_block_while_one_is_read():
+    space = AddressSpace()
+    space.map(0, Ram(4096))
+    space.write(0, b"a" * 4096)
+    space.map(4096, Mmio(8, lambda o, n: int.from_bytes(space.read(0, 24)[:n], "little")))
+    assert space.read(4080, 24) == b"a" * 24
+
+
+def test_bytes_of_a_block_that_nobody_answers_are_cleared():
+    space = AddressSpace()
+    space.map(0, Ram(4096))
+    space.map(8192, Mmio(64, lambda o, n: MemTxResult.ERROR))
+    space.map(12288, Striped(4096, 12288, []))
+    space.write(0, b"a" * 4096)
+    buffer = ffi.new("char[]", b"x" * 16384)
+    assert lib.mmu_port_read(space.port, 0, buffer, 16384) == (MemTxResult.ERROR | MemTxResult.DECODE_ERROR).value
+    assert ffi.buffer(buffer, 16384)[:] == b"a" * 4096 + bytes(12288)
 
 
 def test_trace_lists_accesses_before_they_are_cut():

@@ -71,6 +71,13 @@ MUTATIONS = (
         SPACE,
     ),
     Mutation(
+        "bus: bytes of a block that nobody answers keep what was there",
+        "csrc/block.c",
+        "\tif (!b->write)\n\t\tmemset(b->data, 0, size);\n\treturn result;",
+        "\treturn b->write && !size ? 0 : result;",
+        SPACE,
+    ),
+    Mutation(
         "mmio: the bytes of a big-endian device are not turned round",
         "csrc/io.c",
         "return io->big_endian ? __builtin_bswap64(value) >> (64 - 8 * size) : value;",

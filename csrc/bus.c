@@ -8,10 +8,13 @@
 #include "map.h"
 
 
+/* To look at the readers costs more than to publish, so it is done for many maps at once. */
+enum { RECLAIM_BATCH = 32 };
+
 int mmu_bus_create(mmu_bus **ret)
 {
 	mmu_bus *bus = calloc(1, sizeof(*bus));
-	struct mmu_map *map = map_create(NULL, 0);
+	struct mmu_map *map = map_create(NULL, 0, NULL);
 
 	if (!bus || !map) {
 		free(bus);
@@ -22,6 +25,7 @@ int mmu_bus_create(mmu_bus **ret)
 	atomic_init(&bus->map, map);
 	atomic_init(&bus->epoch, 1);
 	bus->retired_end = &bus->retired;
+	bus->reclaim_at = RECLAIM_BATCH;
 	bus->membarrier =
 		syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 	*ret = bus;
@@ -113,16 +117,21 @@ static uint64_t oldest_reader(struct mmu_bus *bus)
 
 static uint64_t reclaim(struct mmu_bus *bus)
 {
-	uint64_t oldest = oldest_reader(bus);
+	uint64_t oldest;
 
+	if (!bus->retired)	/* then nobody can hold another map than the present one */
+		return atomic_load_explicit(&bus->epoch, memory_order_relaxed);
+	oldest = oldest_reader(bus);
 	while (bus->retired && bus->retired->retired_at <= oldest) {
 		struct mmu_map *map = bus->retired;
 
 		bus->retired = map->next;
+		bus->retired_count--;
 		map_destroy(map);
 	}
 	if (!bus->retired)
 		bus->retired_end = &bus->retired;
+	bus->reclaim_at = bus->retired_count + RECLAIM_BATCH;
 	return oldest;
 }
 
@@ -138,11 +147,10 @@ uint64_t mmu_bus_reclaim(mmu_bus *bus)
 
 uint32_t mmu_bus_retired(mmu_bus *bus)
 {
-	uint32_t count = 0;
+	uint32_t count;
 
 	pthread_mutex_lock(&bus->lock);
-	for (struct mmu_map *map = bus->retired; map; map = map->next)
-		count++;
+	count = bus->retired_count;
 	pthread_mutex_unlock(&bus->lock);
 	return count;
 }
@@ -191,6 +199,7 @@ static uint64_t replace(struct mmu_bus *bus, struct mmu_map *map)
 	old->next = NULL;
 	*bus->retired_end = old;
 	bus->retired_end = &old->next;
+	bus->retired_count++;
 	return epoch;
 }
 
@@ -205,12 +214,13 @@ int mmu_bus_publish(mmu_bus *bus, const struct mmu_range *ranges, uint32_t count
 		if (i && ranges[i].first <= ranges[i - 1].last)
 			return MMU_EOVERLAP;
 	}
-	map = map_create(ranges, count);
-	if (!map)
-		return MMU_ENOMEM;
 	pthread_mutex_lock(&bus->lock);
-	*generation_ret = replace(bus, map);
-	reclaim(bus);
+	map = map_create(ranges, count, atomic_load_explicit(&bus->map, memory_order_relaxed));
+	if (map) {
+		*generation_ret = replace(bus, map);
+		if (bus->retired_count >= bus->reclaim_at)
+			reclaim(bus);
+	}
 	pthread_mutex_unlock(&bus->lock);
-	return MMU_OK;
+	return map ? MMU_OK : MMU_ENOMEM;
 }

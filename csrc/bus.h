@@ -24,6 +24,13 @@ struct map_table {
 	uint32_t reserved;
 };
 
+/* How a map is searched; maps whose ranges lie at the same addresses share it. */
+struct map_index {
+	uint32_t users;			/* maps */
+	struct map_table *tables;	/* tables[0] covers all; NULL: no range */
+	uint32_t *buckets;
+};
+
 /*
  * The largest run of RAM, so that most accesses need no search. An aligned access of at most 8 bytes
  * lies in it when (address - first) <= span; host NULL: there is none, or it is mapped askew.
@@ -52,8 +59,9 @@ struct mmu_map {
 	uint64_t retired_at;		/* the epoch in which no new reader can find it */
 	uint32_t count;
 	struct map_ram ram;
-	struct map_table *tables;	/* tables[0] covers all; NULL: no range */
-	uint32_t *buckets;
+	const struct map_table *tables;	/* of the index */
+	const uint32_t *buckets;
+	struct map_index *index;
 	struct map_window *windows;	/* sorted, apart */
 	uint32_t window_count;
 	_Alignas(64) struct mmu_range ranges[];	/* sorted, apart; each in one line of the host's cache */
@@ -67,6 +75,7 @@ struct mmu_bus {
 	bool closed;			/* destroyed but for its ports */
 	struct mmu_port *ports;
 	struct mmu_map *retired, **retired_end;	/* oldest first */
+	uint32_t retired_count, reclaim_at;	/* when so many are retired, see which can go */
 };
 
 /* What reached one device; [0] reads, [1] writes. A single access of n bytes counts in [n / 2]: 0, 1, 2 or 4. */

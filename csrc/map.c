@@ -8,7 +8,9 @@
 static_assert(sizeof(struct mmu_range) == 64, "one line of the host's cache");
 
 struct builder {
-	struct mmu_map *map;
+	const struct mmu_range *ranges;
+	uint32_t count;
+	struct map_index *index;
 	size_t tables, table_space, buckets, bucket_space;
 };
 
@@ -47,30 +49,67 @@ static bool build(struct builder *b, uint32_t at, uint64_t first, uint64_t last,
 	unsigned span = bits_of(last - first), shift = span > width ? span - width : 0;
 	uint32_t buckets = (uint32_t)((last - first) >> shift) + 1, base = (uint32_t)b->buckets;
 
-	if (!grow((void **)&b->map->buckets, &b->bucket_space, b->buckets, buckets, sizeof(uint32_t)))
+	if (!grow((void **)&b->index->buckets, &b->bucket_space, b->buckets, buckets, sizeof(uint32_t)))
 		return false;
 	b->buckets += buckets;
-	b->map->tables[at] = (struct map_table){ .base = first, .shift = shift, .mask = buckets - 1,
+	b->index->tables[at] = (struct map_table){ .base = first, .shift = shift, .mask = buckets - 1,
 						 .first = base };
 	for (uint32_t i = 0; i < buckets; i++) {
 		uint64_t low = first + ((uint64_t)i << shift);
 		uint64_t high = i == buckets - 1 ? last : low + ((UINT64_C(1) << shift) - 1);
 		uint32_t end;
 
-		while (range < b->map->count && b->map->ranges[range].last < low)
+		while (range < b->count && b->ranges[range].last < low)
 			range++;
-		for (end = range; end < b->map->count && b->map->ranges[end].first <= high; end++)
+		for (end = range; end < b->count && b->ranges[end].first <= high; end++)
 			;
-		b->map->buckets[base + i] = range;
+		b->index->buckets[base + i] = range;
 		if (end - range <= MAP_SCAN + 1 || !shift)
 			continue;
-		if (!grow((void **)&b->map->tables, &b->table_space, b->tables, 1,
+		if (!grow((void **)&b->index->tables, &b->table_space, b->tables, 1,
 			  sizeof(struct map_table)))
 			return false;
-		b->map->buckets[base + i] = MAP_NESTED | (uint32_t)b->tables++;
+		b->index->buckets[base + i] = MAP_NESTED | (uint32_t)b->tables++;
 		if (!build(b, (uint32_t)b->tables - 1, low, high, range, end - range))
 			return false;
 	}
+	return true;
+}
+
+static void index_destroy(struct map_index *index)
+{
+	free(index->tables);
+	free(index->buckets);
+	free(index);
+}
+
+static struct map_index *index_create(const struct mmu_range *ranges, uint32_t count)
+{
+	struct map_index *index = calloc(1, sizeof(*index));
+	struct builder b = { .ranges = ranges, .count = count, .index = index, .tables = 1 };
+
+	if (!index)
+		return NULL;
+	index->users = 1;
+	if (!count)
+		return index;
+	if (count >= MAP_NESTED ||
+	    !grow((void **)&index->tables, &b.table_space, 0, 1, sizeof(struct map_table)) ||
+	    !build(&b, 0, ranges[0].first, ranges[count - 1].last, 0, count)) {
+		index_destroy(index);
+		return NULL;
+	}
+	return index;
+}
+
+/* Only what is there changed, not where: the index of `map` does for these ranges too. */
+static bool same_places(const struct mmu_map *map, const struct mmu_range *ranges, uint32_t count)
+{
+	if (map->count != count)
+		return false;
+	for (uint32_t i = 0; i < count; i++)
+		if (map->ranges[i].first != ranges[i].first || map->ranges[i].last != ranges[i].last)
+			return false;
 	return true;
 }
 
@@ -113,16 +152,18 @@ static struct map_window window_of(const struct mmu_map *map, uint32_t i, const 
 	return w;
 }
 
-static bool list_windows(struct mmu_map *map)
+static uint32_t count_windows(const struct mmu_range *ranges, uint32_t count)
 {
-	uint32_t most = 0;
+	uint32_t windows = 0;
 
-	for (uint32_t i = 0; i < map->count; i++)
-		if (map->ranges[i].kind == MMU_RANGE_STRIPED)
-			most += map->ranges[i].route->span_count;
-	map->windows = malloc((most ? most : 1) * sizeof(*map->windows));
-	if (!map->windows)
-		return false;
+	for (uint32_t i = 0; i < count; i++)
+		if (ranges[i].kind == MMU_RANGE_STRIPED)
+			windows += ranges[i].route->span_count;
+	return windows;
+}
+
+static void list_windows(struct mmu_map *map)
+{
 	for (uint32_t i = 0; i < map->count; i++) {
 		const mmu_route *route = map->ranges[i].route;
 
@@ -135,31 +176,33 @@ static bool list_windows(struct mmu_map *map)
 				map->windows[map->window_count++] = w;
 		}
 	}
-	return true;
 }
 
-struct mmu_map *map_create(const struct mmu_range *ranges, uint32_t count)
+struct mmu_map *map_create(const struct mmu_range *ranges, uint32_t count, const struct mmu_map *like)
 {
-	/* Both sizes are multiples of 64. */
-	struct mmu_map *map = aligned_alloc(64, sizeof(*map) + (size_t)count * sizeof(map->ranges[0]));
-	struct builder b = { .map = map, .tables = 1 };
+	size_t size = sizeof(struct mmu_map) + (size_t)count * sizeof(*ranges);
+	size_t windows = count_windows(ranges, count) * sizeof(struct map_window);
+	struct mmu_map *map = aligned_alloc(64, size + ((windows + 63) & ~(size_t)63));
 
 	if (!map)
 		return NULL;
 	*map = (struct mmu_map){ .count = count };
-	if (count) {
-		memcpy(map->ranges, ranges, (size_t)count * sizeof(*ranges));
-		if (count >= MAP_NESTED ||
-		    !grow((void **)&map->tables, &b.table_space, 0, 1, sizeof(struct map_table)) ||
-		    !build(&b, 0, ranges[0].first, ranges[count - 1].last, 0, count)) {
-			map_destroy(map);
-			return NULL;
-		}
+	if (like && same_places(like, ranges, count)) {
+		map->index = like->index;
+		map->index->users++;
+	} else {
+		map->index = index_create(ranges, count);
 	}
-	if (!list_windows(map)) {
-		map_destroy(map);
+	if (!map->index) {
+		free(map);
 		return NULL;
 	}
+	map->tables = map->index->tables;
+	map->buckets = map->index->buckets;
+	if (count)
+		memcpy(map->ranges, ranges, (size_t)count * sizeof(*ranges));
+	map->windows = (struct map_window *)((char *)map + size);
+	list_windows(map);
 	map->ram = largest_ram(map);
 	return map;
 }
@@ -168,8 +211,7 @@ void map_destroy(struct mmu_map *map)
 {
 	if (!map)
 		return;
-	free(map->tables);
-	free(map->buckets);
-	free(map->windows);
+	if (--map->index->users == 0)
+		index_destroy(map->index);
 	free(map);
 }

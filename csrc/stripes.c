@@ -1,7 +1,11 @@
 /* Routes: the compiled form of a window's committed decoders. */
 #include "stripes.h"
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+
+static_assert(sizeof(mmu_route) % 8 == 0 && sizeof(struct route_slot) % 8 == 0 &&
+	      sizeof(struct mmu_slot) % 8 == 0 && sizeof(struct mmu_span) % 8 == 0, "one piece");
 
 static bool slot_valid(const struct mmu_slot *s, uint32_t target_count)
 {
@@ -38,23 +42,23 @@ static bool route_valid(const struct mmu_span *spans, uint32_t span_count,
 	return true;
 }
 
-static void *copy(const void *from, size_t count, size_t size)
+/* `from` may be NULL when there is nothing. */
+static void copy(void *to, const void *from, size_t size)
 {
-	void *to = calloc(count ? count : 1, size);
-
-	if (to && count)
-		memcpy(to, from, count * size);
-	return to;
+	if (size)
+		memcpy(to, from, size);
 }
 
 static struct route_slot make_ready(const struct mmu_slot *s, const struct mmu_target *targets)
 {
-	const struct mmu_target *t = &targets[s->target];
 	struct route_slot ready = { .base = s->base };
+	const struct mmu_target *t;
 	uint8_t *host;
 
-	if (s->kind != MMU_SLOT_DEVICE || s->mod3 || s->granularity_shift < 3 || s->base % 8 ||
-	    s->dpa >= t->size)
+	if (s->kind != MMU_SLOT_DEVICE || s->mod3 || s->granularity_shift < 3 || s->base % 8)
+		return ready;
+	t = &targets[s->target];
+	if (s->dpa >= t->size)
 		return ready;
 	host = t->host + s->dpa;
 	if ((uintptr_t)host % 8)
@@ -76,21 +80,22 @@ int mmu_route_create(uint64_t base, const struct mmu_span *spans, uint32_t span_
 
 	if (!route_valid(spans, span_count, slots, slot_count, target_count))
 		return MMU_ERANGE;
-	route = malloc(sizeof(*route));
+	/* In one piece: every size is a multiple of 8. */
+	route = calloc(1, sizeof(*route) + slot_count * (sizeof(*slots) + sizeof(*route->ready)) +
+			  span_count * sizeof(*spans) + target_count * sizeof(*targets));
 	if (!route)
 		return MMU_ENOMEM;
-	*route = (mmu_route){
-		.base = base, .span_count = span_count, .slot_count = slot_count,
-		.target_count = target_count,
-		.spans = copy(spans, span_count, sizeof(*spans)),
-		.slots = copy(slots, slot_count, sizeof(*slots)),
-		.targets = copy(targets, target_count, sizeof(*targets)),
-		.ready = calloc(slot_count ? slot_count : 1, sizeof(*route->ready)),
-	};
-	if (!route->spans || !route->slots || !route->targets || !route->ready) {
-		mmu_route_destroy(route);
-		return MMU_ENOMEM;
-	}
+	route->base = base;
+	route->span_count = span_count;
+	route->slot_count = slot_count;
+	route->target_count = target_count;
+	route->ready = (struct route_slot *)(route + 1);
+	route->slots = (struct mmu_slot *)(route->ready + slot_count);
+	route->spans = (struct mmu_span *)(route->slots + slot_count);
+	route->targets = (struct mmu_target *)(route->spans + span_count);
+	copy(route->slots, slots, slot_count * sizeof(*slots));
+	copy(route->spans, spans, span_count * sizeof(*spans));
+	copy(route->targets, targets, target_count * sizeof(*targets));
 	for (uint32_t i = 0; i < slot_count; i++)
 		route->ready[i] = make_ready(&slots[i], targets);
 	*ret = route;
@@ -99,12 +104,6 @@ int mmu_route_create(uint64_t base, const struct mmu_span *spans, uint32_t span_
 
 void mmu_route_destroy(mmu_route *route)
 {
-	if (!route)
-		return;
-	free(route->spans);
-	free(route->slots);
-	free(route->targets);
-	free(route->ready);
 	free(route);
 }
 

@@ -14,6 +14,7 @@ from mmu.errors import AddressRangeError, BusError
 from mmu.memory.flatview import FlatRange, FlatView
 from mmu.memory.region import SPACE_SIZE, Container, Region
 from mmu.memory.striped import Striped, Target
+from mmu.stripes import Route
 from mmu.types import MemTxResult, Place
 
 TARGETS = 1024  # devices whose traffic a port counts
@@ -115,6 +116,7 @@ class AddressSpace:
         self._own = threading.local()  # each thread's port
         self._ports: list[tuple[threading.Thread, Port]] = []
         self._past: dict[str, Traffic] = {}  # traffic of threads that ended
+        self._routes: dict[Striped, tuple[Route, Any]] = {}  # of the windows in view, and what C made of them
         self._root = Container(SPACE_SIZE, name)
         self._root.watch(self)
         self._view = FlatView(self._root)
@@ -160,25 +162,28 @@ class AddressSpace:
         """Render the tree anew and publish it: one store, so that readers see the old map or the new one."""
         with self._lock:
             view = FlatView(self._root)
-            kept: list[Any] = [view]
-            ranges = ffi.new("struct mmu_range[]", [self._range(r, kept) for r in view.ranges])
+            routes = self._compiled(view)
+            ranges = ffi.new("struct mmu_range[]", [_range(r, routes) for r in view.ranges])
             generation = ffi.new("uint64_t *")
             status = lib.mmu_bus_publish(self.bus, ranges, len(view.ranges), generation)
             check(status, f"publishing {self.name}")
-            self._view = view
-            self._kept.append((generation[0], kept))
+            self._view, self._routes = view, routes
+            self._kept.append((generation[0], (view, routes)))
             # A reader may still be in an old map: what it points to goes when the one after it is all that is left.
             oldest = lib.mmu_bus_reclaim(self.bus)
             while len(self._kept) > 1 and self._kept[1][0] <= oldest:
                 self._kept.popleft()
 
-    def _range(self, r: FlatRange, kept: list[Any]) -> dict[str, Any]:
-        where: dict[str, Any] = {"first": r.first, "last": r.last, "offset": r.offset}
-        if not isinstance(r.region, Striped):
-            return where | r.region.published()
-        route = r.region.compile(r.region.route, lambda t: self.targets.setdefault(t, len(self.targets)))
-        kept.append(route)
-        return where | {"kind": lib.MMU_RANGE_STRIPED, "route": route}
+    def _compiled(self, view: FlatView) -> dict[Striped, tuple[Route, Any]]:
+        """The routes of the windows in *view*; only those that are new since the last view are compiled."""
+        routes = {}
+        for window in (r.region for r in view.ranges if isinstance(r.region, Striped)):
+            route, known = window.route, self._routes.get(window)
+            routes[window] = known if known and known[0] is route else (route, window.compile(route, self._number))
+        return routes
+
+    def _number(self, target: Target) -> int:
+        return self.targets.setdefault(target, len(self.targets))
 
     def place(self, address: int) -> Place | None:
         """The region, and behind a window the device, that answers at *address*; None where nothing is mapped."""
@@ -265,6 +270,13 @@ class AddressSpace:
         """Per device name, what all threads made through this object; other initiators have ports of their own."""
         with self._lock:
             return _total([self._past, *(p.traffic() for _, p in self._ports)])
+
+
+def _range(r: FlatRange, routes: dict[Striped, tuple[Route, Any]]) -> dict[str, Any]:
+    where: dict[str, Any] = {"first": r.first, "last": r.last, "offset": r.offset}
+    if isinstance(r.region, Striped):
+        return where | {"kind": lib.MMU_RANGE_STRIPED, "route": routes[r.region][1]}
+    return where | r.region.published()
 
 
 def _total(parts: list[dict[str, Traffic]]) -> dict[str, Traffic]:

@@ -465,3 +465,26 @@ def test_search_of_the_map_finds_what_a_scan_finds(layout):
         expected = [(n, address - a) for n, (a, s) in enumerate(regions) if a <= address < a + s]
         assert calls == expected
         assert result == (MemTxResult.OK if expected else MemTxResult.DECODE_ERROR)
+
+
+def test_as_many_regions_elsewhere_are_found_where_they_are_now():
+    space, box = AddressSpace(), Container(1 << 40)
+    space.map(0, box)
+    memories = [HostMemory(4096) for _ in range(40)]
+    for i, memory in enumerate(memories):
+        memory.write(0, bytes([i + 1]))
+    for spacing in (4096, 1 << 20, 1 << 33, 4096):
+        box.children = [(i * spacing, Ram(4096, f"ram{i}", m), 0) for i, m in enumerate(memories)]
+        box.refresh()
+        assert [space.load(i * spacing, 1)[0] for i in range(40)] == list(range(1, 41))
+        box.children = [(i * spacing, Ram(4096, f"ram{i}", m), 0) for i, m in enumerate(reversed(memories))]
+        box.refresh()
+        assert [space.load(i * spacing, 1)[0] for i in range(40)] == list(range(40, 0, -1))
+
+
+def test_maps_that_no_port_reads_are_freed_although_nobody_asks():
+    space = AddressSpace()
+    generation, ranges = ffi.new("uint64_t *"), ffi.new("struct mmu_range[]", 0)
+    for _ in range(1000):
+        lib.mmu_bus_publish(space.bus, ranges, 0, generation)
+        assert lib.mmu_bus_retired(space.bus) <= 32

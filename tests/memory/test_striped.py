@@ -1,10 +1,13 @@
 """Windows: the C route against the plain-integer reference, and where the bytes land."""
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mmu import AddressSpace, HostMemory, Striped, Target
+from mmu import AddressSpace, HostMemory, Ram, Striped, Target
 from mmu.core import ffi, lib
 from mmu.errors import AddressRangeError
 from mmu.stripes import GRANULARITIES, WAYS, Miss, Route, Slot, Span, dpa_offset, hpa_offset, position, xor_address
@@ -265,6 +268,35 @@ def test_a_new_route_is_seen_at_once(targets):
     (striped,) = {r.region for r in space.view.ranges}
     striped.set_route(Route())
     assert space.load(WINDOW, 1) == (0, MemTxResult.ERROR)
+
+
+def test_a_route_is_compiled_once_however_often_maps_change(targets, monkeypatch):
+    compiled = []
+    of = Striped.compile
+    monkeypatch.setattr(Striped, "compile", lambda self, *a: compiled.append(self.name) or of(self, *a))
+    space = AddressSpace()
+    for i in range(2):
+        space.map(i * PART, Striped(PART, i * PART, targets, f"window{i}"))
+    space.map(0x1000, Ram(4096), priority=1)  # now the first window is seen in two parts
+    assert compiled == ["window0", "window1"]
+    space.view.find(PART).region.set_route(Route((Span(PART, 2 * PART - 1, 8, 0, 256, (Slot(0, PART, 0, 1, 256),)),)))
+    assert compiled[2:] == ["window1"] * 2  # to check it, then for this space
+    assert [space.load(base, 1)[1] for base in (0, PART)] == [MemTxResult.ERROR, MemTxResult.OK]
+
+
+def test_thousands_of_routes_leave_memory_flat(targets):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    space = window(targets, 4, 256)
+    (striped,) = {r.region for r in space.view.ranges}
+    routes = [striped.route, Route()]
+    for i in range(500):
+        striped.set_route(routes[i & 1])
+    before = resident()
+    for i in range(5000):
+        striped.set_route(routes[i & 1])
+    assert resident() - before < 1 << 19
 
 
 def test_a_window_knows_its_hpa_wherever_it_is_mapped():

@@ -158,7 +158,10 @@ static void place_page(struct tlb_entry *e, const struct mmu_map *map, uint32_t 
 	case MMU_RANGE_ROM:
 		e->addend = (uint64_t)(uintptr_t)r->host + offset - e->page;
 		flags[TLB_READ] = flags[TLB_FETCH] = 0;
-		flags[TLB_WRITE] = r->kind == MMU_RANGE_ROM ? MMU_TLB_DISCARD_WRITE : 0;
+		if (r->kind == MMU_RANGE_RAM)
+			flags[TLB_WRITE] = 0;
+		else if (!r->io)		/* or else a flash chip: it sees what is stored */
+			flags[TLB_WRITE] = MMU_TLB_DISCARD_WRITE;
 		return;
 	case MMU_RANGE_IO:
 		return;

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 INDEXES = 16
 ENTRIES = (64, 1 << 20)
 WATCHPOINTS, WATCHED = 8, 256  # ranges at a time; hits kept
+PLAIN, BUS = Flag(0), Flag.MMIO
 ORDER = {Access.READ: 0, Access.WRITE: 1, Access.FETCH: 2}  # of comparators
 
 
@@ -257,14 +258,9 @@ class SoftMmu:
                 self.stats.flushed += table.forget(address & PAGE_MASK, Scope(cpu.space), self.space.view)
 
     def _comparators(self, page: int, pa: int, allowed: Access, writable: bool) -> tuple[int, int, int]:
-        memory = self._memory(pa)
         out: list[int] = []
-        for access in ORDER:
-            flags = Flag(0)
-            if memory == "io":
-                flags |= Flag.MMIO
-            elif memory == "rom" and access is Access.WRITE:
-                flags |= Flag.DISCARD_WRITE
+        for access, kind in zip(ORDER, self._kinds(pa)):
+            flags = kind
             if access is not Access.FETCH and self._is_watched(page, page + PAGE - 1, access):
                 flags |= Flag.WATCHPOINT
             if access & allowed:
@@ -275,14 +271,21 @@ class SoftMmu:
                 out.append(NONE)
         return out[0], out[1], out[2]
 
-    def _memory(self, pa: int) -> str:
-        """What answers at the page: "ram" or "rom" all over, or "io"."""
-        from mmu.memory import Ram, Rom
+    def _kinds(self, pa: int) -> tuple[Flag, Flag, Flag]:
+        """Flags of loads, stores and fetches by what answers: host memory only where it is there for all of the page.
+
+        A flash chip that is readable is memory to loads, and sees what is stored.
+        """
+        from mmu.memory import Ram, Rom, RomDevice
 
         found = self.space.view.find(pa)
-        if found is None or found.last < pa + PAGE - 1 or not isinstance(found.region, Ram):
-            return "io"
-        return "rom" if isinstance(found.region, Rom) else "ram"
+        if found is None or found.last < pa + PAGE - 1:
+            return BUS, BUS, BUS
+        if isinstance(found.region, RomDevice) and found.region.readable:
+            return PLAIN, BUS, PLAIN
+        if isinstance(found.region, Rom):
+            return PLAIN, Flag.DISCARD_WRITE, PLAIN
+        return (PLAIN, PLAIN, PLAIN) if isinstance(found.region, Ram) else (BUS, BUS, BUS)
 
     # -- accesses -----------------------------------------------------------------------------------
 

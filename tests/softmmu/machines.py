@@ -3,7 +3,7 @@
 import numpy as np
 
 import mmu
-from mmu import Access, AddressSpace, Fault, Frames, HostMemory, Mmio, Ram, Rom, Striped, Target, arm64, x86
+from mmu import Access, AddressSpace, Fault, Frames, HostMemory, Mmio, Ram, Rom, RomDevice, Striped, Target, arm64, x86
 from mmu.stripes import Miss, Route, Slot, Span
 from mmu.tlb import softmmu as reference
 from mmu.types import MemTxResult
@@ -11,14 +11,14 @@ from mmu.types import MemTxResult
 K, M, G = 1 << 10, 1 << 20, 1 << 30
 PAGE = 4 * K
 READ, WRITE, FETCH = Access.READ, Access.WRITE, Access.FETCH
-RAM, ROM, DEVICE, HALF, WINDOW, NOTHING = 0, 8 * M, 9 * M, 10 * M, 256 * M, 64 * M
+RAM, ROM, DEVICE, HALF, FLASH, WINDOW, NOTHING = 0, 8 * M, 9 * M, 10 * M, 11 * M, 256 * M, 64 * M
 TABLES = 1 * M
 CR0, WP, PAE, PGE, PCIDE, SMEP, SMAP = 0x8001_0001, 1 << 16, 1 << 5, 1 << 7, 1 << 17, 1 << 20, 1 << 21
 EFER, NOFLUSH = 0xD00, 1 << 63
 IMPLEMENTATIONS = {"py": reference.SoftMmu, "c": mmu.SoftMmu}
 
 # What the pages of a machine show, from its first page on: two of RAM side by side, and one of everything else.
-SHOWN = (RAM, RAM + PAGE, ROM, DEVICE, HALF, WINDOW, WINDOW + PAGE, NOTHING)
+SHOWN = (RAM, RAM + PAGE, ROM, DEVICE, HALF, WINDOW, WINDOW + PAGE, NOTHING, FLASH)
 # 64 pages apart, so that the same pages of all of them share a slot of 64. Private but SHARED, which is global.
 BASES = tuple(0x40_0000 + n * 64 * PAGE for n in range(12))
 NEAR, FAR, SHARED, *MORE = BASES
@@ -47,12 +47,13 @@ ROUTES = [route(256), route(512), route(1024), *_odd_routes()]
 
 
 class Board:
-    """Memory: RAM, ROM, a device that remembers, half a page of RAM, a 2-way window, and nothing."""
+    """Memory: RAM, ROM, a flash chip, a device that remembers, half a page of RAM, a 2-way window, and nothing."""
 
     def __init__(self):
         self.space, self.seen, self.registers = AddressSpace(), [], {}
         self.ram, self.half = Ram(4 * M), Ram(2 * K, name="half")
         self.device = Mmio(PAGE, self._read, self._write, name="device")
+        self.flash = RomDevice(bytes(range(255, -1, -1)) * 16, self._write, self._read)
         self.memories = [HostMemory(M), HostMemory(M)]
         self.window = Striped(M, WINDOW, [Target(f"mem{i}", m) for i, m in enumerate(self.memories)])
         self.window.set_route(route())
@@ -61,6 +62,7 @@ class Board:
         self.space.map(ROM, Rom(bytes(range(256)) * 16))
         self.space.map(DEVICE, self.device)
         self.space.map(HALF, self.half)
+        self.space.map(FLASH, self.flash)
         self.space.map(WINDOW, self.window)
         for base in (RAM, RAM + PAGE, WINDOW, WINDOW + PAGE):
             self.space.write(base, np.arange(base, base + PAGE, 8, dtype=np.uint64).tobytes())

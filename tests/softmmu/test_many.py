@@ -14,6 +14,7 @@ from tests.softmmu.machines import (
     RAM,
     READ,
     SHARED,
+    SHOWN,
     WINDOW,
     WRITE,
     Arm64Board,
@@ -94,7 +95,7 @@ def test_with_a_status_a_batch_goes_on(tlb):
 
 def test_a_load_that_faults_on_its_second_page_gives_zero(tlb):
     status = np.zeros(1, np.uint8)
-    assert tlb.load_many([SHARED + 8 * PAGE - 4], 8, status=status).tolist() == [0]
+    assert tlb.load_many([SHARED + len(SHOWN) * PAGE - 4], 8, status=status).tolist() == [0]
     assert status.tolist() == [FaultKind.NOT_PRESENT]
 
 

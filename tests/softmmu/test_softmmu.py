@@ -248,6 +248,18 @@ def test_stores_to_rom_are_dropped_and_still_consumed(board, tlb):
     assert board.seen == [("write", 0, 2, int.from_bytes(b"cd", "little"))]
 
 
+def test_a_flash_chip_is_memory_to_loads_and_sees_stores(board, tlb):
+    flash = NEAR + 8 * PAGE
+    assert tlb.read(flash + 1, 2) == bytes([254, 253])
+    (entry,) = tlb.entries()
+    assert entry.read == Flag(0)
+    tlb.write(flash + 4, b"\x40")
+    assert (board.seen, tlb.stats.bus, tlb.stats.discarded) == ([("write", 4, 1, 0x40)], 1, 0)
+    board.flash.readable = False
+    assert tlb.read(flash + 4, 1) == b"\x40"
+    assert board.seen[1:] == [("read", 4, 1)]
+
+
 @pytest.mark.parametrize("offset, size, pieces", [
     (0, 8, [(0, 8)]), (1, 8, [(1, 1), (2, 2), (4, 4), (8, 1)]), (2, 4, [(2, 2), (4, 2)]), (4, 8, [(4, 4), (8, 4)]),
     (3, 2, [(3, 1), (4, 1)]), (8, 16, [(8, 8), (16, 8)]),

@@ -61,6 +61,7 @@ changes = [
               st.one_of(st.none(), st.integers(0, 3)), st.one_of(st.none(), st.sampled_from(TAGS)), st.booleans()),
     st.tuples(st.just("edit"), st.sampled_from(TAGS), pages, edits),
     st.tuples(st.just("show"), st.booleans()),
+    st.tuples(st.just("readable"), st.booleans()),
     st.tuples(st.just("route"), st.integers(0, len(ROUTES) - 1)),
     st.tuples(st.just("watch"), anywhere, st.integers(1, 16), st.sampled_from([READ, WRITE, READ | WRITE])),
     st.tuples(st.just("unwatch")),
@@ -142,6 +143,9 @@ class Side:
 
     def do_show(self, on):
         self.board.show(on)
+
+    def do_readable(self, on):
+        self.board.flash.readable = on
 
     def do_route(self, number):
         self.board.window.set_route(ROUTES[number])

@@ -73,8 +73,7 @@ uint32_t mmu_tlb_kept(const mmu_tlb *tlb, mmu_port *port, uint32_t index, struct
 
 /* The entry whose comparator of `kind` matches; one of the victims changes places with its slot. */
 static const struct tlb_entry *find(struct mmu_tlb *tlb, uint64_t page, enum tlb_kind kind,
-				    uint64_t generation,
-				    bool *victim)
+				    uint64_t generation, bool *victim)
 {
 	struct tlb_table *t = tlb_table(tlb);
 	struct tlb_entry *slot = tlb_slot(tlb, t, page);
@@ -176,8 +175,7 @@ static void place_page(struct tlb_entry *e, const struct mmu_map *map, uint32_t 
 }
 
 static void make_comparators(const struct mmu_tlb *tlb, struct tlb_entry *e,
-			     const struct tlb_found *found,
-			     enum tlb_kind kind, uint32_t flags[3])
+			     const struct tlb_found *found, enum tlb_kind kind, uint32_t flags[3])
 {
 	uint32_t allowed = found->allowed | UINT32_C(1) << kind;
 

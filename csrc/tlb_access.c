@@ -34,8 +34,7 @@ static int bus_error(struct mmu_tlb *tlb, int result, uint64_t va, enum tlb_kind
 }
 
 static int read_part(struct mmu_tlb *tlb, mmu_port *port, const struct mmu_tlb_part *part,
-		     uint8_t *data,
-		     enum tlb_kind kind, struct mmu_tlb_fault *fault)
+		     uint8_t *data, enum tlb_kind kind, struct mmu_tlb_fault *fault)
 {
 	const uint8_t *host = host_of(port, part);
 
@@ -154,8 +153,7 @@ int mmu_tlb_read(mmu_tlb *tlb, mmu_port *port, uint64_t va, uint8_t *data, uint6
 		return MMU_ERANGE;
 	read = port_enter(port);
 	rc = tlb_read(tlb, port, va, data, size, access == MMU_ACCESS_FETCH ? TLB_FETCH : TLB_READ,
-		      parts,
-		      part_count, fault);
+		      parts, part_count, fault);
 	port_leave(port, read);
 	return rc;
 }

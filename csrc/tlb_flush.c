@@ -14,8 +14,7 @@ static bool covers(const struct mmu_tlb_scope *s, const struct tlb_entry *e)
 
 /* Pages first..last (addresses of pages, inclusive). */
 static bool remove_entry(struct tlb_entry *e, uint64_t first, uint64_t last,
-			 const struct mmu_tlb_scope *s,
-			 uint64_t generation)
+			 const struct mmu_tlb_scope *s, uint64_t generation)
 {
 	bool live = tlb_live(e, generation);
 
@@ -44,8 +43,7 @@ uint64_t tlb_table_flush(struct mmu_tlb *tlb, struct tlb_table *t, const struct 
 	} else {
 		for (uint64_t i = 0; i <= more; i++)
 			gone += remove_entry(tlb_slot(tlb, t, first + (i << TLB_PAGE_SHIFT)), first,
-					     last, s,
-					     generation);
+					     last, s, generation);
 	}
 	for (uint32_t i = 0; i < MMU_TLB_VICTIMS; i++)
 		gone += remove_entry(&t->victims[i], first, last, s, generation);

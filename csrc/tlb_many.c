@@ -63,11 +63,11 @@ static ALWAYS_INLINE const struct tlb_entry *slot_of(const struct look *l, uint6
 
 /* 0 when the entry has that stamp and its comparator says `flags` of the page; an unaligned address never. */
 static ALWAYS_INLINE uint64_t differs(const struct tlb_entry *e, uint64_t stamp, uint64_t address,
-				      uint32_t size,
-				      enum tlb_kind kind, uint32_t flags)
+				      uint32_t size, enum tlb_kind kind, uint32_t flags)
 {
-	return (e->stamp ^ stamp) | ((address & (TLB_PAGE_MASK |
-						 (size - 1))) ^ flags ^ e->comparator[kind]);
+	uint64_t compared = address & (TLB_PAGE_MASK | (size - 1));
+
+	return (e->stamp ^ stamp) | (compared ^ flags ^ e->comparator[kind]);
 }
 
 static ALWAYS_INLINE bool is_ours(const struct look *l, const struct tlb_entry *e)
@@ -176,8 +176,7 @@ static ALWAYS_INLINE uint8_t *through_window(const mmu_route *route, uint64_t hp
 
 /* Host memory for one access, and whose it is when it is a device's; NULL: the way of single accesses. */
 static uint8_t *find(const struct look *l, struct tlb_window *w, uint64_t va, uint32_t size,
-		     enum tlb_kind kind,
-		     const struct mmu_target **target_ret)
+		     enum tlb_kind kind, const struct mmu_target **target_ret)
 {
 	uint64_t address = tlb_linear(&l->linear, va);
 	const struct tlb_entry *e = slot_of(l, address);
@@ -219,8 +218,7 @@ static __attribute__((noinline)) int slow(const struct batch *b, uint64_t i, uin
 
 /* Up to n accesses from number `at` on; how many were made before one that must go the other way. */
 static uint64_t one_by_one(const struct batch *b, const struct look *l, struct tlb_window *w,
-			   uint64_t at, uint64_t n,
-			   uint32_t size, enum tlb_kind kind)
+			   uint64_t at, uint64_t n, uint32_t size, enum tlb_kind kind)
 {
 	uint64_t k;
 
@@ -248,8 +246,7 @@ static ALWAYS_INLINE bool in_window(const struct look *l, const struct tlb_windo
 
 /* Accesses *at .. end-1, while addresses need what `plain` says; *at is then the next one. */
 static ALWAYS_INLINE int run(const struct batch *b, uint64_t *at, uint64_t end, uint32_t size,
-			     enum tlb_kind kind,
-			     bool plain)
+			     enum tlb_kind kind, bool plain)
 {
 	struct look l = look(b);
 	uint64_t most = GROUP, n;

@@ -175,8 +175,7 @@ static void one_access(struct machine *m)
 	memset(data, 0x5a, sizeof(data));
 	if (r >> 32 & 1)
 		rc = mmu_tlb_read(m->tlb, m->port, near_edge(m), data, size,
-				  (uint32_t)(r >> 40 & 7), parts,
-				  r >> 44 & 3 ? PARTS : 1, &fault);
+				  (uint32_t)(r >> 40 & 7), parts, r >> 44 & 3 ? PARTS : 1, &fault);
 	else
 		rc = mmu_tlb_write(m->tlb, m->port, near_edge(m), data, size, parts,
 				   r >> 44 & 3 ? PARTS : 1, &fault);

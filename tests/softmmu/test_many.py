@@ -10,6 +10,7 @@ from tests.softmmu.machines import (
     FAR,
     LARGE,
     NEAR,
+    NOFLUSH,
     PAGE,
     RAM,
     READ,
@@ -54,6 +55,17 @@ def test_hits_make_no_walk(tlb, where, memory):
     assert tlb.stats.bus == (len(vas) if memory == WINDOW else 0)
 
 
+def test_entries_of_another_address_space_are_no_hits(tlb, board):
+    board.tables[2].unmap(NEAR, PAGE)
+    vas = np.arange(NEAR, NEAR + PAGE, 8, dtype=np.uint64)
+    tlb.load_many(vas, 8)
+    tlb.set_registers(board.regs(2))
+    assert tlb.load_many(vas, 8).kind is FaultKind.NOT_PRESENT
+    tlb.set_registers(board.regs(1, cr3=board.regs(1).cr3 | NOFLUSH))
+    assert (tlb.load_many(vas, 8) == vas - NEAR + RAM).all()
+    assert tlb.stats.misses == 2
+
+
 @pytest.mark.parametrize("board", [X86Board, Arm64Board])
 def test_an_address_with_metadata_is_found(board):
     board = board()
@@ -67,9 +79,12 @@ def test_an_address_with_metadata_is_found(board):
 
 
 def test_unaligned_loads_and_those_over_two_pages(tlb, board):
-    vas = np.array([NEAR + 3, NEAR + PAGE - 3, IN_WINDOW + 0xFD, IN_WINDOW - 4], dtype=np.uint64)
+    """Also when all pages are there: behind page 1 comes ROM, and other RAM in memory."""
+    vas = np.array([NEAR + 3, NEAR + PAGE - 3, IN_WINDOW + 0xFD, IN_ROM - 4], dtype=np.uint64)
     expected = [board.space.read(a, 8) for a in (RAM + 3, RAM + PAGE - 3, WINDOW + 0xFD)]
-    assert [v.tobytes() for v in tlb.load_many(vas[:3], 8)] == expected
+    expected.append(board.space.read(RAM + 2 * PAGE - 4, 4) + bytes(range(4)))
+    for _ in range(2):
+        assert [v.tobytes() for v in tlb.load_many(vas, 8)] == expected
 
 
 def test_the_first_fault_ends_a_batch(tlb, board):
@@ -97,6 +112,13 @@ def test_a_load_that_faults_on_its_second_page_gives_zero(tlb):
     status = np.zeros(1, np.uint8)
     assert tlb.load_many([SHARED + len(SHOWN) * PAGE - 4], 8, status=status).tolist() == [0]
     assert status.tolist() == [FaultKind.NOT_PRESENT]
+
+
+def test_a_load_that_the_bus_refuses_in_its_second_page_gives_zero():
+    board = Arm64Board()
+    tlb, status = SoftMmu(board.space, board.regs(), 64), np.zeros(2, np.uint8)
+    assert tlb.load_many([IN_WINDOW + 2 * PAGE - 6, NEAR + 8], 8, status=status).tolist() == [0, RAM + 8]
+    assert status.tolist() == [FaultKind.BUS, 0]
 
 
 def test_stores_reach_every_kind_of_memory(tlb, board):

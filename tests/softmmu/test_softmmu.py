@@ -154,8 +154,9 @@ def test_the_top_byte_of_arm64_finds_the_same_entry(impl):
     assert tlb.flush(NEAR | 0x77 << 56) == 1
     tbid = board.regs().tcr_el1 | 1 << 51
     tlb.set_registers(board.regs(tcr_el1=tbid))
-    assert tlb.read(NEAR | 0x5A << 56, 8) == word(RAM)
-    assert tlb.fetch(NEAR | 0x5A << 56, 8).kind is FaultKind.NOT_PRESENT
+    code = FAR + PAGE
+    assert tlb.read(code | 0x5A << 56, 8) == tlb.fetch(code, 8) == word(RAM + PAGE)
+    assert tlb.fetch(code | 0x5A << 56, 8).kind is FaultKind.NOT_PRESENT
 
 
 # ---- dirty flags ----
@@ -331,6 +332,8 @@ def test_rights_that_registers_take_away_are_gone_at_once(board, tlb):
     assert tlb.read(NEAR, 1).kind is FaultKind.PERMISSION
     tlb.set_registers(board.regs(cr4=CR4 | SMAP, ac=True))
     assert tlb.read(NEAR, 8) == word(RAM).replace(b"\0", b"a", 1)
+    tlb.set_registers(board.regs(cr4=CR4 | SMAP))
+    assert tlb.read(NEAR, 1).kind is FaultKind.PERMISSION
 
 
 @pytest.mark.parametrize("new, gone", [
@@ -374,6 +377,17 @@ def test_arm64_registers_remove_nothing_and_asids_keep_entries_apart(impl):
     tlb.set_registers(board.regs(1))
     assert walked(tlb, lambda: tlb.read(NEAR, 8)) == 0
     assert tlb.stats.flushes == 0
+
+
+def test_the_current_asid_is_where_tcr_says_and_as_wide(impl):
+    board = Arm64Board()
+    tcr = board.regs().tcr_el1
+    ttbr0, ttbr1 = board.regs().ttbr0_el1, 0x1234 << 48
+    tlb = impl(board.space, board.regs(tcr_el1=tcr | 1 << 22, ttbr1_el1=ttbr1), 64)
+    tlb.read(NEAR, 8)
+    tlb.set_registers(board.regs(tcr_el1=tcr & ~(1 << 36), ttbr0_el1=ttbr0 | 0x5600 << 48))
+    tlb.read(FAR, 8)
+    assert {entry.page: entry.space for entry in tlb.entries()} == {NEAR: 0x1234, FAR: 1}
 
 
 def test_vmids_keep_entries_apart(impl):

@@ -75,33 +75,33 @@ static ALWAYS_INLINE bool is_ours(const struct look *l, const struct tlb_entry *
 	return e->stamp == l->stamp || e->stamp == l->global;
 }
 
-/* Fills *g when all accesses of a group are hits in RAM, or in the window `w` where that is not NULL. */
-static ALWAYS_INLINE bool look_up(const struct look *l, const struct tlb_window *w, const uint64_t *vas,
-				  uint32_t size, enum tlb_kind kind, bool plain, struct group *g)
+/* The stamp that a group's entries must have: all global or all not, as the first; others go the other way. */
+static ALWAYS_INLINE uint64_t stamp_of(const struct look *l, uint64_t va, bool plain)
 {
-	/* All global or all not: a group of both goes the other way. */
-	uint64_t stamp = slot_of(l, plain ? vas[0] : tlb_linear(&l->linear, vas[0]))->stamp;
-	uint64_t bad = stamp != l->stamp && stamp != l->global;
+	uint64_t stamp = slot_of(l, plain ? va : tlb_linear(&l->linear, va))->stamp;
 
-	for (uint32_t k = 0; k < GROUP; k++) {
-		uint64_t address = plain ? vas[k] : tlb_linear(&l->linear, vas[k]);
-		const struct tlb_entry *e = slot_of(l, address);
-		uint64_t to = address + e->addend;	/* a host address, or an HPA */
+	return stamp == l->global ? stamp : l->stamp;
+}
 
-		if (w) {
-			uint32_t way = tlb_window_way(w, to);
+/* Where access k of a group ends. 0 when it is a hit in RAM, or in the window `w` where that is not NULL. */
+static ALWAYS_INLINE uint64_t look_up(const struct look *l, const struct tlb_window *w, uint64_t va,
+				      uint64_t stamp, uint32_t size, enum tlb_kind kind, bool plain,
+				      struct group *g, uint32_t k)
+{
+	uint64_t address = plain ? va : tlb_linear(&l->linear, va);
+	const struct tlb_entry *e = slot_of(l, address);
+	uint64_t to = address + e->addend;	/* a host address, or an HPA */
+	uint64_t bad = differs(e, stamp, address, size, kind, w ? MMU_TLB_MMIO : 0);
 
-			bad |= differs(e, stamp, address, size, kind, MMU_TLB_MMIO) |
-			       ((uintptr_t)e->route ^ (uintptr_t)w->route) | (to - w->first > w->length);
-			g->way[k] = (uint8_t)way;
-			g->host[k] = tlb_window_host(w, to, way);
-		} else {
-			bad |= differs(e, stamp, address, size, kind, 0);
-			g->host[k] = (uint8_t *)(uintptr_t)to;
-		}
-		__builtin_prefetch(g->host[k]);
+	if (w) {
+		bad |= ((uintptr_t)e->route ^ (uintptr_t)w->route) | (to - w->first > w->length);
+		g->way[k] = (uint8_t)tlb_window_way(w, to);
+		g->host[k] = tlb_window_host(w, to, g->way[k]);
+	} else {
+		g->host[k] = (uint8_t *)(uintptr_t)to;
 	}
-	return !bad;
+	__builtin_prefetch(g->host[k]);
+	return bad;
 }
 
 /* One access to host memory that is aligned. */
@@ -120,27 +120,34 @@ static ALWAYS_INLINE void move(uint8_t *host, uint8_t *value, uint32_t size, enu
 
 /* Groups from number `at` on, until one is not as it should be; how many accesses were made. */
 static ALWAYS_INLINE uint64_t stream(const struct batch *b, const struct look *l,
-				     struct tlb_window *w, uint64_t at,
-				     uint64_t end, uint32_t size, enum tlb_kind kind, bool plain)
+				     struct tlb_window *w, uint64_t at, uint64_t end, uint32_t size,
+				     enum tlb_kind kind, bool plain)
 {
-	struct group groups[2];
-	uint64_t i = at;
-	unsigned turn = 0;
-	bool more = end - i >= GROUP && look_up(l, w, b->vas + i, size, kind, plain, &groups[0]);
+	const uint64_t *vas = b->vas;
+	uint64_t i = at, bad = 0, stamp;
+	struct group g;
 
-	while (more) {
+	if (end - i < GROUP)
+		return 0;
+	stamp = stamp_of(l, vas[i], plain);
+	for (uint32_t k = 0; k < GROUP; k++)
+		bad |= look_up(l, w, vas[i + k], stamp, size, kind, plain, &g, k);
+	while (!bad) {
 		uint64_t next = i + GROUP;
-		const struct group *g = &groups[turn];
+		bool more = end - next >= GROUP;
 
-		turn ^= 1;
-		more = end - next >= GROUP && look_up(l, w, b->vas + next, size, kind, plain,
-						      &groups[turn]);
+		if (more)
+			stamp = stamp_of(l, vas[next], plain);
 		for (uint32_t k = 0; k < GROUP; k++) {
 			if (w)
-				w->count[g->way[k]]++;
-			move(g->host[k], b->values + (i + k) * size, size, kind);
+				w->count[g.way[k]]++;
+			move(g.host[k], b->values + (i + k) * size, size, kind);
+			if (more)
+				bad |= look_up(l, w, vas[next + k], stamp, size, kind, plain, &g, k);
 		}
 		i = next;
+		if (!more)
+			break;
 	}
 	b->tlb->stats.hits += i - at;
 	if (w)

@@ -66,7 +66,7 @@ static void publish(struct machine *m)
 	struct mmu_range ranges[] = {
 		{ .first = 0, .last = PAGES * PAGE - 1, .kind = MMU_RANGE_RAM, .host = ram },
 		{ .first = 0x1000000, .last = 0x1000000 + 8 * PAGE - 1 - (r & 1) * 100,
-		  .kind = MMU_RANGE_ROM, .host = other },
+		  .kind = MMU_RANGE_ROM, .host = other, .io = r >> 9 & 1 ? &m->io : NULL },
 		{ .first = 0x2000000 + (r >> 1 & 1) * 4, .last = 0x2000000 + 8 * PAGE - 1,
 		  .kind = MMU_RANGE_RAM,
 		  .host = other, .offset = r >> 2 & 3 },
@@ -261,8 +261,9 @@ static void fuzz(bool arm64, uint64_t seed)
 	struct machine m = { .random = seed, .arm64 = arm64 };
 	mmu_tlb *none;
 
-	m.io = (struct mmu_io){ .read = device_read, .write = device_write, .ctx = &m,
-					.valid_min = 1, .valid_max = 8, .impl_min = 1, .impl_max = 4 };
+	m.io = (struct mmu_io){ .read = device_read, .write = device_write, .ctx = &m, .valid_min = 1,
+				.valid_max = 8, .impl_min = 1, .impl_max = 4,
+				.guard = seed & 1 ? &m : NULL };
 	CHECK(!mmu_bus_create(&m.bus) && !mmu_port_create(m.bus, 1, &m.port));
 	CHECK(!mmu_hostmem_create(PAGES * PAGE, &m.ram) && !mmu_hostmem_create(9 * PAGE, &m.other) &&
 	      !mmu_hostmem_create(8 * PAGE, &m.device));

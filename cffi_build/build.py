@@ -12,8 +12,8 @@ CSRC = ROOT / "csrc"
 # Each file holds declarations only: the C compiler reads it through mmu.h, cffi reads it verbatim.
 # The order is the order of definition.
 API = (
-    "bus_api.h", "hostmem_api.h", "walk_api.h", "x86_api.h", "arm64_api.h", "tlb_api.h", "guest_api.h", "scan_api.h",
-    "locate_api.h",
+    "places_api.h", "bus_api.h", "hostmem_api.h", "mirror_api.h", "walk_api.h", "x86_api.h", "arm64_api.h",
+    "tlb_api.h", "guest_api.h", "scan_api.h", "locate_api.h",
 )
 
 # Called from C on the thread that entered C; the GIL is taken by cffi.

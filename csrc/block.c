@@ -4,7 +4,6 @@
  */
 #include <string.h>
 #include "bus.h"
-#include "io.h"
 #include "memory.h"
 #include "piece.h"
 #include "window.h"
@@ -60,9 +59,9 @@ static int copy_io(struct block b, const struct mmu_io *io, uint64_t offset, uin
 
 		if (b.write) {
 			memcpy(&value, b.data, run);
-			rc = io_store(io, offset, run, value);
+			rc = port_io_store(b.port, io, offset, run, value);
 		} else {
-			rc = io_load(io, offset, run, &value);
+			rc = port_io_load(b.port, io, offset, run, &value);
 			memcpy(b.data, &value, run);
 		}
 		if (rc < 0)
@@ -75,6 +74,23 @@ static int copy_io(struct block b, const struct mmu_io *io, uint64_t offset, uin
 	return result;
 }
 
+/* Device memory that is at home at `host`, which may be in several places. */
+static void copy_device(struct block b, struct mmu_places *places, uint8_t *host, uint64_t size)
+{
+	if (!places || !window_any_away(b.port)) {
+		copy_memory(&b, host, size);
+		return;
+	}
+	while (size) {
+		uint64_t run = least(size, PLACE_BLOCK - (uintptr_t)host % PLACE_BLOCK);
+
+		copy_memory(&b, window_wait(b.port, places, host), run);
+		host += run;
+		b.data += run;
+		size -= run;
+	}
+}
+
 /* What is not in the short form of its slot: misses, divisions by 3, the end of a device. */
 static int copy_granule(const struct block *b, const mmu_route *route, uint64_t hpa, uint64_t *run)
 {
@@ -84,7 +100,7 @@ static int copy_granule(const struct block *b, const mmu_route *route, uint64_t 
 
 	if (!host)
 		return nobody(b, *run, rc);
-	copy_memory(b, host, *run);
+	copy_device(*b, target->places, host, *run);
 	window_count_block(b->port, target->number, b->write, *run);
 	return rc;
 }
@@ -101,7 +117,7 @@ static int copy_span(struct block b, const mmu_route *route, const struct mmu_sp
 
 		if (at < slot->room) {
 			run = least(run, slot->room - at);
-			copy_memory(&b, slot->host + at, run);
+			copy_device(b, slot->places, slot->host + at, run);
 			window_count_block(b.port, slot->number, b.write, run);
 		} else {
 			result |= copy_granule(&b, route, hpa, &run);

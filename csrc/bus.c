@@ -2,10 +2,13 @@
 #define _GNU_SOURCE
 #include "bus.h"
 #include <linux/membarrier.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "map.h"
+#include "places.h"
+#include "stripes.h"
 
 
 /* To look at the readers costs more than to publish, so it is done for many maps at once. */
@@ -39,6 +42,10 @@ static void bus_free(struct mmu_bus *bus)
 		map_destroy(map);
 	}
 	map_destroy(atomic_load(&bus->map));
+	for (struct places_bus *shown = bus->shown, *next; shown; shown = next) {
+		next = shown->next_of_bus;
+		places_detach(shown);
+	}
 	pthread_mutex_destroy(&bus->lock);
 	free(bus);
 }
@@ -94,6 +101,8 @@ void mmu_port_destroy(mmu_port *port)
 	if (last)
 		bus_free(bus);
 }
+
+enum { SETTLE_TRIES = 1000 };	/* yields of the CPU, before a move that need not be is given up */
 
 /* The oldest epoch in which a port still reads; the present one when none does. */
 static uint64_t oldest_reader(struct mmu_bus *bus)
@@ -200,13 +209,70 @@ static uint64_t replace(struct mmu_bus *bus, struct mmu_map *map)
 	*bus->retired_end = old;
 	bus->retired_end = &old->next;
 	bus->retired_count++;
+	/* Release: pairs with the acquire in guest_window.c: who sees the new number finds the new map. */
+	atomic_fetch_add_explicit(&bus->serial, 1, memory_order_release);
 	return epoch;
+}
+
+/* ---- places of device memory ---- */
+
+static bool passed(struct mmu_port *port, uint64_t epoch)
+{
+	/* Acquire: pairs with the releases in port_leave() and port_aside(). */
+	uint64_t noted = atomic_load_explicit(&port->epoch, memory_order_acquire);
+
+	return !noted || noted >= epoch || atomic_load_explicit(&port->aside, memory_order_acquire);
+}
+
+bool bus_settle(struct mmu_bus *bus, bool patient)
+{
+	uint32_t tries = SETTLE_TRIES;
+	bool settled = true;
+	uint64_t epoch;
+
+	pthread_mutex_lock(&bus->lock);
+	epoch = atomic_load_explicit(&bus->epoch, memory_order_relaxed) + 1;
+	/* Release: pairs with the acquire of the epoch in port_enter(): who notes it sees the marks. */
+	atomic_store_explicit(&bus->epoch, epoch, memory_order_release);
+	/* Pairs with the fences in port_enter() and port_back(), as in oldest_reader(). */
+	if (bus->membarrier)
+		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	else
+		atomic_thread_fence(memory_order_seq_cst);
+	for (struct mmu_port *port = bus->ports; port && settled; port = port->next)
+		while (settled && !passed(port, epoch)) {
+			settled = patient || tries--;
+			sched_yield();
+		}
+	pthread_mutex_unlock(&bus->lock);
+	return settled;
+}
+
+/* Tells the memories behind a window that ports of this bus may reach them from now on. */
+static int show(struct mmu_bus *bus, const mmu_route *route)
+{
+	for (uint32_t i = 0; i < route->target_count; i++) {
+		struct mmu_places *places = route->targets[i].places;
+		struct places_bus *shown = NULL;
+		int rc = places ? places_attach(places, bus, &shown) : MMU_OK;
+
+		if (rc != MMU_OK)
+			return rc;
+		if (!shown)
+			continue;
+		pthread_mutex_lock(&bus->lock);
+		shown->next_of_bus = bus->shown;
+		bus->shown = shown;
+		pthread_mutex_unlock(&bus->lock);
+	}
+	return MMU_OK;
 }
 
 int mmu_bus_publish(mmu_bus *bus, const struct mmu_range *ranges, uint32_t count,
 		    uint64_t *generation_ret)
 {
 	struct mmu_map *map;
+	int rc = MMU_OK;
 
 	for (uint32_t i = 0; i < count; i++) {
 		if (!range_valid(&ranges[i]))
@@ -214,6 +280,11 @@ int mmu_bus_publish(mmu_bus *bus, const struct mmu_range *ranges, uint32_t count
 		if (i && ranges[i].first <= ranges[i - 1].last)
 			return MMU_EOVERLAP;
 	}
+	for (uint32_t i = 0; i < count && rc == MMU_OK; i++)
+		if (ranges[i].kind == MMU_RANGE_STRIPED)
+			rc = show(bus, ranges[i].route);
+	if (rc != MMU_OK)
+		return rc;
 	pthread_mutex_lock(&bus->lock);
 	map = map_create(ranges, count, atomic_load_explicit(&bus->map, memory_order_relaxed));
 	if (map) {

@@ -3,7 +3,8 @@
  *
  * Readers take no lock. A port notes the bus's epoch before it follows the pointer to the map, and
  * takes the note back when it is done. A writer replaces the pointer, moves the epoch on, and frees a
- * replaced map once every port's note is empty or younger.
+ * replaced map once every port's note is empty or younger. Who moves blocks of device memory (places.h)
+ * waits in the same way, but not for a port that stepped aside.
  */
 #ifndef MMU_BUS_H
 #define MMU_BUS_H
@@ -70,12 +71,15 @@ struct mmu_map {
 struct mmu_bus {
 	_Atomic(struct mmu_map *) map;
 	_Atomic uint64_t epoch;		/* from 1 on; 0 is "not reading" */
+	_Atomic uint32_t away;		/* memories behind its windows of which blocks are not at home */
 	bool membarrier;		/* the kernel can order the readers for us */
+	_Atomic uint64_t serial;	/* counts the maps */
 	pthread_mutex_t lock;		/* writers and the list of ports; never held across a callback */
 	bool closed;			/* destroyed but for its ports */
 	struct mmu_port *ports;
 	struct mmu_map *retired, **retired_end;	/* oldest first */
 	uint32_t retired_count, reclaim_at;	/* when so many are retired, see which can go */
+	struct places_bus *shown;	/* memories that a map of this bus ever had in a window */
 };
 
 /* What reached one device; [0] reads, [1] writes. A single access of n bytes counts in [n / 2]: 0, 1, 2 or 4. */
@@ -88,6 +92,7 @@ struct port_count {
 struct mmu_port {
 	struct mmu_bus *bus;
 	_Atomic uint64_t epoch;		/* the bus's epoch when reading began, 0 when not reading */
+	_Atomic bool aside;		/* reading, but it holds no place of device memory: see port_aside() */
 	uint32_t targets;
 	uint32_t window;		/* the number in the map of the one used last: a guess, to be checked */
 	struct mmu_port *next, **link;
@@ -100,13 +105,35 @@ struct mmu_port {
 struct port_read {
 	const struct mmu_map *map;
 	bool outer;
+	bool aside;			/* of an inner one: the outer had stepped aside */
 };
+
+/*
+ * Between these two the port keeps its hold on the map, but knows no place of device memory: it calls the
+ * host, or waits for a block on the move. Who moves blocks need not wait for it.
+ */
+static inline void port_aside(struct mmu_port *port)
+{
+	/* Release: pairs with the acquire in bus_settle(): our accesses are over before a block moves. */
+	atomic_store_explicit(&port->aside, true, memory_order_release);
+}
+
+static inline void port_back(struct mmu_port *port)
+{
+	atomic_store_explicit(&port->aside, false, memory_order_relaxed);
+	/* The same order as in port_enter(): the flag is down before the places are read. */
+	if (port->bus->membarrier)
+		atomic_signal_fence(memory_order_seq_cst);
+	else
+		atomic_thread_fence(memory_order_seq_cst);
+}
 
 /* The map as of now, valid until the matching port_leave(). The owner of the port; pairs nest. */
 static inline struct port_read port_enter(struct mmu_port *port)
 {
 	struct mmu_bus *bus = port->bus;
 	bool outer = atomic_load_explicit(&port->epoch, memory_order_relaxed) == 0;
+	bool aside = false;
 
 	if (outer) {
 		/* Acquire: pairs with the release of the epoch in mmu_bus_publish(): who notes the new
@@ -120,9 +147,13 @@ static inline struct port_read port_enter(struct mmu_port *port)
 			atomic_signal_fence(memory_order_seq_cst);
 		else
 			atomic_thread_fence(memory_order_seq_cst);
+	} else {
+		aside = atomic_load_explicit(&port->aside, memory_order_relaxed);
+		if (aside)
+			port_back(port);
 	}
 	/* Acquire: pairs with the release of the map in mmu_bus_publish(). */
-	return (struct port_read){ atomic_load_explicit(&bus->map, memory_order_acquire), outer };
+	return (struct port_read){ atomic_load_explicit(&bus->map, memory_order_acquire), outer, aside };
 }
 
 static inline void port_leave(struct mmu_port *port, struct port_read read)
@@ -130,7 +161,13 @@ static inline void port_leave(struct mmu_port *port, struct port_read read)
 	/* Release: pairs with the acquire in oldest_reader(): our reads are over before the map is freed. */
 	if (read.outer)
 		atomic_store_explicit(&port->epoch, 0, memory_order_release);
+	else if (read.aside)
+		port_aside(port);
 }
+
+/* Moves the epoch on and waits until no port can hold a place that it found before. False when one still does
+   after a while, unless `patient`. Not for a caller whose own port is reading and has not stepped aside. */
+bool bus_settle(struct mmu_bus *bus, bool patient);
 
 /* First range that ends at or after pa; map->count when there is none. */
 static inline uint32_t map_search(const struct mmu_map *map, uint64_t pa)

@@ -62,8 +62,9 @@ struct mmu_range {
 	uint64_t unused;		/* up to a line of the host's cache */
 };
 
-/* Device memory behind a window. A port counts traffic under `number`. */
-struct mmu_target { uint8_t *host; uint64_t size; uint32_t number; };
+/* Device memory behind a window. A port counts traffic under `number`. `places`, of the memory that `host`
+   and `size` are, says where the bytes live; NULL: there, and nothing of it ever moves. */
+struct mmu_target { uint8_t *host; uint64_t size; uint32_t number; mmu_places *places; };
 
 enum mmu_slot_kind {
 	MMU_SLOT_DEVICE = 0,

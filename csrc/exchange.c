@@ -24,6 +24,7 @@ static int exchange(mmu_port *port, const struct mmu_map *map, uint64_t address,
 		rc = striped_find(r->route, r->route->base + offset, false, &run, &host, &target);
 		if (!host || run < size)
 			return rc | MMU_MEMTX_ERROR;
+		host = window_wait(port, target->places, host);
 	}
 	if (host && aligned(host, size)) {
 		*old = memory_exchange(host, size, expected, desired);

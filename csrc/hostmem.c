@@ -2,9 +2,11 @@
 #define _DEFAULT_SOURCE
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include "mmu.h"
+#include "places.h"
 
 struct file_part {
 	struct file_part *next;
@@ -17,6 +19,8 @@ struct mmu_hostmem {
 	size_t size;			/* rounded up to host pages */
 	size_t page;
 	struct file_part *files;
+	struct mmu_places *places;
+	bool fixed;			/* see mmu_hostmem_fix() */
 };
 
 int mmu_hostmem_create(uint64_t size, mmu_hostmem **ret)
@@ -66,6 +70,8 @@ int mmu_hostmem_map_file(mmu_hostmem *mem, uint64_t offset, uint64_t size, int f
 
 int mmu_hostmem_sync(mmu_hostmem *mem)
 {
+	if (mem->files && mem->places)
+		places_refresh_home(mem->places);
 	for (struct file_part *part = mem->files; part; part = part->next)
 		if (msync(part->start, part->size, MS_SYNC))
 			return MMU_EHOST;
@@ -77,10 +83,53 @@ uint8_t *mmu_hostmem_address(const mmu_hostmem *mem)
 	return mem->start;
 }
 
+int mmu_hostmem_places(mmu_hostmem *mem, mmu_places **ret)
+{
+	if (!mem->places)
+		mem->places = places_create(mem->start, mem->size);
+	if (!mem->places)
+		return MMU_ENOMEM;
+	if (mem->fixed)
+		places_fix(mem->places);
+	*ret = mem->places;
+	return MMU_OK;
+}
+
+bool mmu_hostmem_fix(mmu_hostmem *mem)
+{
+	if (mem->places && !places_fix(mem->places))
+		return false;
+	mem->fixed = true;
+	return true;
+}
+
+int mmu_hostmem_read(const mmu_hostmem *mem, uint64_t offset, void *data, uint64_t size)
+{
+	if (offset > mem->size || size > mem->size - offset)
+		return MMU_ERANGE;
+	if (mem->places)
+		places_read(mem->places, offset, data, size);
+	else if (size)
+		memcpy(data, mem->start + offset, size);
+	return MMU_OK;
+}
+
+int mmu_hostmem_write(mmu_hostmem *mem, uint64_t offset, const void *data, uint64_t size)
+{
+	if (offset > mem->size || size > mem->size - offset)
+		return MMU_ERANGE;
+	if (mem->places)
+		places_write(mem->places, offset, data, size);
+	else if (size)
+		memcpy(mem->start + offset, data, size);
+	return MMU_OK;
+}
+
 void mmu_hostmem_destroy(mmu_hostmem *mem)
 {
 	if (!mem)
 		return;
+	places_release(mem->places);
 	munmap(mem->start, mem->size);
 	for (struct file_part *part = mem->files, *next; part; part = next) {
 		next = part->next;

@@ -4,8 +4,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "mmu_tables.h"
+#include "places_api.h"
 #include "bus_api.h"
 #include "hostmem_api.h"
+#include "mirror_api.h"
 #include "walk_api.h"
 #include "x86_api.h"
 #include "arm64_api.h"

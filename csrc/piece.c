@@ -1,8 +1,21 @@
 /* One aligned piece of an access: who answers, and what. A piece over two ranges is cut in half. */
 #include "piece.h"
-#include "io.h"
+#include <sched.h>
 #include "memory.h"
 #include "window.h"
+
+uint8_t *port_wait(mmu_port *port, struct mmu_places *places, uint8_t *host)
+{
+	uint8_t *now;
+
+	do {
+		port_aside(port);
+		sched_yield();
+		port_back(port);
+		now = window_now(port, places, host);
+	} while (!now);
+	return now;
+}
 
 static inline const struct mmu_range *find(mmu_port *port, const struct mmu_map *map, uint64_t pa,
 					   uint32_t size, bool *split)
@@ -34,27 +47,51 @@ const struct mmu_range *piece_range(mmu_port *port, const struct mmu_map *map, u
 	return find(port, map, pa, size, split);
 }
 
+static int load_halves(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size, uint64_t *ret)
+{
+	uint64_t low = 0, high = 0;
+	int rc, rc2;
+
+	rc = piece_load(port, map, pa, size / 2, &low);
+	if (rc < 0)
+		return rc;
+	rc2 = piece_load(port, map, pa + size / 2, size / 2, &high);
+	if (rc2 < 0)
+		return rc2;
+	*ret = low | high << (4 * size);
+	return rc | rc2;
+}
+
+static int store_halves(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size, uint64_t value)
+{
+	int rc, rc2;
+
+	rc = piece_store(port, map, pa, size / 2, value);
+	if (rc < 0)
+		return rc;
+	rc2 = piece_store(port, map, pa + size / 2, size / 2, value >> (4 * size));
+	return rc2 < 0 ? rc2 : rc | rc2;
+}
+
+/* Memory that lies askew: the piece ends in another block, which may be elsewhere. */
+static bool in_two_blocks(const mmu_port *port, const uint8_t *host, uint32_t size)
+{
+	return (uintptr_t)host % PLACE_BLOCK + size > PLACE_BLOCK && window_any_away(port);
+}
+
 int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size, uint64_t *ret)
 {
 	const struct mmu_target *target;
-	uint64_t offset, low = 0, high = 0, run = size;
+	uint64_t offset, run = size;
 	const struct mmu_range *r;
 	uint8_t *host;
 	bool split;
-	int rc, rc2;
+	int rc;
 
 	*ret = 0;
 	r = find(port, map, pa, size, &split);
-	if (split) {
-		rc = piece_load(port, map, pa, size / 2, &low);
-		if (rc < 0)
-			return rc;
-		rc2 = piece_load(port, map, pa + size / 2, size / 2, &high);
-		if (rc2 < 0)
-			return rc2;
-		*ret = low | high << (4 * size);
-		return rc | rc2;
-	}
+	if (split)
+		return load_halves(port, map, pa, size, ret);
 	if (!r)
 		return MMU_MEMTX_DECODE_ERROR;
 	offset = r->offset + (pa - r->first);
@@ -64,14 +101,16 @@ int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t 
 		*ret = memory_load((const uint8_t *)r->host + offset, size);
 		return MMU_MEMTX_OK;
 	case MMU_RANGE_IO:
-		return io_load(r->io, offset, size, ret);
+		return port_io_load(port, r->io, offset, size, ret);
 	case MMU_RANGE_STRIPED:
 		rc = striped_find(r->route, r->route->base + offset, false, &run, &host, &target);
 		if (!host)
 			return rc;
 		if (run < size)		/* the device's memory ends inside the piece */
 			return MMU_MEMTX_ERROR;
-		*ret = memory_load(host, size);
+		if (in_two_blocks(port, host, size))
+			return load_halves(port, map, pa, size, ret);
+		*ret = memory_load(window_wait(port, target->places, host), size);
 		striped_count(port, target, false, size);
 		return rc;
 	}
@@ -86,16 +125,11 @@ int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t
 	const struct mmu_range *r;
 	uint8_t *host;
 	bool split;
-	int rc, rc2;
+	int rc;
 
 	r = find(port, map, pa, size, &split);
-	if (split) {
-		rc = piece_store(port, map, pa, size / 2, value);
-		if (rc < 0)
-			return rc;
-		rc2 = piece_store(port, map, pa + size / 2, size / 2, value >> (4 * size));
-		return rc2 < 0 ? rc2 : rc | rc2;
-	}
+	if (split)
+		return store_halves(port, map, pa, size, value);
 	if (!r)
 		return MMU_MEMTX_DECODE_ERROR;
 	offset = r->offset + (pa - r->first);
@@ -104,16 +138,18 @@ int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t
 		memory_store((uint8_t *)r->host + offset, size, value);
 		return MMU_MEMTX_OK;
 	case MMU_RANGE_ROM:
-		return r->io ? io_store(r->io, offset, size, value) : MMU_MEMTX_OK;
+		return r->io ? port_io_store(port, r->io, offset, size, value) : MMU_MEMTX_OK;
 	case MMU_RANGE_IO:
-		return io_store(r->io, offset, size, value);
+		return port_io_store(port, r->io, offset, size, value);
 	case MMU_RANGE_STRIPED:
 		rc = striped_find(r->route, r->route->base + offset, true, &run, &host, &target);
 		if (!host)
 			return rc;
 		if (run < size)
 			return MMU_MEMTX_ERROR;
-		memory_store(host, size, value);
+		if (in_two_blocks(port, host, size))
+			return store_halves(port, map, pa, size, value);
+		memory_store(window_wait(port, target->places, host), size, value);
 		striped_count(port, target, true, size);
 		return rc;
 	}

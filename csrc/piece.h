@@ -2,6 +2,7 @@
 #ifndef MMU_PIECE_H
 #define MMU_PIECE_H
 #include "bus.h"
+#include "io.h"
 
 /* The range of a device that holds all of pa..pa+size-1, or NULL: it is not that. */
 static inline const struct mmu_range *piece_device(const struct mmu_map *map, uint64_t pa,
@@ -21,6 +22,29 @@ const struct mmu_range *piece_range(mmu_port *port, const struct mmu_map *map, u
 int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size, uint64_t *ret);
 int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size,
 		uint64_t value);
+
+/* As io_load() and io_store(). The device may do anything meanwhile, also through this port, which steps aside. */
+static inline int port_io_load(mmu_port *port, const struct mmu_io *io, uint64_t offset, uint32_t size,
+			       uint64_t *ret)
+{
+	int rc;
+
+	port_aside(port);
+	rc = io_load(io, offset, size, ret);
+	port_back(port);
+	return rc;
+}
+
+static inline int port_io_store(mmu_port *port, const struct mmu_io *io, uint64_t offset, uint32_t size,
+				uint64_t value)
+{
+	int rc;
+
+	port_aside(port);
+	rc = io_store(io, offset, size, value);
+	port_back(port);
+	return rc;
+}
 
 /* Adds to the port's trace. */
 void port_record(mmu_port *port, struct mmu_trace_entry entry);

@@ -6,7 +6,6 @@
  */
 #include "port.h"
 #include "bus.h"
-#include "io.h"
 #include "memory.h"
 #include "piece.h"
 #include "window.h"
@@ -93,7 +92,7 @@ static OUT_OF_LINE int load_device(mmu_port *port, struct port_read read, uint64
 
 	if (!r)
 		return load_any(port, read, address, size, ret);
-	rc = io_load(r->io, r->offset + (address - r->first), size, &value);
+	rc = port_io_load(port, r->io, r->offset + (address - r->first), size, &value);
 	port_leave(port, read);
 	if (rc >= 0)
 		*ret = value;
@@ -106,11 +105,11 @@ static OUT_OF_LINE int load_striped(mmu_port *port, struct port_read read,
 				     uint64_t *ret)
 {
 	const struct mmu_target *target;
-	const uint8_t *host = window_piece(&read.map->ranges[w->range], address, size, &target);
+	uint8_t *host = window_piece(&read.map->ranges[w->range], address, size, &target);
 
 	if (!host)
 		return load_any(port, read, address, size, ret);
-	*ret = memory_load_aligned(host, size);
+	*ret = memory_load_aligned(window_wait(port, target->places, host), size);
 	striped_count(port, target, false, size);
 	port_leave(port, read);
 	return MMU_MEMTX_OK;
@@ -130,7 +129,7 @@ static ALWAYS_INLINE int load_in_window(mmu_port *port, struct port_read read, u
 	at = slot_offset(slot, hpa);
 	if (at >= slot->room)
 		return load_striped(port, read, w, address, size, ret);
-	*ret = memory_load_aligned(slot->host + at, size);
+	*ret = memory_load_aligned(window_wait(port, slot->places, slot->host + at), size);
 	window_count(port, slot->number, false, size);
 	port_leave(port, read);
 	return MMU_MEMTX_OK;
@@ -139,20 +138,20 @@ static ALWAYS_INLINE int load_in_window(mmu_port *port, struct port_read read, u
 static OUT_OF_LINE int load_window(mmu_port *port, const struct mmu_map *map, uint64_t address,
 				    uint32_t size, uint64_t *ret)
 {
-	return load_in_window(port, (struct port_read){ map, true }, address, size, ret);
+	return load_in_window(port, (struct port_read){ map, true, false }, address, size, ret);
 }
 
-static OUT_OF_LINE int load_nested(mmu_port *port, const struct mmu_map *map, uint64_t address,
+static OUT_OF_LINE int load_nested(mmu_port *port, struct port_read read, uint64_t address,
 				    uint32_t size, uint64_t *ret)
 {
-	const struct port_read read = { map, false };
-	const uint8_t *host = plain_ram(map, address);
+	const uint8_t *host = plain_ram(read.map, address);
 
 	if (!ordinary(port, address, size))
 		return load_any(port, read, address, size, ret);
 	if (!host)
 		return load_in_window(port, read, address, size, ret);
 	*ret = memory_load_aligned(host, size);
+	port_leave(port, read);
 	return MMU_MEMTX_OK;
 }
 
@@ -165,7 +164,7 @@ int mmu_port_load(mmu_port *port, uint64_t address, uint32_t size, uint64_t *ret
 		return MMU_ERANGE;
 	read = port_enter(port);
 	if (!read.outer)
-		return load_nested(port, read.map, address, size, ret);
+		return load_nested(port, read, address, size, ret);
 	if (!ordinary(port, address, size))
 		return load_any(port, read, address, size, ret);
 	host = plain_ram(read.map, address);
@@ -220,7 +219,7 @@ static OUT_OF_LINE int store_device(mmu_port *port, struct port_read read, uint6
 
 	if (!r)
 		return store_any(port, read, address, size, value);
-	rc = io_store(r->io, r->offset + (address - r->first), size, value);
+	rc = port_io_store(port, r->io, r->offset + (address - r->first), size, value);
 	port_leave(port, read);
 	return rc;
 }
@@ -234,7 +233,7 @@ static OUT_OF_LINE int store_striped(mmu_port *port, struct port_read read,
 
 	if (!host)
 		return store_any(port, read, address, size, value);
-	memory_store_aligned(host, size, value);
+	memory_store_aligned(window_wait(port, target->places, host), size, value);
 	striped_count(port, target, true, size);
 	port_leave(port, read);
 	return MMU_MEMTX_OK;
@@ -254,7 +253,7 @@ static ALWAYS_INLINE int store_in_window(mmu_port *port, struct port_read read, 
 	at = slot_offset(slot, hpa);
 	if (at >= slot->room)
 		return store_striped(port, read, w, address, size, value);
-	memory_store_aligned(slot->host + at, size, value);
+	memory_store_aligned(window_wait(port, slot->places, slot->host + at), size, value);
 	window_count(port, slot->number, true, size);
 	port_leave(port, read);
 	return MMU_MEMTX_OK;
@@ -263,20 +262,20 @@ static ALWAYS_INLINE int store_in_window(mmu_port *port, struct port_read read, 
 static OUT_OF_LINE int store_window(mmu_port *port, const struct mmu_map *map, uint64_t address,
 				    uint32_t size, uint64_t value)
 {
-	return store_in_window(port, (struct port_read){ map, true }, address, size, value);
+	return store_in_window(port, (struct port_read){ map, true, false }, address, size, value);
 }
 
-static OUT_OF_LINE int store_nested(mmu_port *port, const struct mmu_map *map, uint64_t address,
+static OUT_OF_LINE int store_nested(mmu_port *port, struct port_read read, uint64_t address,
 				    uint32_t size, uint64_t value)
 {
-	const struct port_read read = { map, false };
-	uint8_t *host = plain_ram(map, address);
+	uint8_t *host = plain_ram(read.map, address);
 
 	if (!ordinary(port, address, size))
 		return store_any(port, read, address, size, value);
 	if (!host)
 		return store_in_window(port, read, address, size, value);
 	memory_store_aligned(host, size, value);
+	port_leave(port, read);
 	return MMU_MEMTX_OK;
 }
 
@@ -289,7 +288,7 @@ int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t val
 		return MMU_ERANGE;
 	read = port_enter(port);
 	if (!read.outer)
-		return store_nested(port, read.map, address, size, value);
+		return store_nested(port, read, address, size, value);
 	if (!ordinary(port, address, size))
 		return store_any(port, read, address, size, value);
 	host = plain_ram(read.map, address);

@@ -67,6 +67,7 @@ static struct route_slot make_ready(const struct mmu_slot *s, const struct mmu_t
 	ready.room = (t->size - s->dpa) & ~UINT64_C(7);
 	ready.low = (uint32_t)((UINT64_C(1) << s->granularity_shift) - 1);
 	ready.number = t->number;
+	ready.places = t->places;
 	ready.high = ~((UINT64_C(1) << (s->granularity_shift + s->ways_shift)) - 1);
 	ready.ways_shift = s->ways_shift;
 	return ready;

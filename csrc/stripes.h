@@ -14,6 +14,7 @@ struct route_slot {
 	uint64_t high;			/* mask of the offset above the granules of one set */
 	uint32_t low;			/* mask of the offset in a granule */
 	uint32_t number;		/* of the target, for counting */
+	struct mmu_places *places;	/* of the target */
 	uint8_t ways_shift;
 };
 

@@ -33,6 +33,7 @@ struct look {
 	uint64_t stamp, global;
 	struct tlb_linear linear;
 	bool fast;			/* nobody traces the port, and no RAM is at odd host addresses */
+	bool away;			/* bytes of windows may not be at home: the bus knows */
 };
 
 /* Where the accesses of a group end. */
@@ -52,6 +53,7 @@ static ALWAYS_INLINE struct look look(const struct batch *b)
 		.stamp = tlb_stamp(generation, b->tlb->cpu.space),
 		.global = tlb_stamp(generation, TLB_GLOBAL),
 		.linear = b->tlb->cpu.data, .fast = !b->port->trace && !t->odd,
+		.away = window_any_away(b->port),
 	};
 }
 
@@ -194,7 +196,7 @@ static uint8_t *find(const struct look *l, struct tlb_window *w, uint64_t va, ui
 		return NULL;
 	if (!differs(e, e->stamp, address, size, kind, 0))
 		return (uint8_t *)(uintptr_t)to;
-	if (differs(e, e->stamp, address, size, kind, MMU_TLB_MMIO) || !e->route)
+	if (differs(e, e->stamp, address, size, kind, MMU_TLB_MMIO) || !e->route || l->away)
 		return NULL;
 	if (!w->route)
 		tlb_window_make(w, e->route, to);

@@ -35,25 +35,28 @@ struct group {
 	const struct mmu_target *target[ARM64_GROUP];	/* the device it belongs to, or NULL */
 	uint8_t index[ARM64_GROUP];
 	const struct mmu_map *map;
+	const mmu_port *port;
 	struct arm64_rest *rest;
 	unsigned count, rest_count;
 };
 
 /* Device memory of the entry at hpa; NULL where a lane must find out what the window does. */
-static const void *window_entry(const mmu_route *route, uint64_t hpa, const struct mmu_target **target)
+static const void *window_entry(const mmu_port *port, const mmu_route *route, uint64_t hpa,
+				const struct mmu_target **target)
 {
 	uint64_t run = 8;
 	uint8_t *host;
 
 	if ((hpa & 7) || striped_find(route, hpa, false, &run, &host, target) != MMU_MEMTX_OK)
 		return NULL;
-	return run == 8 && host ? host : NULL;
+	return run == 8 && host ? window_now(port, (*target)->places, host) : NULL;
 }
 
 /* An entry outside of the run of RAM. */
-static const uint64_t *other_entry(const struct mmu_map *map, uint64_t pa,
+static const uint64_t *other_entry(const struct group *g, uint64_t pa,
 				   const struct mmu_target **target)
 {
+	const struct mmu_map *map = g->map;
 	uint32_t i = map_search(map, pa);
 	const struct mmu_range *r = &map->ranges[i];
 	const void *host = NULL;
@@ -63,7 +66,7 @@ static const uint64_t *other_entry(const struct mmu_map *map, uint64_t pa,
 	if (r->kind == MMU_RANGE_RAM || r->kind == MMU_RANGE_ROM)
 		host = (const uint8_t *)r->host + r->offset + (pa - r->first);
 	else if (r->kind == MMU_RANGE_STRIPED)
-		host = window_entry(r->route, r->route->base + r->offset + (pa - r->first), target);
+		host = window_entry(g->port, r->route, r->route->base + r->offset + (pa - r->first), target);
 	return (uintptr_t)host & 7 ? NULL : host;
 }
 
@@ -78,7 +81,7 @@ static inline bool aim(struct group *g, struct map_ram ram, uint64_t va, uint64_
 	if (ram.host && offset <= ram.span)
 		g->at[k] = (const uint64_t *)(const void *)(ram.host + offset);
 	else
-		g->at[k] = other_entry(g->map, entry, &g->target[k]);
+		g->at[k] = other_entry(g, entry, &g->target[k]);
 	if (!g->at[k])
 		return false;
 	__builtin_prefetch(g->at[k]);
@@ -158,6 +161,7 @@ unsigned arm64_fast_walk(const struct arm64_fast *fast, const struct mmu_map *ma
 	struct group g;
 
 	g.map = map;
+	g.port = fast->q->port;
 	g.rest = rest;
 	g.count = g.rest_count = 0;
 	for (unsigned k = 0; k < n; k++) {

@@ -96,6 +96,9 @@ static __attribute__((noinline)) bool aim_at_device(struct x86_batch *b, struct 
 	striped_find(r->route, hpa, false, &run, &host, &target);
 	if (!host || run < 8 || !aligned(host, 8))
 		return false;
+	host = window_now(b->walk.port, target->places, host);
+	if (!host)
+		return false;
 	f->reached[i][f->device_reads[i]++] = target;
 	f->entry[i] = host;
 	__builtin_prefetch(host);

@@ -3,7 +3,33 @@
 #define MMU_WINDOW_H
 #include "bus.h"
 #include "memory.h"
+#include "places.h"
 #include "stripes.h"
+
+/*
+ * All that follows but window_now() says where bytes are at home. Before they are accessed, window_now() or
+ * window_wait() says where they are: the same place unless a guest has them in a mirror.
+ */
+static inline bool window_any_away(const mmu_port *port)
+{
+	/* Acquire: pairs with the release in places.c when the last block is at home again. That a first one is
+	   away is seen because the mover waits for whoever may not see it. */
+	return atomic_load_explicit(&port->bus->away, memory_order_acquire) != 0;
+}
+
+/* Where the byte at home at `host` is now, good to the end of its block of 256; NULL while that is on the move. */
+static inline uint8_t *window_now(const mmu_port *port, struct mmu_places *places, uint8_t *host)
+{
+	return places && window_any_away(port) ? places_find(places, host) : host;
+}
+
+/* The same, but waits while it is on the move. */
+static inline uint8_t *window_wait(mmu_port *port, struct mmu_places *places, uint8_t *host)
+{
+	uint8_t *now = window_now(port, places, host);
+
+	return now ? now : port_wait(port, places, host);
+}
 
 /*
  * Finds device memory for a run at hpa. Returns MMU_MEMTX_OK with *host and *run (bytes, at most

@@ -29,5 +29,9 @@ class ClosedError(MmuError, RuntimeError):
     """Use of something already closed."""
 
 
+class MirrorWarning(RuntimeWarning):
+    """Pages of windows are slower than asked for, because there is no memory for the mirror. Results are the same."""
+
+
 class GuestError(MmuError, RuntimeError):
     """The guest engine refused or failed in a way that is not a guest fault."""

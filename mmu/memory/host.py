@@ -21,8 +21,23 @@ class HostMemory:
 
     @property
     def address(self) -> Any:
-        """Host address of byte 0 (cdata, internal)."""
+        """Host address of byte 0 (cdata, internal). While a guest runs, bytes behind a window may live elsewhere."""
         return lib.mmu_hostmem_address(self._handle)
+
+    @property
+    def places(self) -> Any:
+        """Where the bytes live, for targets of windows (cdata, internal)."""
+        out = ffi.new("mmu_places **")
+        check(lib.mmu_hostmem_places(self._handle, out), "places of a memory")
+        return out[0]
+
+    def fix(self) -> None:
+        """Plain RAM shows this memory too: keep its bytes where they are.
+
+        Raises ValueError while a running guest has some of them in its mirror of a window.
+        """
+        if not lib.mmu_hostmem_fix(self._handle):
+            raise ValueError("this memory is behind a window that a guest uses now: it cannot become RAM meanwhile")
 
     def _range(self, offset: int, size: int) -> None:
         if offset < 0 or size < 0 or offset + size > self.size:
@@ -39,11 +54,13 @@ class HostMemory:
 
     def read(self, offset: int, size: int) -> bytes:
         self._range(offset, size)
-        return bytes(ffi.buffer(self.address + offset, size))
+        out = ffi.new("char[]", size)
+        check(lib.mmu_hostmem_read(self._handle, offset, out, size), "read")
+        return bytes(ffi.buffer(out))
 
     def write(self, offset: int, data: bytes) -> None:
         self._range(offset, len(data))
-        ffi.memmove(self.address + offset, data, len(data))
+        check(lib.mmu_hostmem_write(self._handle, offset, ffi.from_buffer(data), len(data)), "write")
 
     def sync(self) -> None:
         """Wait until what is mapped from files is in the files."""

@@ -53,6 +53,7 @@ class Ram(Region):
         self.memory = HostMemory(size) if memory is None else memory
         if self.memory.size < size:
             raise AddressRangeError(f"region {name}: {size:#x} bytes do not fit in a memory of {self.memory.size:#x}")
+        self.memory.fix()
 
 
 class Rom(Ram):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from mmu.core import check, ffi, lib, memtx
-from mmu.errors import AddressRangeError, BusError
+from mmu.errors import AddressRangeError, BusError, MirrorWarning
 from mmu.memory.flatview import FlatRange, FlatView
+from mmu.memory.mirror import Mirror
 from mmu.memory.region import SPACE_SIZE, Container, Region
 from mmu.memory.striped import Striped, Target
 from mmu.stripes import Route
@@ -19,6 +21,7 @@ from mmu.types import MemTxResult, Place
 
 TARGETS = 1024  # devices whose traffic a port counts
 TRACE_CAPACITY = 1 << 16
+MIRROR_PAGES = 1 << 20
 
 # Looked up once: a single access from Python costs hardly more than its call into C.
 _load, _store, _exchange = lib.mmu_port_load, lib.mmu_port_store, lib.mmu_port_exchange
@@ -117,6 +120,9 @@ class AddressSpace:
         self._ports: list[tuple[threading.Thread, Port]] = []
         self._past: dict[str, Traffic] = {}  # traffic of threads that ended
         self._routes: dict[Striped, tuple[Route, Any]] = {}  # of the windows in view, and what C made of them
+        self.mirror_pages = MIRROR_PAGES  # 4 KiB pages that the mirror may have; to be set before a guest needs it
+        self._mirror: Mirror | None = None
+        self._said_full = False
         self._root = Container(SPACE_SIZE, name)
         self._root.watch(self)
         self._view = FlatView(self._root)
@@ -148,6 +154,21 @@ class AddressSpace:
     def new_port(self) -> Port:
         """A port for another initiator, such as a guest's CPU."""
         return Port(self.bus, self.targets)
+
+    def mirror(self) -> Mirror:
+        """The mirror of this space's guests (internal), made when first asked for. Raises MemoryError."""
+        with self._lock:
+            if self._mirror is None:
+                self._mirror = Mirror(self.mirror_pages)
+            return self._mirror
+
+    def mirror_is_full(self) -> None:
+        """Warn, once, that there is no memory for pages of windows (internal)."""
+        if not self._said_full:
+            self._said_full = True
+            warnings.warn(
+                f"{self.name}: no memory to mirror more pages of windows; the rest is served access by access",
+                MirrorWarning, stacklevel=4)
 
     def map(self, base: int, region: Region, priority: int = 0) -> None:
         """Show *region* at addresses base .. base+size-1. See `Container.map` for what it raises."""

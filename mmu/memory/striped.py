@@ -59,7 +59,10 @@ class Striped(Region):
         """The C form of *route*; *number* tells under which number a target's traffic is counted."""
         slots: list[dict[str, Any]] = []
         spans = [self._span(span, slots) for span in route.spans]
-        targets = [{"host": t.memory.address, "size": t.memory.size, "number": number(t)} for t in self.targets]
+        targets = [
+            {"host": t.memory.address, "size": t.memory.size, "number": number(t), "places": t.memory.places}
+            for t in self.targets
+        ]
         out = ffi.new("mmu_route **")
         check(
             lib.mmu_route_create(

@@ -28,7 +28,7 @@ static uint64_t odd(void)
 static void fuzz_routes(mmu_hostmem *memory)
 {
 	for (int i = 0; i < 20000; i++) {
-		struct mmu_target target = { mmu_hostmem_address(memory), 4096, 0 };
+		struct mmu_target target = { mmu_hostmem_address(memory), 4096, 0, NULL };
 		struct mmu_slot slots[48];
 		struct mmu_span span = {
 			.first = odd() & ~UINT64_C(7), .granule = odd(), .slot_first = (uint32_t)(odd() % 3),

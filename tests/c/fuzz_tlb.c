@@ -239,7 +239,7 @@ static int device_write(void *ctx, uint64_t offset, uint32_t size, uint64_t valu
 static void make_route(struct machine *m)
 {
 	uint64_t r = next(&m->random);
-	struct mmu_target target = { mmu_hostmem_address(m->device), 8 * PAGE, r & 1 };
+	struct mmu_target target = { mmu_hostmem_address(m->device), 8 * PAGE, r & 1, NULL };
 	struct mmu_slot slots[2] = {
 		{ 0x4000000, 0, 0, MMU_SLOT_DEVICE, 8, 1, 0 },
 		{ 0x4000000, r >> 1 & 1 ? 3 : 5 * PAGE, 0,

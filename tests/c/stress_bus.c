@@ -65,7 +65,7 @@ int main(void)
 	for (uint32_t d = 0; d < 2; d++) {
 		if (mmu_hostmem_create(DEVICE, &memory[d]))
 			return 1;
-		targets[d] = (struct mmu_target){ mmu_hostmem_address(memory[d]), DEVICE, d };
+		targets[d] = (struct mmu_target){ mmu_hostmem_address(memory[d]), DEVICE, d, NULL };
 		for (int i = 0; i < DEVICE; i++)
 			targets[d].host[i] = (uint8_t)d;
 	}

@@ -157,7 +157,7 @@ MUTATIONS = (
     Mutation(
         "mmio: a ROM device does not see writes",
         "csrc/piece.c",
-        "return r->io ? io_store(r->io, offset, size, value) : MMU_MEMTX_OK;",
+        "return r->io ? port_io_store(port, r->io, offset, size, value) : MMU_MEMTX_OK;",
         "return MMU_MEMTX_OK;",
         MMIO,
     ),

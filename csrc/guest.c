@@ -10,6 +10,7 @@ uint64_t mmu_guest_bus_size(void) { return GUEST_BUS_SIZE; }
 uint64_t mmu_guest_ram_base(void) { return GUEST_RAM_BASE; }
 uint64_t mmu_guest_shadow_base(void) { return GUEST_SHADOW_BASE; }
 uint64_t mmu_guest_shadow_size(void) { return CODE_SLOTS * GUEST_PAGE; }
+uint64_t mmu_guest_mirror_base(void) { return GUEST_MIRROR_BASE; }
 uint64_t mmu_guest_scratch_base(void) { return GUEST_SCRATCH_BASE; }
 uint64_t mmu_guest_nowhere_base(void) { return GUEST_NOWHERE_BASE; }
 
@@ -128,6 +129,11 @@ void mmu_guest_destroy(mmu_guest *g)
 {
 	if (!g)
 		return;
+	guest_windows_give(g);
+	free(g->windows.slots);
+	free(g->windows.pages);
+	free(g->windows.pins);
+	free(g->banks);
 	free(g->ram);
 	free(g);
 }
@@ -159,6 +165,19 @@ int mmu_guest_set_ram(mmu_guest *g, const struct mmu_guest_ram *ram, uint32_t co
 	return MMU_OK;
 }
 
+int mmu_guest_set_banks(mmu_guest *g, const struct mmu_guest_bank *banks, uint32_t count)
+{
+	struct mmu_guest_bank *copy = calloc(count ? count : 1, sizeof(*copy));
+
+	if (!copy)
+		return MMU_ENOMEM;
+	memcpy(copy, banks, count * sizeof(*copy));
+	free(g->banks);
+	g->banks = copy;
+	g->bank_count = count;
+	return MMU_OK;
+}
+
 void guest_flush_tlb(struct mmu_guest *g)
 {
 	g->c.engine.control(g->c.engine.uc, CONTROL_FLUSH_TLB);
@@ -166,19 +185,40 @@ void guest_flush_tlb(struct mmu_guest *g)
 
 void mmu_guest_flush(mmu_guest *g)
 {
+	uint64_t serial;
+
 	memset(g->code, 0, sizeof(g->code));
 	g->code_count = 0;
 	g->code_stale = false;
 	g->view.host = NULL;
 	g->c.engine.control(g->c.engine.uc, CONTROL_FLUSH_TB);
 	guest_flush_tlb(g);
+	serial = guest_map_serial(g);
+	if (serial == g->serial)
+		return;
+	guest_windows_give(g);
+	g->serial = serial;
 }
 
-void mmu_guest_begin(mmu_guest *g, uint64_t instructions)
+void mmu_guest_begin(mmu_guest *g, uint64_t instructions, uint32_t services)
 {
+	guest_windows_give(g);
+	g->windows.services = services;
 	g->limit = instructions ? g->counters.instructions + instructions : 0;
 	g->counters.error_access = 0;
 	mmu_guest_flush(g);
+}
+
+void mmu_guest_end(mmu_guest *g)
+{
+	g->windows.services = 0;
+	g->view.host = NULL;
+	guest_windows_give(g);	/* the engine forgets them before it runs again */
+}
+
+void mmu_guest_set_mirror(mmu_guest *g, mmu_mirror *mirror)
+{
+	g->c.mirror = mirror;
 }
 
 void mmu_guest_interrupt(mmu_guest *g)

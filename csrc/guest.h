@@ -1,8 +1,9 @@
 /* Inside of the guest: shared by the callbacks, the code copies and the two architectures. */
 #ifndef MMU_GUEST_H
 #define MMU_GUEST_H
-#include <stdatomic.h>
 #include "address.h"
+#include "bus.h"
+#include "mirror.h"
 #include "mmu.h"
 
 #define GUEST_PAGE UINT64_C(4096)
@@ -14,6 +15,7 @@
 #define GUEST_RAM_BASE (UINT64_C(1) << 53)
 #define GUEST_SHADOW_BASE (UINT64_C(1) << 54)
 #define GUEST_SCRATCH_BASE (UINT64_C(3) << 53)
+#define GUEST_MIRROR_BASE (UINT64_C(5) << 53)
 #define GUEST_NOWHERE_BASE (UINT64_C(1) << 55)
 
 /* Pages of code that the guest ran since the last flush: a hash by address, a slot's number is also
@@ -45,7 +47,10 @@ enum guest_phase {
 };
 
 /* Why the engine was stopped without telling anyone. */
-enum guest_event { GUEST_NO_EVENT, GUEST_STOPPED, GUEST_CODE_WRITE, GUEST_CODE_FULL };
+enum guest_event {
+	GUEST_NO_EVENT, GUEST_STOPPED, GUEST_CODE_WRITE, GUEST_CODE_FULL,
+	GUEST_MAP_CHANGED
+};
 
 /* Pieces that fail but are only read ahead by the engine around an unaligned load, of the instruction
    that is being run alone. One of them may fail once; again, and the instruction needs it. */
@@ -69,11 +74,29 @@ struct guest_view {
 	const uint8_t *host;	/* NULL: none */
 };
 
+/* A page of a window, and where the engine has it as RAM; 0: it has not, accesses go to the bus. */
+struct guest_window { uint64_t hpa, engine; bool used; };
+
+/* What the guest must give back when it lets go of its windows. */
+struct guest_pin { struct mmu_places *places; uint64_t dpa; };
+
+struct guest_windows {
+	uint32_t services;		/* of this run: MMU_GUEST_* */
+	struct guest_window *slots;	/* a hash by address */
+	uint32_t slot_count, slots_used;
+	uint32_t *pages;		/* of the mirror */
+	struct guest_pin *pins;
+	uint32_t page_count, page_space, pin_count, pin_space;
+};
+
 struct mmu_guest {
 	struct mmu_guest_config c;
 	const struct guest_arch *arch;
 	struct mmu_guest_ram *ram;
 	uint32_t ram_count, ram_last;	/* ram_last: where the last search ended */
+	struct mmu_guest_bank *banks;
+	uint32_t bank_count;
+	struct guest_windows windows;
 	enum guest_phase phase;
 	enum guest_event event;
 	struct mmu_guest_stop stop;
@@ -82,6 +105,7 @@ struct mmu_guest {
 	uint64_t until;			/* where the engine ends by itself; see run_once() */
 	struct guest_spared spared[SPARED_PIECES];
 	uint32_t spared_count;
+	uint64_t serial;		/* of the bus's map that all is true of */
 	bool code_stale;		/* code or its copies may differ from memory */
 	uint32_t code_count;
 	uint64_t limit;
@@ -110,10 +134,24 @@ struct guest_arch {
 
 extern const struct guest_arch guest_x86, guest_arm64;
 
+/* Where a page is for the engine. */
+struct guest_place {
+	struct page_key key;
+	uint64_t engine;
+	bool plain;		/* RAM for the engine; else its accesses come to the bus */
+};
+
+/* guest_window.c */
+bool guest_window_find(struct mmu_guest *g, paddr_t page, bool claim, uint64_t *engine_ret);
+const uint8_t *guest_window_host(const struct mmu_guest *g, uint64_t engine);
+void guest_windows_flush(struct mmu_guest *g);
+void guest_windows_give(struct mmu_guest *g);
+
 /* guest_memory.c */
 bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret);
-struct code_page *guest_code_find(struct mmu_guest *g, paddr_t page);
-struct code_page *guest_code_enter(struct mmu_guest *g, paddr_t page);
+struct guest_place guest_place(struct mmu_guest *g, paddr_t page, bool claim);
+struct code_page *guest_code_find(struct mmu_guest *g, const struct page_key *key);
+struct code_page *guest_code_enter(struct mmu_guest *g, const struct page_key *key);
 int guest_code_shadow(struct mmu_guest *g, struct code_page *code, paddr_t page);
 uint64_t guest_code_engine(const struct mmu_guest *g, const struct code_page *code);
 const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page *code);
@@ -133,6 +171,19 @@ int guest_walk(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_t
 void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
 void guest_flush_tlb(struct mmu_guest *g);
 uint64_t guest_register(struct mmu_guest *g, int id);
+
+/* The number of the present map of the bus. */
+static inline uint64_t guest_map_serial(const struct mmu_guest *g)
+{
+	/* Acquire: pairs with the release in bus.c: who sees the number sees the map. */
+	return atomic_load_explicit(&g->c.bus->serial, memory_order_acquire);
+}
+
+/* Another map was published, so windows may show other memory than the engine thinks. */
+static inline bool guest_map_changed(const struct mmu_guest *g)
+{
+	return guest_map_serial(g) != g->serial;
+}
 
 static inline bool guest_stopping(const struct mmu_guest *g)
 {

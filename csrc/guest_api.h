@@ -31,6 +31,13 @@ struct mmu_guest_ids {
 /* Physical addresses hpa .. hpa+size-1, whole pages, are plain RAM that the engine knows at `engine`. */
 struct mmu_guest_ram { uint64_t hpa, size, engine; };
 
+/* Host memory, whole pages, that the engine knows at `engine`. */
+struct mmu_guest_bank { uint8_t *host; uint64_t size, engine; };
+
+/* How pages of windows may be served, besides access by access through the bus: as RAM, in place where a page lies
+   in one piece in one device, or gathered in a mirror. A set. */
+enum mmu_guest_service { MMU_GUEST_DIRECT = 1, MMU_GUEST_MIRROR = 2 };
+
 struct mmu_guest_config {
 	uint32_t arch;			/* enum mmu_guest_arch */
 	uint32_t phys_bits;		/* physical address bits of the guest's CPU */
@@ -38,6 +45,8 @@ struct mmu_guest_config {
 	/* Whose traffic is whose: the guest's data, page walks, code read ahead of execution, and
 	   the replays that find an exact address (not part of what the guest did). */
 	mmu_port *data, *walk, *code, *probe;
+	mmu_port *blocks;		/* counts what moves between devices and the mirror */
+	mmu_mirror *mirror;		/* of the bus; NULL: none. The engine has it at mmu_guest_mirror_base(). */
 	uint8_t *shadow;		/* host memory of the code pages, mmu_guest_shadow_size() bytes */
 	void *context, *bus_context;	/* two of the engine's context blobs */
 	struct mmu_guest_engine engine;
@@ -52,6 +61,7 @@ uint64_t mmu_guest_bus_size(void);
 uint64_t mmu_guest_ram_base(void);
 uint64_t mmu_guest_shadow_base(void);
 uint64_t mmu_guest_shadow_size(void);
+uint64_t mmu_guest_mirror_base(void);
 uint64_t mmu_guest_scratch_base(void);
 uint64_t mmu_guest_nowhere_base(void);
 
@@ -94,6 +104,8 @@ struct mmu_guest_counters {
 	uint64_t faults;		/* walks that refused */
 	uint64_t bus_reads, bus_writes;	/* accesses of at most 4 bytes that left the engine */
 	uint64_t shadows;		/* pages of code copied out of windows or devices */
+	uint64_t mirrored, direct;	/* pages of windows that became RAM: in the mirror, in place */
+	uint64_t mirror_full;		/* pages that did not, because memory was out */
 	uint64_t steps;			/* instructions run alone because they write to a page of code */
 	uint64_t bus_errors;
 	uint64_t port_reads, port_writes;	/* x86 IN and OUT: no device answers */
@@ -109,11 +121,18 @@ int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret);
 void mmu_guest_destroy(mmu_guest *guest);
 /* Replaces what is known of RAM: sorted by hpa, apart, whole pages, else MMU_ERANGE. Not during a run. */
 int mmu_guest_set_ram(mmu_guest *guest, const struct mmu_guest_ram *ram, uint32_t count);
+/* Replaces what is known of host memory that pages of windows may be in. MMU_ENOMEM. Not during a run. */
+int mmu_guest_set_banks(mmu_guest *guest, const struct mmu_guest_bank *banks, uint32_t count);
+/* The mirror, once it is known. Not during a run. */
+void mmu_guest_set_mirror(mmu_guest *guest, mmu_mirror *mirror);
 /* Drops every copy of code, translation and TLB entry: memory or registers changed behind the engine. */
 void mmu_guest_flush(mmu_guest *guest);
 /* A run begins: forgets the first bus error, and everything as mmu_guest_flush() does. At most so many
-   instructions may run, 0: any number; that takes effect only with the code hook in place. */
-void mmu_guest_begin(mmu_guest *guest, uint64_t instructions);
+   instructions may run, 0: any number; that takes effect only with the code hook in place. `services`: a set of
+   MMU_GUEST_DIRECT and MMU_GUEST_MIRROR. */
+void mmu_guest_begin(mmu_guest *guest, uint64_t instructions, uint32_t services);
+/* A run is over: pages of windows are no RAM any more, what the guest wrote is in the devices. Twice is fine. */
+void mmu_guest_end(mmu_guest *guest);
 
 /* Runs from pc until something stops it. MMU_OK and *ret. */
 int mmu_guest_run(mmu_guest *guest, uint64_t pc, struct mmu_guest_stop *ret);

@@ -94,19 +94,21 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 		       struct engine_tlb_entry *ret)
 {
 	paddr_t page = pa_of(t->pa.v & GUEST_PAGE_MASK);
-	bool known = guest_code_find(g, page);
-	struct code_page *code = guest_code_enter(g, page);
-	uint64_t engine;
+	struct guest_place place = guest_place(g, page, g->phase != GUEST_PROBING);
+	bool known = guest_code_find(g, &place.key);
+	struct code_page *code = guest_code_enter(g, &place.key);
 	uint8_t *host;
 
 	if (!code)
 		return refuse(g, GUEST_CODE_FULL);
 	g->view = (struct guest_view){ .va = va };
-	if (guest_ram_find(g, page, &engine)) {
-		if (mmu_port_host(g->c.probe, page.v, GUEST_PAGE, false, &host) == GUEST_PAGE)
+	if (place.plain) {
+		g->view.host = guest_window_host(g, place.engine);
+		if (!g->view.host &&
+		    mmu_port_host(g->c.probe, page.v, GUEST_PAGE, false, &host) == GUEST_PAGE)
 			g->view.host = host;
 		note_place(g, code, va, t->index, known);
-		return answer(ret, engine, ENGINE_MAY_FETCH);
+		return answer(ret, place.engine, ENGINE_MAY_FETCH);
 	}
 	if (!code->shadowed) {
 		int result = guest_code_shadow(g, code, page);
@@ -131,10 +133,9 @@ static bool engine_sees_stores(const struct code_page *code, uint64_t va, uint32
 static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_translation *t, int type,
 		      struct engine_tlb_entry *ret)
 {
-	paddr_t page = pa_of(t->pa.v & GUEST_PAGE_MASK);
-	const struct code_page *code = guest_code_find(g, page);
+	struct guest_place place = guest_place(g, pa_of(t->pa.v & GUEST_PAGE_MASK), true);
+	const struct code_page *code = guest_code_find(g, &place.key);
 	int permissions = 0;
-	uint64_t engine;
 
 	if (t->allowed & MMU_ACCESS_READ)
 		permissions |= ENGINE_MAY_READ;
@@ -148,9 +149,7 @@ static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_trans
 		else
 			permissions &= ~ENGINE_MAY_WRITE;
 	}
-	if (!guest_ram_find(g, page, &engine))
-		engine = GUEST_BUS_BASE + page.v;
-	return answer(ret, engine, permissions);
+	return answer(ret, place.engine, permissions);
 }
 
 /* While probing: the page in question is nowhere, writes to any other go to a scratch page. */
@@ -160,7 +159,6 @@ static bool fill_probe(struct mmu_guest *g, uint64_t va, int type, struct engine
 	uint32_t access = access_of(type);
 	struct mmu_guest_stop unused;
 	struct guest_translation t;
-	uint64_t engine;
 	paddr_t page;
 
 	if (type != ENGINE_FETCH)
@@ -179,9 +177,7 @@ static bool fill_probe(struct mmu_guest *g, uint64_t va, int type, struct engine
 	}
 	if (type == ENGINE_WRITE)
 		return answer(ret, GUEST_SCRATCH_BASE, permission);
-	if (!guest_ram_find(g, page, &engine))
-		engine = GUEST_BUS_BASE + page.v;
-	return answer(ret, engine, permission);
+	return answer(ret, guest_place(g, page, false).engine, permission);
 }
 
 /* When the engine has ended it looks up the byte before `until`: that is no access of the guest. */
@@ -210,6 +206,8 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 		return fill_probe(g, va, type, ret);
 	if (guest_stopping(g))
 		return false;
+	if (guest_map_changed(g))
+		return refuse(g, GUEST_MAP_CHANGED);
 	if (type != ENGINE_FETCH)
 		access |= g->arch->kind_of_access(g, va);
 	g->counters.fills++;

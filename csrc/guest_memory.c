@@ -30,7 +30,8 @@ bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret)
 
 /* ---- pages of code ---- */
 
-static struct page_key page_key(struct mmu_guest *g, paddr_t page)
+/* What a page is that is no RAM for the engine. */
+static struct page_key bus_key(struct mmu_guest *g, paddr_t page)
 {
 	struct page_key key = { NULL, page.v };
 	const struct mmu_range *r;
@@ -38,8 +39,6 @@ static struct page_key page_key(struct mmu_guest *g, paddr_t page)
 	uint64_t offset;
 	uint32_t i;
 
-	if (guest_ram_find(g, page, &key.page))
-		return key;
 	read = port_enter(g->c.probe);
 	i = map_search(read.map, page.v);
 	r = &read.map->ranges[i];
@@ -56,6 +55,16 @@ static struct page_key page_key(struct mmu_guest *g, paddr_t page)
 	return key;
 }
 
+/* Where a page is; `claim`: a page of a window may become RAM for it. */
+struct guest_place guest_place(struct mmu_guest *g, paddr_t page, bool claim)
+{
+	uint64_t engine;
+
+	if (guest_ram_find(g, page, &engine) || guest_window_find(g, page, claim, &engine))
+		return (struct guest_place){ { NULL, engine }, engine, true };
+	return (struct guest_place){ bus_key(g, page), GUEST_BUS_BASE + page.v, false };
+}
+
 static uint32_t code_hash(struct page_key key)
 {
 	uint64_t number = key.page / GUEST_PAGE + (uintptr_t)key.device;
@@ -64,28 +73,27 @@ static uint32_t code_hash(struct page_key key)
 }
 
 /* The slot that holds the page, or the free one where it would stand. CODE_LIMIT keeps one free. */
-static struct code_page *code_slot(struct mmu_guest *g, struct page_key key)
+static struct code_page *code_slot(struct mmu_guest *g, const struct page_key *key)
 {
-	uint32_t i = code_hash(key);
+	uint32_t i = code_hash(*key);
 
 	while (g->code[i].used &&
-	       (g->code[i].key.page != key.page || g->code[i].key.device != key.device))
+	       (g->code[i].key.page != key->page || g->code[i].key.device != key->device))
 		i = (i + 1) % CODE_SLOTS;
 	return &g->code[i];
 }
 
-/* What is known of a page (its first byte) as code; NULL when the guest did not run from it. */
-struct code_page *guest_code_find(struct mmu_guest *g, paddr_t page)
+/* What is known of a page as code; NULL when the guest did not run from it. */
+struct code_page *guest_code_find(struct mmu_guest *g, const struct page_key *key)
 {
-	struct code_page *code = code_slot(g, page_key(g, page));
+	struct code_page *code = code_slot(g, key);
 
 	return code->used ? code : NULL;
 }
 
 /* Notes that the guest runs from this page. NULL when there are too many: flush first. */
-struct code_page *guest_code_enter(struct mmu_guest *g, paddr_t page)
+struct code_page *guest_code_enter(struct mmu_guest *g, const struct page_key *key)
 {
-	struct page_key key = page_key(g, page);
 	struct code_page *code = code_slot(g, key);
 
 	if (code->used)
@@ -93,7 +101,7 @@ struct code_page *guest_code_enter(struct mmu_guest *g, paddr_t page)
 	if (g->code_count == CODE_LIMIT)
 		return NULL;
 	g->code_count++;
-	*code = (struct code_page){ .key = key, .used = 1 };
+	*code = (struct code_page){ .key = *key, .used = 1 };
 	return code;
 }
 
@@ -203,6 +211,8 @@ uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user)
 		return 0;
 	g->counters.bus_reads++;
 	rc = mmu_port_load(g->c.data, hpa, size, &value);
+	if (guest_map_changed(g))	/* by a device */
+		guest_flush_tlb(g);
 	if (rc != MMU_MEMTX_OK)
 		bus_failed(g, hpa, size, MMU_ACCESS_READ, rc);
 	return value;
@@ -218,6 +228,8 @@ void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, 
 		return;
 	g->counters.bus_writes++;
 	rc = mmu_port_store(g->c.data, hpa, size, value);
+	if (guest_map_changed(g))
+		guest_flush_tlb(g);
 	if (rc != MMU_MEMTX_OK)
 		bus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);
 }
@@ -292,6 +304,13 @@ int mmu_guest_load(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, ui
 	return MMU_OK;
 }
 
+static bool is_code(struct mmu_guest *g, paddr_t page)
+{
+	struct guest_place place = guest_place(g, page, false);
+
+	return guest_code_find(g, &place.key);
+}
+
 int mmu_guest_store(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, uint64_t value,
 		    struct mmu_guest_stop *stop)
 {
@@ -306,7 +325,7 @@ int mmu_guest_store(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, u
 		uint64_t hpa = i < first ? pa[0].v + i : pa[1].v + (i - first);
 
 		/* The engine does not see this store: what it translated from there is stale. */
-		if (guest_code_find(g, pa_of(hpa & GUEST_PAGE_MASK)))
+		if (is_code(g, pa_of(hpa & GUEST_PAGE_MASK)))
 			g->code_stale = true;
 		rc = mmu_port_store(g->c.data, hpa, chunk, value >> (8 * i));
 		if (rc != MMU_MEMTX_OK)

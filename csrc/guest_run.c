@@ -134,6 +134,7 @@ static bool handle(struct mmu_guest *g, int error)
 			classify(g, error);
 			return false;
 		case GUEST_CODE_FULL:
+		case GUEST_MAP_CHANGED:
 			uncount(g);
 			mmu_guest_flush(g);
 			return true;

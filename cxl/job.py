@@ -60,11 +60,15 @@ class Walk:
 class Job:
     """A topology, programmed and attached to an address space with RAM, and a guest placed on it.
 
+    *dispatch*: see mmu.Machine; "exact" counts every access by device.
+
     Raises TopologyError when something is to live in a window and no region can be committed, AddressRangeError
     when it does not fit there.
     """
 
-    def __init__(self, topology: Topology, arch: str = "x86_64", placement: Placement | None = None) -> None:
+    def __init__(
+        self, topology: Topology, arch: str = "x86_64", placement: Placement | None = None, dispatch: str = "exact"
+    ) -> None:
         from mmu.machine import Machine  # the engine: not needed to look at a topology
 
         self.topology, self.placement = topology, placement or Placement()
@@ -74,7 +78,7 @@ class Job:
             self.space.map(base, Ram(size, f"ram{i}"))
         topology.attach(self.space)
         areas = {f.name: self._area(f.name, getattr(self.placement, f.name)) for f in fields(self.placement)}
-        self.machine: Machine = Machine(self.space, arch)
+        self.machine: Machine = Machine(self.space, arch, dispatch)
         try:
             self.machine.setup(**areas)
         except BaseException:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mmu.memory import AddressSpace, TraceEntry
 
 CPUS = {"x86_64": ("mmu.guest.x86", "X86Cpu"), "aarch64": ("mmu.guest.arm64", "Arm64Cpu")}
-DISPATCH = ("auto", "exact")
+DISPATCH = ("auto", "exact", "direct", "mirror")
 INTERRUPT_PERIOD = 0.02  # seconds; a stop request that came just before the engine started is lost, so it is repeated
 
 
@@ -47,9 +47,21 @@ class Machine:
     """One guest CPU on an address space.
 
     *arch* is "x86_64" (long mode, 4-level paging) or "aarch64" (EL1, TTBR0, 4 KiB granule, 4 levels).
-    *dispatch* says how windows are served: "exact", where every access goes through the bus and is counted, or
-    "auto", the library's choice, which is "exact". The engine hands an access of 8 bytes over as two of 4, and an
-    unaligned load as the aligned words around it.
+    *dispatch* says how windows are served while the guest runs. All give the same bytes, registers, faults and device
+    files; what differs is speed and what `Counters` can tell.
+
+    - "exact": every access goes through the bus and is counted. The engine hands an access of 8 bytes over as two of
+      4, and an unaligned load as the aligned words around it.
+    - "direct": a page that lies in one piece in one device (1 way, or a granularity of 4 KiB and more) is RAM for the
+      engine, in place. Other pages are exact.
+    - "mirror": the blocks of a page that is touched move to host memory in the order of the window, until the run
+      ends, and the page is RAM for the engine. Whoever else asks for these bytes, by HPA or DPA, finds them there.
+    - "auto": direct where that is possible, else mirror; exact when the run is traced.
+
+    Pages that the decoders do not give to devices as a whole are exact in any case, and so is everything when there is
+    no memory for the mirror, which is said once (`mmu.errors.MirrorWarning`). When decoders change during a run, the
+    guest goes on with what they say from its next TLB miss, device access or exception on.
+
     *emulator* None is the plain CPU; the models of emulators are not there yet, and asking for one is a ValueError.
 
     A machine owns host resources: close() it, or use it as a context manager.
@@ -216,17 +228,21 @@ class Machine:
         Args:
             timeout: seconds until it is stopped with reason "timeout"; None: never.
             limit: instructions until it is stopped with reason "limit"; counting makes a run much slower.
-            trace: how many bus accesses to record at most; the oldest are kept.
+            trace: how many bus accesses to record at most; the oldest are kept. What goes to pages that are RAM for
+                the engine is none.
         An exception raised by a device's callback comes out of here; the guest then stands at that instruction.
         """
         if self.plan is None and not self.cpu.has_tables:
             raise GuestError("no page tables: call setup() or load(), or set the registers that point to them")
         cpu = self.cpu
-        cpu.begin(limit or 0)
+        cpu.begin(limit or 0, "exact" if trace and self.dispatch == "auto" else self.dispatch)
         before = Snapshot(cpu)
         delivered: list[Delivered] = []
-        with _traced(cpu, trace) as entries, _watchdog(cpu, timeout):
-            stop = self._loop(cpu.pc if start is None else start, delivered)
+        try:
+            with _traced(cpu, trace) as entries, _watchdog(cpu, timeout):
+                stop = self._loop(cpu.pc if start is None else start, delivered)
+        finally:
+            cpu.end()
         return RunResult(stop, cpu.registers(), entries, before.since(), tuple(delivered))
 
     def _loop(self, pc: int, delivered: list[Delivered]) -> Stop:

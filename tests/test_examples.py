@@ -131,7 +131,7 @@ def test_find(tmp_path):
 def test_the_window_is_where_the_data_went():
     """The other tests would pass if nothing went through a device."""
     space, _, _ = two_way()
-    with Machine(space).setup(**places()) as m:
+    with Machine(space, dispatch="exact").setup(**places()) as m:
         result = m.load(examples.path("checksum", "x86_64")).run()
     wrote = sum(t.write_bytes for t in result.counters.data.values())
     assert wrote >= CHECKSUM_BYTES + 2 * 8 * 63

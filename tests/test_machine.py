@@ -54,7 +54,7 @@ def test_each_area_alone_in_the_window_changes_no_register(arch, only):
     ram = dict.fromkeys(("tables", "code", "data", "stack"), "ram")
     m, expected = run(arch, SUM[arch], **ram)
     m.close()
-    m, result = run(arch, SUM[arch], **{**ram, only: "window"})
+    m, result = run(arch, SUM[arch], dispatch="exact", **{**ram, only: "window"})
     m.close()
     moved = {"cr3", "ttbr0_el1"} if only == "tables" else set()
     assert {n: v for n, v in expected.registers.items() if n not in moved} == {
@@ -101,7 +101,7 @@ def test_run_without_tables_is_refused():
     "kwargs, message",
     [
         ({"arch": "riscv64"}, "arch must be one of x86_64, aarch64, not 'riscv64'"),
-        ({"dispatch": "mirror"}, "dispatch must be one of auto, exact, not 'mirror'"),
+        ({"dispatch": "fast"}, "dispatch must be one of auto, exact, direct, mirror, not 'fast'"),
         ({"emulator": "qemu-8.2"}, "emulator must be None"),
     ],
 )
@@ -257,7 +257,7 @@ def test_the_trace_is_what_walker_and_guest_did_in_order(arch):
 
 
 def test_nothing_of_python_runs_per_access():
-    with machine() as m:
+    with machine(dispatch="exact") as m:
         m.load(code("x86_64", "1: mov [rdi], rcx; mov rax, [rdi]; dec rcx; jnz 1b"))
 
         def calls(iterations):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RESULT = {"x86_64": "rax", "aarch64": "x0"}  # where a program leaves its result
 PER_LINE = 4
-INITIATORS = {"data": "guest data", "tables": "page walks", "code": "code"}
+INITIATORS = {"data": "guest data", "tables": "page walks", "code": "code", "mirror": "mirror"}
 DECIMAL = ("vector", "level", "stage", "target_el")
 TRAFFIC = ("reads", "read_bytes", "writes", "write_bytes")
 
@@ -102,6 +102,10 @@ def run_text(job: Job, result: RunResult, walk: Walk) -> str:
     lines.append(
         f"counters: {counters.fills} fills, {counters.walks} walks, {counters.faults} faults, "
         f"{counters.bus_reads + counters.bus_writes} bus accesses, {counters.bus_errors} bus errors")
+    if counters.mirrored or counters.direct:
+        lines.append(
+            f"  {counters.mirrored + counters.direct} pages of windows were RAM for the guest ({counters.mirrored} "
+            f"mirrored, {counters.direct} in place): its accesses to them are not counted")
     lines.append(_device_table(result))
     return "\n".join(lines)
 
@@ -141,6 +145,7 @@ def run_record(job: Job, result: RunResult, walk: Walk) -> dict[str, Any]:
     stop = result.stop
     return {
         "arch": job.machine.arch,
+        "dispatch": job.machine.dispatch,
         "regions": [
             {"name": r.name, "base": r.base, "size": r.size, "granularity": r.granularity,
              "devices": [d.name for d in r.devices]}

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from mmu.guest.cpu import Cpu
 
 _PLAIN = (
-    "fills", "walks", "faults", "bus_reads", "bus_writes", "shadows", "steps", "bus_errors", "port_reads",
-    "port_writes", "instructions",
+    "fills", "walks", "faults", "bus_reads", "bus_writes", "shadows", "mirrored", "direct", "mirror_full", "steps",
+    "bus_errors", "port_reads", "port_writes", "instructions",
 )  # fmt: skip
 
 
@@ -32,7 +32,8 @@ class Counters:
     """Of one run. Devices are those behind windows, by name.
 
     `data` is what the guest's own loads and stores did there, `tables` what page walks did, `code` the reading of
-    pages of code before they run.
+    pages of code before they run. Of pages that the engine has as RAM, loads, stores and code are not counted: these
+    pages are counted, and `mirror` tells the blocks of 256 bytes that went to the mirror and, changed, came back.
     """
 
     fills: int = 0  # TLB misses of the engine
@@ -41,6 +42,9 @@ class Counters:
     bus_reads: int = 0  # accesses of at most 4 bytes that went to the bus: everything but plain RAM
     bus_writes: int = 0
     shadows: int = 0  # pages of code copied out of windows and devices
+    mirrored: int = 0  # pages of windows that were RAM for the engine, gathered in the mirror
+    direct: int = 0  # and in place
+    mirror_full: int = 0  # pages that were not, for want of memory
     steps: int = 0  # stores to pages of code, each run alone
     bus_errors: int = 0
     first_bus_error: BusErrorRecord | None = None
@@ -50,6 +54,7 @@ class Counters:
     data: dict[str, Traffic] = field(default_factory=dict)
     tables: dict[str, Traffic] = field(default_factory=dict)
     code: dict[str, Traffic] = field(default_factory=dict)
+    mirror: dict[str, Traffic] = field(default_factory=dict)
 
 
 class Snapshot:
@@ -61,7 +66,7 @@ class Snapshot:
         self._traffic = self._ports()
 
     def _ports(self) -> dict[str, dict[str, Traffic]]:
-        return {name: self._cpu.ports[name].traffic() for name in ("data", "walk", "code")}
+        return {name: self._cpu.ports[name].traffic() for name in ("data", "walk", "code", "blocks")}
 
     def since(self) -> Counters:
         now, ports = self._cpu.counters, self._ports()
@@ -73,7 +78,7 @@ class Snapshot:
         return Counters(
             **plain, first_bus_error=first,
             data=self._difference("data", ports), tables=self._difference("walk", ports),
-            code=self._difference("code", ports))  # fmt: skip
+            code=self._difference("code", ports), mirror=self._difference("blocks", ports))  # fmt: skip
 
     def _difference(self, port: str, ports: dict[str, dict[str, Traffic]]) -> dict[str, Traffic]:
         before, out = self._traffic[port], {}

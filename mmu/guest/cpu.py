@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mmu.core import check, ffi, lib
 from mmu.errors import ClosedError, GuestError
 from mmu.guest.engine import PAGE, Engine
+from mmu.guest.memory import EngineMemory
 from mmu.guest.stop import Delivered, Stop
 from mmu.memory.host import HostMemory
-from mmu.memory.region import Ram
 from mmu.types import Access, Fault
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Outcome = int | Delivered | Stop  # where to go on, the handler that was entered, or how the run ends
 
-PORTS = ("data", "walk", "code", "probe")
+PORTS = ("data", "walk", "code", "probe", "blocks")
 
 
 class Refused(Exception):
@@ -37,7 +37,7 @@ class Refused(Exception):
 def _dispose(engine: Engine, guest: Any, kept: list[Any]) -> None:
     """Everything that C points to goes after the engine, which points to it."""
     engine.close()
-    lib.mmu_guest_destroy(guest)
+    lib.mmu_guest_destroy(guest)  # gives back what a run left in the mirror
     kept.clear()
 
 
@@ -58,9 +58,6 @@ class Cpu:
         self._numbers = self.register_numbers()
         self.engine = Engine(*self.ENGINE, self.model())
         self.ports = {name: space.new_port() for name in PORTS}
-        self._banks: dict[int, int] = {}  # host address of a memory -> where the engine has it
-        self._bank_end = lib.mmu_guest_ram_base()
-        self._view: Any = None
         self._limit_hook: int | None = None
         self._shadow, self._scratch = HostMemory(lib.mmu_guest_shadow_size()), HostMemory(PAGE)
         self._kept: list[Any] = [self.ports, self._shadow, self._scratch, space.bus]
@@ -70,6 +67,7 @@ class Cpu:
         except BaseException:
             self.engine.close()
             raise
+        self._memory = EngineMemory(space, self.engine, self.guest, self._kept)
         self._finalizer = weakref.finalize(self, _dispose, self.engine, self.guest, self._kept)
         try:
             self._install()
@@ -177,38 +175,6 @@ class Cpu:
 
     # -- memory -------------------------------------------------------------------------------------
 
-    def sync(self) -> None:
-        """Take over what the space shows now."""
-        self._open()
-        view = self.space.view
-        if view is not self._view:
-            table = [entry for r in view.ranges if (entry := self._ram(r)) is not None]
-            check(lib.mmu_guest_set_ram(self.guest, ffi.new("struct mmu_guest_ram[]", table), len(table)), "RAM map")
-            self._view = view
-
-    def _ram(self, r: Any) -> dict[str, int] | None:
-        """The whole pages of a range of RAM, when its pages are pages of its memory too."""
-        if not isinstance(r.region, Ram) or r.region.kind != lib.MMU_RANGE_RAM or (r.first - r.offset) % PAGE:
-            return None
-        first, end = -(-r.first // PAGE) * PAGE, min(r.last + 1, lib.mmu_guest_bus_size()) // PAGE * PAGE
-        if first >= end:
-            return None
-        return {
-            "hpa": first, "size": end - first,
-            "engine": self._bank(r.region.memory) + r.offset + (first - r.first),
-        }  # fmt: skip
-
-    def _bank(self, memory: HostMemory) -> int:
-        """Where the engine has a memory. Each is mapped once: the engine tracks code by physical address."""
-        host = int(ffi.cast("uintptr_t", memory.address))
-        if host not in self._banks:
-            size = -(-memory.size // PAGE) * PAGE
-            self.engine.map_host(self._bank_end, size, memory.address)
-            self._kept.append(memory)
-            self._banks[host] = self._bank_end
-            self._bank_end += size
-        return self._banks[host]
-
     def load(self, va: int, size: int, access: Access = Access.READ) -> int:
         """One access by the CPU itself, with its present privilege. Raises Refused."""
         out, stop = ffi.new("uint64_t *"), ffi.new("struct mmu_guest_stop *")
@@ -280,19 +246,27 @@ class Cpu:
 
     # -- running ------------------------------------------------------------------------------------
 
-    def begin(self, limit: int) -> None:
+    def begin(self, limit: int, dispatch: str) -> None:
         """Make ready for a run of at most *limit* instructions (0: any number; counting costs about 10 ns for each).
+
+        *dispatch*, a key of mmu.guest.memory.SERVICES, says how windows are served. To be matched by end().
 
         Takes over what the space shows now, and forgets code and translations: the host may have changed any of it.
         """
-        self.sync()
+        self._open()
+        self._memory.sync()
         if limit and self._limit_hook is None:
             self._limit_hook = self.engine.hook("CODE", self._hooks.code, self.guest)
         elif not limit and self._limit_hook is not None:
             self.engine.unhook(self._limit_hook)
             self._limit_hook = None
-        lib.mmu_guest_begin(self.guest, limit)
+        lib.mmu_guest_begin(self.guest, limit, self._memory.serve(dispatch))
         lib.mmu_guest_resume(self.guest)
+
+    def end(self) -> None:
+        """What the guest wrote is in the devices from now on."""
+        lib.mmu_guest_end(self.guest)
+        self._memory.end()
 
     def run(self, pc: int) -> Any:
         """Run until a stop that wants attention: struct mmu_guest_stop. Raises what a device's callback raised."""

@@ -171,7 +171,7 @@ static void run(uint32_t arch, mmu_bus *bus, uint8_t *ram, uint8_t *shadow)
 
 		if (i % 16 == 0)
 			plant_tables(ram);
-		mmu_guest_begin(guest, next() % 2 ? next() % 100 : 0);
+		mmu_guest_begin(guest, next() % 2 ? next() % 100 : 0, 0);
 		mmu_guest_run(guest, next() % 2 ? 0x1000 : next(), &stop);
 		mmu_guest_load(guest, next(), (uint32_t)(next() % 10), (uint32_t)(1u << next() % 3), &value, &stop);
 		mmu_guest_store(guest, next() % (PAGES * 4096), (uint32_t)(next() % 10), MMU_ACCESS_WRITE, next(), &stop);

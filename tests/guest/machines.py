@@ -43,9 +43,10 @@ def places(tables="window", code="window", data="window", stack="window"):
     return {name: (bases[where] + at, size, vas[name]) for name, (where, at, size) in offsets.items()}
 
 
-def machine(arch="x86_64", granularity=256, **where):
+def machine(arch="x86_64", granularity=256, dispatch=None, **where):
     space, _, _ = two_way(granularity)
-    return Machine(space, arch).setup(**places(**where))
+    chosen = {} if dispatch is None else {"dispatch": dispatch}
+    return Machine(space, arch, **chosen).setup(**places(**where))
 
 
 def code(arch, source):

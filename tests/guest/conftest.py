@@ -8,7 +8,7 @@ WITHOUT_GUEST = ("tests.guest.test_loader",)
 
 
 def pytest_generate_tests(metafunc):
-    if metafunc.module.__name__ not in WITHOUT_GUEST and "services" not in metafunc.module.__name__:
+    if metafunc.module.__name__ not in WITHOUT_GUEST and not metafunc.module.__name__.endswith(("services", "mirror")):
         metafunc.fixturenames.insert(0, "dispatch")
         metafunc.parametrize("dispatch", ("exact", "auto"), indirect=True)
 

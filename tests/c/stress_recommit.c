@@ -145,7 +145,8 @@ static void fill(struct test *t, mmu_hostmem *memory[2])
 	for (uint32_t d = 0; d < 2; d++) {
 		if (mmu_hostmem_create(PLACES * PLACE, &memory[d]))
 			abort();
-		t->targets[d] = (struct mmu_target){ mmu_hostmem_address(memory[d]), PLACES * PLACE, d };
+		t->targets[d] = (struct mmu_target){ mmu_hostmem_address(memory[d]), PLACES * PLACE, d,
+						     NULL };
 		for (uint32_t p = 0; p < PLACES; p++)
 			memset(t->targets[d].host + p * PLACE, (int)(p * 2 + d), PLACE);
 	}

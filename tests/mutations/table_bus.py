@@ -247,13 +247,6 @@ MUTATIONS = (
         STRIPED,
     ),
     Mutation(
-        "window: a port does not check that the map still has the window that it used last",
-        "csrc/window.h",
-        "return port->window < map->window_count && ",
-        "return map->window_count && ",
-        STRIPED,
-    ),
-    Mutation(
         "window: the short way forgets the division by 3",
         "csrc/stripes.c",
         "s->kind != MMU_SLOT_DEVICE || s->mod3 ||",

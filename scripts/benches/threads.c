@@ -55,8 +55,8 @@ void recommits(const uint64_t *setup, const uint64_t *in, uint64_t *out, uint64_
 	__typeof__(mmu_route_create) *make = (__typeof__(mmu_route_create) *)(uintptr_t)setup[4];
 	void (*unmake)(mmu_route *) = (void (*)(mmu_route *))(uintptr_t)setup[5];
 	static uint64_t memory[2][WINDOW / 16];
-	struct mmu_target targets[2] = { { (uint8_t *)memory[0], WINDOW / 2, 0 },
-					 { (uint8_t *)memory[1], WINDOW / 2, 1 } };
+	struct mmu_target targets[2] = { { (uint8_t *)memory[0], WINDOW / 2, 0, NULL },
+					 { (uint8_t *)memory[1], WINDOW / 2, 1, NULL } };
 	struct mmu_span span = { .first = WINDOW, .last = 2 * WINDOW - 1, .granule = 256,
 				 .slot_count = 2, .shift = 8, .bits = 1 };
 	struct mmu_range range = { .first = WINDOW, .last = 2 * WINDOW - 1, .kind = MMU_RANGE_STRIPED };

@@ -200,6 +200,7 @@ static uint64_t replace(struct mmu_bus *bus, struct mmu_map *map)
 	struct mmu_map *old = atomic_load_explicit(&bus->map, memory_order_relaxed);
 	uint64_t epoch = atomic_load_explicit(&bus->epoch, memory_order_relaxed) + 1;
 
+	map->serial = atomic_load_explicit(&bus->serial, memory_order_relaxed) + 1;
 	/* Release: pairs with the acquire of the map in port_enter(): who finds it sees all of it. */
 	atomic_store_explicit(&bus->map, map, memory_order_release);
 	/* Release: pairs with the acquire of the epoch in port_enter(). */
@@ -210,7 +211,7 @@ static uint64_t replace(struct mmu_bus *bus, struct mmu_map *map)
 	bus->retired_end = &old->next;
 	bus->retired_count++;
 	/* Release: pairs with the acquire in guest_window.c: who sees the new number finds the new map. */
-	atomic_fetch_add_explicit(&bus->serial, 1, memory_order_release);
+	atomic_store_explicit(&bus->serial, map->serial, memory_order_release);
 	return epoch;
 }
 

@@ -58,6 +58,7 @@ enum { MAP_NESTED = 1u << 31, MAP_SCAN = 4 };	/* at most MAP_SCAN + 1 ranges beg
 struct mmu_map {
 	struct mmu_map *next;		/* among the retired: replaced later */
 	uint64_t retired_at;		/* the epoch in which no new reader can find it */
+	uint64_t serial;		/* no other map of the bus has it; from 1 on */
 	uint32_t count;
 	struct map_ram ram;
 	const struct map_table *tables;	/* of the index */
@@ -128,32 +129,37 @@ static inline void port_back(struct mmu_port *port)
 		atomic_thread_fence(memory_order_seq_cst);
 }
 
-/* The map as of now, valid until the matching port_leave(). The owner of the port; pairs nest. */
-static inline struct port_read port_enter(struct mmu_port *port)
+/* The map as of now, valid until the matching port_leave(). For the owner of a port that is not reading. */
+static inline struct port_read port_enter_outer(struct mmu_port *port)
 {
 	struct mmu_bus *bus = port->bus;
-	bool outer = atomic_load_explicit(&port->epoch, memory_order_relaxed) == 0;
-	bool aside = false;
+	/* Acquire: pairs with the release of the epoch in mmu_bus_publish(): who notes the new epoch finds
+	   the new map. */
+	uint64_t epoch = atomic_load_explicit(&bus->epoch, memory_order_acquire);
 
-	if (outer) {
-		/* Acquire: pairs with the release of the epoch in mmu_bus_publish(): who notes the new
-		   epoch finds the new map. */
-		uint64_t epoch = atomic_load_explicit(&bus->epoch, memory_order_acquire);
-
-		atomic_store_explicit(&port->epoch, epoch, memory_order_relaxed);
-		/* The note must be visible before the map is read. Pairs with the barrier in oldest_reader():
-		   the kernel's, which makes every running thread pass one, or a fence on both sides. */
-		if (bus->membarrier)
-			atomic_signal_fence(memory_order_seq_cst);
-		else
-			atomic_thread_fence(memory_order_seq_cst);
-	} else {
-		aside = atomic_load_explicit(&port->aside, memory_order_relaxed);
-		if (aside)
-			port_back(port);
-	}
+	atomic_store_explicit(&port->epoch, epoch, memory_order_relaxed);
+	/* The note must be visible before the map is read. Pairs with the barrier in oldest_reader(): the
+	   kernel's, which makes every running thread pass one, or a fence on both sides. */
+	if (bus->membarrier)
+		atomic_signal_fence(memory_order_seq_cst);
+	else
+		atomic_thread_fence(memory_order_seq_cst);
 	/* Acquire: pairs with the release of the map in mmu_bus_publish(). */
-	return (struct port_read){ atomic_load_explicit(&bus->map, memory_order_acquire), outer, aside };
+	return (struct port_read){ atomic_load_explicit(&bus->map, memory_order_acquire), true, false };
+}
+
+/* The same whether it is reading or not: pairs nest. */
+static inline struct port_read port_enter(struct mmu_port *port)
+{
+	bool aside;
+
+	if (atomic_load_explicit(&port->epoch, memory_order_relaxed) == 0)
+		return port_enter_outer(port);
+	aside = atomic_load_explicit(&port->aside, memory_order_relaxed);
+	if (aside)
+		port_back(port);
+	/* Acquire: as in port_enter_outer(). */
+	return (struct port_read){ atomic_load_explicit(&port->bus->map, memory_order_acquire), false, aside };
 }
 
 static inline void port_leave(struct mmu_port *port, struct port_read read)

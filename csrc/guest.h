@@ -77,6 +77,12 @@ struct guest_view {
 /* A page of a window, and where the engine has it as RAM; 0: it has not, accesses go to the bus. */
 struct guest_window { uint64_t hpa, engine; bool used; };
 
+/* A block of a window that the guest accessed: its number, the map of the bus in which it lies there, and
+   where its traffic is counted. A block is never in two granules. */
+#define NEAR_BLOCK UINT64_C(256)
+#define NEAR_SLOTS 64u
+struct guest_near { uint64_t block, serial; uint8_t *host; struct port_count *count; };
+
 /* What the guest must give back when it lets go of its windows. */
 struct guest_pin { struct mmu_places *places; uint64_t dpa; };
 
@@ -113,6 +119,7 @@ struct mmu_guest {
 	uint64_t mark_count, mark_capacity;
 	_Atomic bool interrupted;
 	struct mmu_guest_counters counters;
+	struct guest_near near[NEAR_SLOTS];
 	struct code_page code[CODE_SLOTS];
 };
 
@@ -155,6 +162,8 @@ struct code_page *guest_code_enter(struct mmu_guest *g, const struct page_key *k
 int guest_code_shadow(struct mmu_guest *g, struct code_page *code, paddr_t page);
 uint64_t guest_code_engine(const struct mmu_guest *g, const struct code_page *code);
 const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page *code);
+
+/* guest_bus.c */
 void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result);
 uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user);
 void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, void *user);

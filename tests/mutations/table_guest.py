@@ -10,6 +10,7 @@ FAULTS = ("tests/guest/test_x86_faults.py",)
 DELIVERY = ("tests/guest/test_x86_delivery.py",)
 ARM64 = ("tests/guest/test_arm64_faults.py",)
 LOADER = ("tests/guest/test_loader.py",)
+REMEMBERED = ("tests/guest/test_remembered_blocks.py",)
 
 MUTATIONS = (
     Mutation(
@@ -58,12 +59,12 @@ MUTATIONS = (
         "guest: the search for an address writes to memory",
         "csrc/guest_fill.c",
         "\t\treturn answer(ret, GUEST_SCRATCH_BASE, permission);\n",
-        "\t\treturn answer(ret, guest_ram_find(g, page, &engine) ? engine : GUEST_BUS_BASE + page.v, permission);\n",
+        "\t\treturn answer(ret, guest_place(g, page, false).engine, permission);\n",
         FAULTS,
     ),
     Mutation(
         "guest: the search for an address asks devices",
-        "csrc/guest_memory.c",
+        "csrc/guest_bus.c",
         "\t\tif (!is_device(g, hpa))\n",
         "\t\tif (is_device(g, hpa) || hpa)\n",
         BUS,
@@ -83,8 +84,36 @@ MUTATIONS = (
         BUS,
     ),
     Mutation(
+        "guest: a block that was accessed stays where it was when the map changes",
+        "csrc/guest_bus.c",
+        " && near->serial == map->serial &&",
+        " &&",
+        REMEMBERED,
+    ),
+    Mutation(
+        "guest: a block that was accessed is at home",
+        "csrc/guest_bus.c",
+        " && !window_any_away(port);",
+        " && port;",
+        REMEMBERED,
+    ),
+    Mutation(
+        "guest: accesses to blocks that are remembered go untraced",
+        "csrc/guest_bus.c",
+        " || g->c.data->trace;",
+        ";",
+        REMEMBERED,
+    ),
+    Mutation(
+        "guest: a block is remembered by its slot alone",
+        "csrc/guest_bus.c",
+        "near->block == hpa / NEAR_BLOCK && ",
+        "",
+        REMEMBERED,
+    ),
+    Mutation(
         "guest: a piece is spared for good",
-        "csrc/guest_memory.c",
+        "csrc/guest_bus.c",
         "\t\tif (s->hpa == hpa && !s->used) {\n",
         "\t\tif (s->hpa == hpa) {\n",
         BUS,

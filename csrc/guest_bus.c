@@ -1,0 +1,208 @@
+/*
+ * Accesses of the guest that leave the engine, at most 4 bytes at a time.
+ *
+ * Blocks of windows that were accessed before are remembered with the place of their memory, so that the
+ * next access need not ask the decoders again. What is remembered holds for one map of the bus, and only
+ * while nobody traces and no block of device memory is away from home.
+ */
+#include "guest.h"
+#include "bus.h"
+#include "memory.h"
+#include "window.h"
+
+static bool is_device(const struct mmu_guest *g, uint64_t hpa)
+{
+	struct port_read read = port_enter(g->c.probe);
+	const struct mmu_map *map = read.map;
+	uint32_t i = map_search(map, hpa);
+	bool device = i < map->count && hpa >= map->ranges[i].first &&
+		      map->ranges[i].kind == MMU_RANGE_IO;
+
+	port_leave(g->c.probe, read);
+	return device;
+}
+
+/* Counts an error that the guest caused, and keeps the first. */
+void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result)
+{
+	g->counters.bus_errors++;
+	if (!g->counters.error_access) {
+		g->counters.error_hpa = hpa;
+		g->counters.error_size = size;
+		g->counters.error_access = access;
+		g->counters.error_result = (uint32_t)result;
+	}
+}
+
+static bool spared(struct mmu_guest *g, uint64_t hpa)
+{
+	for (uint32_t i = 0; i < g->spared_count; i++) {
+		struct guest_spared *s = &g->spared[i];
+
+		if (s->hpa == hpa && !s->used) {
+			s->used = true;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* A piece of an access failed: an abort where the architecture has one, else only counted. */
+static void bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result)
+{
+	if (result < 0) {
+		guest_stop(g, MMU_GUEST_CALLBACK);
+		g->c.engine.emu_stop(g->c.engine.uc);
+		return;
+	}
+	if (spared(g, hpa))
+		return;
+	if (!g->arch->aborts) {
+		guest_bus_error(g, hpa, size, access, result);
+		return;
+	}
+	guest_stop(g, MMU_GUEST_BUS_ERROR);
+	g->stop.hpa = hpa;
+	g->stop.size = size;
+	g->stop.access = access;
+	g->stop.result = (uint32_t)result;
+	/* The engine writes the destination of a load even when told to stop: keep what was there. */
+	g->c.engine.context_save(g->c.engine.uc, g->c.bus_context);
+	g->c.engine.emu_stop(g->c.engine.uc);
+}
+
+/* ---- blocks that were accessed before ---- */
+
+static struct guest_near *near_slot(struct mmu_guest *g, uint64_t hpa)
+{
+	return &g->near[hpa / NEAR_BLOCK % NEAR_SLOTS];
+}
+
+/* The access is one for read_far() or write_far() from the start. */
+static inline bool is_far(const struct mmu_guest *g)
+{
+	return g->phase == GUEST_PROBING || guest_stopping(g) ||
+	       atomic_load_explicit(&g->c.data->epoch, memory_order_relaxed) || g->c.data->trace;
+}
+
+/* What is remembered is true of this map and this access, and no block is away. */
+static inline bool near_holds(const struct mmu_port *port, const struct mmu_map *map,
+			      const struct guest_near *near, uint64_t hpa, uint32_t size)
+{
+	return near->block == hpa / NEAR_BLOCK && near->serial == map->serial &&
+	       !(hpa & (size - 1)) && !window_any_away(port);
+}
+
+/* Remembers the block of an access that the bus carried out, when it lies in one piece in a device. */
+static void near_fill(struct mmu_guest *g, uint64_t hpa)
+{
+	uint64_t block = hpa - hpa % NEAR_BLOCK, run = NEAR_BLOCK;
+	struct port_read read = port_enter(g->c.data);
+	struct guest_near *near = near_slot(g, hpa);
+	const struct mmu_target *target = NULL;
+	uint8_t *host = NULL;
+	uint32_t i = map_search(read.map, block);
+	const struct mmu_range *r = &read.map->ranges[i];
+
+	if (i < read.map->count && r->kind == MMU_RANGE_STRIPED && block >= r->first &&
+	    r->last - block >= NEAR_BLOCK - 1) {
+		uint64_t in_route = r->route->base + r->offset + (block - r->first);
+
+		if (in_route % NEAR_BLOCK == 0)
+			striped_find(r->route, in_route, false, &run, &host, &target);
+	}
+	if (host && run == NEAR_BLOCK && aligned(host, 8) && target->number < g->c.data->targets)
+		*near = (struct guest_near){ hpa / NEAR_BLOCK, read.map->serial, host,
+					     &g->c.data->counts[target->number] };
+	port_leave(g->c.data, read);
+}
+
+/* ---- callbacks of the engine ---- */
+
+/* Out of line, so that the near way saves no registers. */
+static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t hpa, uint32_t size)
+{
+	uint64_t value = 0;
+	int rc;
+
+	if (g->phase == GUEST_PROBING) {
+		if (!is_device(g, hpa))
+			mmu_port_load(g->c.probe, hpa, size, &value);
+		return value;
+	}
+	if (guest_stopping(g))	/* the rest of an access that is being given up */
+		return 0;
+	g->counters.bus_reads++;
+	rc = mmu_port_load(g->c.data, hpa, size, &value);
+	if (guest_map_changed(g))	/* by a device */
+		guest_flush_tlb(g);
+	if (rc != MMU_MEMTX_OK)
+		bus_failed(g, hpa, size, MMU_ACCESS_READ, rc);
+	else
+		near_fill(g, hpa);
+	return value;
+}
+
+static __attribute__((noinline)) void write_far(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value)
+{
+	int rc;
+
+	if (g->phase == GUEST_PROBING || guest_stopping(g))
+		return;
+	g->counters.bus_writes++;
+	rc = mmu_port_store(g->c.data, hpa, size, value);
+	if (guest_map_changed(g))
+		guest_flush_tlb(g);
+	if (rc != MMU_MEMTX_OK)
+		bus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);
+	else
+		near_fill(g, hpa);
+}
+
+/* Called by the engine; hpa is the offset in its region, see GUEST_BUS_BASE. */
+uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user)
+{
+	struct mmu_guest *g = user;
+	struct mmu_port *port = g->c.data;
+	const struct guest_near *near = near_slot(g, hpa);
+	struct port_read read;
+	uint64_t value;
+
+	(void)uc;
+	if (is_far(g))
+		return read_far(g, hpa, size);
+	read = port_enter_outer(port);
+	if (!near_holds(port, read.map, near, hpa, size)) {
+		port_leave(port, read);
+		return read_far(g, hpa, size);
+	}
+	value = memory_load_aligned(near->host + hpa % NEAR_BLOCK, size);
+	near->count->single[0][size / 2]++;
+	g->counters.bus_reads++;
+	port_leave(port, read);
+	return value;
+}
+
+void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, void *user)
+{
+	struct mmu_guest *g = user;
+	struct mmu_port *port = g->c.data;
+	const struct guest_near *near = near_slot(g, hpa);
+	struct port_read read;
+
+	(void)uc;
+	if (is_far(g)) {
+		write_far(g, hpa, size, value);
+		return;
+	}
+	read = port_enter_outer(port);
+	if (!near_holds(port, read.map, near, hpa, size)) {
+		port_leave(port, read);
+		write_far(g, hpa, size, value);
+		return;
+	}
+	memory_store_aligned(near->host + hpa % NEAR_BLOCK, size, value);
+	near->count->single[1][size / 2]++;
+	g->counters.bus_writes++;
+	port_leave(port, read);
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -16,7 +16,7 @@ from mmu.guest.counters import Counters, Snapshot
 from mmu.guest.loader import Program, read_program
 from mmu.guest.plan import PAGE, Area, Place, Plan, default_plan, plan
 from mmu.guest.stop import Delivered, Stop
-from mmu.memory.frames import Frames
+from mmu.memory.frames import Frames, LevelFrames
 from mmu.types import Access
 
 if TYPE_CHECKING:
@@ -95,18 +95,19 @@ class Machine:
 
     # -- before a run -------------------------------------------------------------------------------
 
-    def setup(self, *, tables: Place, code: Place, data: Place, stack: Place) -> Machine:
+    def setup(self, *, tables: Place | Mapping[str, Place], code: Place, data: Place, stack: Place) -> Machine:
         """Say where everything is, as (base, size) or (base, size, va) in bytes, and build the page tables there.
 
+        *tables* may say it for each level: {"PT": place, "rest": place}; the levels are PML4, PDPT, PD and PT, or
+        L0, L1, L2 and L3.
         Data and stack are mapped readable and writable, not executable; code when it is loaded. The guest runs
         with supervisor rights. Default addresses: see `mmu.guest.plan`.
         Raises AlignmentError or AddressRangeError when an area is not whole pages or overlaps another, BusError when
         the tables cannot be written where they are to be.
         """
-        self.plan = plan(tables, code, data, stack)
+        self.plan = plan(tables, code, data, stack, self.cpu.TABLES)
         self._program.clear()
-        area = self.plan.tables
-        self.tables = self.cpu.new_tables(Frames(area.base, area.last))
+        self.tables = self.cpu.new_tables(_frames(self.plan))
         for mapped in self.plan.data, self.plan.stack:
             self._map(mapped.va, mapped.base, mapped.size, writable=True, executable=False)
         self.cpu.set_tables(self.tables.root)
@@ -259,6 +260,13 @@ class Machine:
             if isinstance(found, Delivered):
                 delivered.append(found)
             pc = found.handler if isinstance(found, Delivered) else found
+
+
+def _frames(plan: Plan) -> Frames | LevelFrames:
+    pools = {area: Frames(area.base, area.last) for area in (plan.tables, *plan.levels.values())}
+    if not plan.levels:
+        return pools[plan.tables]
+    return LevelFrames(pools[plan.tables], {number: pools[area] for number, area in plan.levels.items()})
 
 
 @contextmanager

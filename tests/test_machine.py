@@ -330,3 +330,48 @@ def test_importing_mmu_does_not_import_unicorn():
     heavy = ("unicorn", "capstone", "elftools")
     code = f"import sys, mmu, mmu.machine; assert not any(m.startswith({heavy}) for m in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+NAMES = {"x86_64": ("PML4", "PDPT", "PD", "PT"), "aarch64": ("L0", "L1", "L2", "L3")}
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("depth", range(4))
+def test_tables_of_one_level_alone_in_the_window(arch, depth):
+    m, expected = run(arch, SUM[arch], tables="ram")
+    m.close()
+    where = places()
+    where["tables"] = {NAMES[arch][depth]: where["tables"][:2], "rest": places(tables="ram")["tables"][:2]}
+    space, _, _ = two_way()
+    with Machine(space, arch) as m:
+        result = m.setup(**where).load(code(arch, SUM[arch])).run()
+        nodes = m.tables.nodes()
+    assert [node.level is m.tables.levels[depth] for node in nodes] == [node.address >= WINDOW for node in nodes]
+    assert result.registers[RESULT[arch]] == expected.registers[RESULT[arch]]
+    assert result.counters.tables
+
+
+@pytest.mark.parametrize(
+    "tables, message",
+    [
+        ({"PT": (WINDOW, 4096)}, "no place for PML4, PDPT, PD, and none for the rest"),
+        ({"L3": (WINDOW, 4096), "rest": (0, 4096)}, "no level 'L3': levels are PML4, PDPT, PD, PT, and rest"),
+        ({"PT": (WINDOW, 4096), "pte": (0, 4096), "rest": (0, 4096)}, "a level is named twice"),
+        ({"PT": (WINDOW, 4096), "rest": (WINDOW, 8192)}, "overlaps tables"),
+    ],
+)
+def test_places_of_levels_that_make_no_plan_are_refused(tables, message):
+    space, _, _ = two_way()
+    with Machine(space) as m, pytest.raises(ValueError, match=message):
+        m.setup(**{**places(), "tables": tables})
+
+
+def test_levels_may_share_an_area_and_have_the_names_of_their_entries():
+    space, _, _ = two_way()
+    ram = places(tables="ram")["tables"][:2]
+    tables = {"pml4e": ram, "PDPTE": ram, "pd": (WINDOW, 64 << 10), "PTE": (WINDOW, 64 << 10)}
+    with Machine(space) as m:
+        m.setup(**{**places(), "tables": tables})
+        assert {node.level.number: node.address >= WINDOW for node in m.tables.nodes()} == {
+            4: False, 3: False, 2: True, 1: True,
+        }  # fmt: skip

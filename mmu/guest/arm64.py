@@ -15,7 +15,7 @@ from mmu.guest.context import arm64_places, get
 from mmu.guest.cpu import Cpu, Outcome
 from mmu.guest.format import Pstate
 from mmu.guest.stop import Delivered, Stop, Synchronous
-from mmu.memory.frames import Frames
+from mmu.memory.frames import Frames, LevelFrames
 from mmu.types import Access, Fault, FaultKind, MemTxResult
 
 GENERAL = tuple(f"x{n}" for n in range(31))
@@ -50,6 +50,7 @@ class Arm64Cpu(Cpu):
     NUMBER = lib.MMU_GUEST_AARCH64
     ENGINE = ("UC_ARCH_ARM64", "UC_MODE_ARM")
     PHYS_BITS = 48
+    TABLES = {"L0": 0, "L1": 1, "L2": 2, "L3": 3}
 
     # -- what Cpu asks ------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ class Arm64Cpu(Cpu):
         for name, value in {"sp": stack, "x0": data, "x1": size, "pc": pc}.items():
             self.write(name, value)
 
-    def new_tables(self, frames: Frames) -> PageTables:
+    def new_tables(self, frames: Frames | LevelFrames) -> PageTables:
         return PageTables(self.space, frames, pa_bits=self.PHYS_BITS)
 
     def set_tables(self, root: int) -> None:

@@ -19,7 +19,7 @@ from mmu.memory.host import HostMemory
 from mmu.types import Access, Fault
 
 if TYPE_CHECKING:
-    from mmu.memory import AddressSpace, Frames
+    from mmu.memory import AddressSpace, Frames, LevelFrames
 
 Outcome = int | Delivered | Stop  # where to go on, the handler that was entered, or how the run ends
 
@@ -49,6 +49,7 @@ class Cpu:
     ENGINE: ClassVar[tuple[str, str]]
     PC: ClassVar[str]
     PHYS_BITS: ClassVar[int]
+    TABLES: ClassVar[Mapping[str, int]]  # what a table is called -> the number of its level, from the root down
     # hooks beside those that every guest has: (kind, field of mmu_guest_hooks, instruction)
     HOOKS: ClassVar[tuple[tuple[str, str, str], ...]] = ()
 
@@ -103,7 +104,7 @@ class Cpu:
         """Registers of a program's first instruction."""
         raise NotImplementedError
 
-    def new_tables(self, frames: Frames) -> Any:
+    def new_tables(self, frames: Frames | LevelFrames) -> Any:
         """An empty tree of page tables in frames of the space."""
         raise NotImplementedError
 

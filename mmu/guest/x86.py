@@ -13,7 +13,7 @@ from mmu.guest.format import Rflags, Segment, Star
 from mmu.guest.stop import Interrupt, Stop
 from mmu.guest.x86_decode import new_disassembler, refine
 from mmu.guest.x86_delivery import UD, WITH_CODE, deliver
-from mmu.memory.frames import Frames
+from mmu.memory.frames import Frames, LevelFrames
 from mmu.types import Access, Fault, FaultKind
 from mmu.x86 import PageTables, Registers, exception
 from mmu.x86.format import Cr0, Cr4, Efer
@@ -35,6 +35,7 @@ class X86Cpu(Cpu):
     NUMBER = lib.MMU_GUEST_X86_64
     ENGINE = ("UC_ARCH_X86", "UC_MODE_64")
     PHYS_BITS = 52
+    TABLES = {"PML4": 4, "PDPT": 3, "PD": 2, "PT": 1}
     FLAT_CODE = Segment.make(TYPE=11, S=1, P=1, L=1, G=1, LIMIT_LOW=0xFFFF, LIMIT_HIGH=15)
     FLAT_DATA = Segment.make(TYPE=3, S=1, P=1, DB=1, G=1, LIMIT_LOW=0xFFFF, LIMIT_HIGH=15)
     HOOKS = (
@@ -109,7 +110,7 @@ class X86Cpu(Cpu):
         for name, value in {"rsp": stack, "rdi": data, "rsi": size, "rip": pc}.items():
             self.write(name, value)
 
-    def new_tables(self, frames: Frames) -> PageTables:
+    def new_tables(self, frames: Frames | LevelFrames) -> PageTables:
         return PageTables(self.space, frames)
 
     def set_tables(self, root: int) -> None:

@@ -1,7 +1,7 @@
 """Regions of memory, the address space that maps them, and what is seen through it."""
 
 from mmu.memory.flatview import FlatRange, FlatView
-from mmu.memory.frames import Frames
+from mmu.memory.frames import Frames, LevelFrames
 from mmu.memory.host import HostMemory
 from mmu.memory.locator import Locator
 from mmu.memory.mmio import Guard, Mmio, NativeMmio, RomDevice
@@ -10,7 +10,7 @@ from mmu.memory.space import AddressSpace, Port, TraceEntry, Traffic
 from mmu.memory.striped import Striped, Target
 
 __all__ = [
-    "AddressSpace", "Alias", "Container", "FlatRange", "FlatView", "Frames", "Guard", "HostMemory", "Locator", "Mmio",
-    "NativeMmio", "Port", "Ram", "RamDevice", "Region", "Rom", "RomDevice", "Striped", "Target", "TraceEntry",
-    "Traffic",
+    "AddressSpace", "Alias", "Container", "FlatRange", "FlatView", "Frames", "Guard", "HostMemory", "LevelFrames",
+    "Locator", "Mmio", "NativeMmio", "Port", "Ram", "RamDevice", "Region", "Rom", "RomDevice", "Striped", "Target",
+    "TraceEntry", "Traffic",
 ]

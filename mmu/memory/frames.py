@@ -1,6 +1,8 @@
-"""A frame allocator: what page-table builders take their frames from."""
+"""Frame allocators: what page-table builders take their frames from."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from mmu.errors import AddressRangeError, AlignmentError
 
@@ -37,3 +39,29 @@ class Frames:
     def used(self) -> int:
         """Frames given out and not taken back."""
         return (self._next - self.first) // self.size - len(self._free)
+
+
+class LevelFrames:
+    """Frames by the level of the table: from the allocator in *levels* under the level's number, or from *rest*.
+
+    An allocator may stand for several levels. ValueError when their frames differ in size.
+    """
+
+    def __init__(self, rest: Frames, levels: Mapping[int, Frames]) -> None:
+        self.size, self.rest, self.levels = rest.size, rest, dict(levels)
+        for number, frames in self.levels.items():
+            if frames.size != self.size:
+                raise ValueError(f"level {number} has frames of {frames.size:#x} bytes, and the rest {self.size:#x}")
+
+    def __call__(self) -> int:
+        return self.rest()
+
+    def for_level(self, number: int) -> int:
+        """Base of a fresh frame for a table whose entries are of level *number*."""
+        return self.levels.get(number, self.rest)()
+
+    def free(self, base: int) -> None:
+        for frames in (self.rest, *self.levels.values()):
+            if frames.first <= base <= frames.last:
+                return frames.free(base)
+        raise ValueError(f"frame {base:#x} is not one given out here")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import index as integer
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ class FramePool:
     """Frames of *unit* bytes below 1 << *bits*.
 
     `owned` are those that are tables now. A frame that is not needed after all goes to *free* (default: `frames.free`
-    where that exists), or is kept for the next time.
+    where that exists), or is kept for the next time. An allocator that has `for_level` is asked by the number of the
+    level that a table is for (`mmu.memory.LevelFrames`).
     """
 
     def __init__(
@@ -31,15 +32,21 @@ class FramePool:
             raise AlignmentError(f"a table needs a frame of {unit:#x} bytes, not {given:#x}")
         self.owned: set[int] = set()
         self._space, self._frames, self._free = space, frames, free or getattr(frames, "free", None)
+        self._for_level: Callable[[int], int] | None = getattr(frames, "for_level", None)
         self._unit, self._bits = unit, bits
         self._spare: list[int] = []
 
-    def take(self, count: int) -> list[int]:
-        """*count* frames fit for tables, or none and what the allocator raised."""
+    def _next(self, level: int) -> int:
+        if self._for_level is not None:
+            return integer(self._for_level(level))
+        return self._spare.pop() if self._spare else integer(self._frames())
+
+    def take(self, levels: Sequence[int]) -> list[int]:
+        """A frame for a table of each of *levels*, in that order, or none and what the allocator raised."""
         taken: list[int] = []
         try:
-            for _ in range(count):
-                frame = self._spare.pop() if self._spare else integer(self._frames())
+            for level in levels:
+                frame = self._next(level)
                 if frame in self.owned or frame in taken:
                     raise ValueError(f"the frame allocator gave {frame:#x}, which is a table in use")
                 taken.append(frame)
@@ -52,11 +59,11 @@ class FramePool:
             raise
         return taken
 
-    def take_root(self, size: int, bits: int) -> int:
+    def take_root(self, level: int, size: int, bits: int) -> int:
         """A zeroed root of *size* bytes below 1 << *bits*; a large one takes frames that follow each other."""
         unit = self._unit
         count = -(-size // unit)
-        taken = sorted(self.take(2 * count - 1))  # enough for one aligned run when they are consecutive
+        taken = sorted(self.take([level] * (2 * count - 1)))  # enough for one aligned run when they are consecutive
         runs = (i for i, base in enumerate(taken) if base % (count * unit) == 0)
         try:
             at = next((i for i in runs if taken[i : i + count] == [taken[i] + n * unit for n in range(count)]), None)

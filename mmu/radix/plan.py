@@ -134,10 +134,13 @@ class Plan:
             for index in hinted:
                 self.put(node, index, entries[index] & ~level.hint)
 
-    def missing(self, node: Node | None = None) -> int:
-        """How many tables are to be made."""
+    def missing(self, node: Node | None = None) -> Iterator[Node]:
+        """The tables to be made, in the order in which a commit takes their frames."""
         node = node or self.root
-        return (node.address is None) + sum(self.missing(child) for child in node.children.values())
+        if node.address is None:
+            yield node
+        for child in node.children.values():
+            yield from self.missing(child)
 
 
 @dataclass

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmu.memory import AddressSpace
+    from mmu.radix.relocate import Table
     from mmu.scan import Form
 
 Invalidate = Callable[[int, int], None]
@@ -43,6 +44,7 @@ class PageTables:
 
     Args:
         frames: called for the base (bytes, a multiple of the table size) of each frame; raises when there is none.
+            `mmu.memory.LevelFrames` gives each level frames of its own.
         free: takes back a frame of a table that is gone; default `frames.free` where that exists.
         root: an existing root table. Default: a fresh, zeroed one.
         invalidate: called with (address, size) after valid entries changed, before frames of dropped tables are
@@ -73,7 +75,9 @@ class PageTables:
         self.page_sizes = tuple(level.size for level in levels if level.leaf is not None)
         self.loose = frozenset(name for name, right in self.RIGHTS.items() if right.loose)
         self.frames = FramePool(space, frames, free, self.page_sizes[-1], pa_bits)
-        self.root = self.frames.take_root(levels[0].table_bytes, root_bits) if root is None else root
+        if root is None:
+            root = self.frames.take_root(levels[0].number, levels[0].table_bytes, root_bits)
+        self.root = root
         if self.root % levels[0].table_bytes:
             raise AlignmentError(f"the root must be a multiple of {levels[0].table_bytes:#x}, not {self.root:#x}")
 
@@ -131,6 +135,29 @@ class PageTables:
                 break
             node = Node(node.depth + 1, 0, level.table.target(entry))
         return None
+
+    # Moving tables
+
+    def nodes(self) -> list[Table]:
+        """Every table of the tree, each before those below it; see `mmu.radix.relocate`."""
+        from mmu.radix.relocate import tables
+
+        return tables(self.space, self.levels, self.root)
+
+    def move(self, table: int, to: int) -> None:
+        """Move the table at *table* to the free frame *to* (physical addresses in bytes), contents and references.
+
+        When it is the root, `root` is *to* afterwards, and registers are the caller's. The old frame is not given
+        back to the allocator. Errors: see `mmu.radix.relocate.relocate`.
+        """
+        from mmu.radix.relocate import relocate
+
+        relocate(self.space, self.levels, self.root, table, to, 1 << self.pa_bits)
+        self.frames.owned.discard(table)
+        self.frames.owned.add(to)
+        if table == self.root:
+            self.root = to
+        self._broken(0, 1 << self.va_bits)
 
     # Reading all of it
 
@@ -242,7 +269,7 @@ class PageTables:
         plan = self._plan()
         plan.run(edit.first, edit.last, edit)
         plan.settle()
-        frames = self.frames.take(plan.missing())
+        frames = self.frames.take([plan.level(node).number for node in plan.missing()])
         commit = Commit(plan, iter(frames), self._broken if self.BREAK_BEFORE_MAKE else None)
         try:
             commit.run()

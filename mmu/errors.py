@@ -25,6 +25,10 @@ class BusError(MmuError, OSError):
         self.result = result
 
 
+class SnapshotError(MmuError, ValueError):
+    """A snapshot that is damaged, or of another machine."""
+
+
 class ClosedError(MmuError, RuntimeError):
     """Use of something already closed."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -16,12 +16,14 @@ from mmu.guest.counters import Counters, Snapshot
 from mmu.guest.loader import Program, read_program
 from mmu.guest.plan import PAGE, Area, Place, Plan, default_plan, plan
 from mmu.guest.stop import Delivered, Stop
+from mmu.guest.trees import builder
 from mmu.memory.frames import Frames, LevelFrames
 from mmu.types import Access
 
 if TYPE_CHECKING:
     from mmu.guest.cpu import Cpu
     from mmu.memory import AddressSpace, TraceEntry
+    from mmu.snapshot import Snapshot as MachineSnapshot
 
 CPUS = {"x86_64": ("mmu.guest.x86", "X86Cpu"), "aarch64": ("mmu.guest.arm64", "Arm64Cpu")}
 DISPATCH = ("auto", "exact", "direct", "mirror")
@@ -182,6 +184,33 @@ class Machine:
         for name, value in registers.items():
             self.cpu.write(name, value)
         return self
+
+    def snapshot(self) -> MachineSnapshot:
+        """What the machine is now; see `mmu.snapshot`."""
+        from mmu.snapshot import take
+
+        return take(self)
+
+    def restore(self, snapshot: MachineSnapshot) -> Machine:
+        """Become what *snapshot* found. SnapshotError, and nothing changed, when that machine had another shape."""
+        from mmu.snapshot import restore
+
+        restore(self, snapshot)
+        return self
+
+    @property
+    def program(self) -> tuple[tuple[int, int], ...]:
+        """What load() mapped, as (va, bytes)."""
+        return tuple(self._program)
+
+    def adopt(self, plan: Plan | None, program: Sequence[tuple[int, int]]) -> None:
+        """Go on with tables that are there already, as the registers say, and *program*, what load() had mapped."""
+        self.plan, self._program, self.tables = plan, list(program), None
+        if plan is not None:
+            frames = _frames(plan)
+            self.tables = builder(self.cpu, frames)
+            for node in self.tables.nodes() if self.tables is not None else ():
+                frames.reserve(node.address)
 
     # -- looking ------------------------------------------------------------------------------------
 

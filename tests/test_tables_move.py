@@ -111,7 +111,7 @@ def test_what_cannot_be_moved_is_refused_and_nothing_changes(tree):
     for table, to, error, message in (
         (0x3000, ELSEWHERE, ValueError, "no table at 0x3000"),
         (last, ELSEWHERE + 8, AlignmentError, "multiple"),
-        (last, 1 << 52, AlignmentError, "below"),
+        (last, 1 << 52, AlignmentError, "can hold"),
         (last, tables.root, ValueError, f"a table at {tables.root:#x} already"),
         (last, 1 << 40, BusError, "write of 4096 bytes"),
     ):

@@ -30,7 +30,7 @@ def _form(tables: Tables, stage1: Stage1 | None) -> Form:
     )  # fmt: skip
 
 
-def _tables(regs: Registers, stage: int, upper: bool | None) -> list[tuple[Form, int]]:
+def trees(regs: Registers, stage: int = 1, upper: bool | None = None) -> list[tuple[Form, int]]:
     """The form and the root of each table tree of a stage, lower addresses first."""
     regime = regime_of(regs, regs.el)
     second = stage2_of(regs, regime)
@@ -65,7 +65,7 @@ def scan(
 
     from mmu.scan import record_type
 
-    parts = [collect(space, form, root, **options) for form, root in _tables(regs, stage, upper)]
+    parts = [collect(space, form, root, **options) for form, root in trees(regs, stage, upper)]
     return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, record_type()), *parts])
 
 
@@ -73,5 +73,5 @@ def scan_batches(
     space: AddressSpace, regs: Registers, *, stage: int = 1, upper: bool | None = None, **options: Any
 ) -> Iterator[NDArray[np.void]]:
     """The same in batches, for address spaces of any size."""
-    for form, root in _tables(regs, stage, upper):
+    for form, root in trees(regs, stage, upper):
         yield from stream(space, form, root, **options)

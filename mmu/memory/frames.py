@@ -35,6 +35,16 @@ class Frames:
             raise ValueError(f"frame {base:#x} is not one given out from {self.first:#x}..{self._next - 1:#x}")
         self._free.append(base)
 
+    def reserve(self, base: int) -> None:
+        """Never hand out the frame at *base*, which somebody else has put to use. Twice is fine."""
+        if not self.first <= base <= base + self.size - 1 <= self.last or base % self.size:
+            raise ValueError(f"frame {base:#x} is not one of {self.first:#x}..{self.last:#x}")
+        if base in self._free:
+            self._free.remove(base)
+        elif base >= self._next:
+            self._free += range(base - self.size, self._next - self.size, -self.size)
+            self._next = base + self.size
+
     @property
     def used(self) -> int:
         """Frames given out and not taken back."""
@@ -65,3 +75,8 @@ class LevelFrames:
             if frames.first <= base <= frames.last:
                 return frames.free(base)
         raise ValueError(f"frame {base:#x} is not one given out here")
+
+    def reserve(self, base: int) -> None:
+        for frames in {id(f): f for f in (self.rest, *self.levels.values())}.values():
+            if frames.first <= base <= frames.last:
+                frames.reserve(base)

@@ -18,6 +18,7 @@ class HostMemory:
         check(lib.mmu_hostmem_create(size, out), f"host memory of {size:#x} bytes")
         self._handle = ffi.gc(out[0], lib.mmu_hostmem_destroy)
         self.size = size
+        self.files: list[tuple[int, int]] = []  # (offset, bytes) of what is laid over files
 
     @property
     def address(self) -> Any:
@@ -51,6 +52,7 @@ class HostMemory:
         self._range(offset, size)
         check(lib.mmu_hostmem_map_file(self._handle, offset, size, fd),
               f"file mapping {offset:#x}+{size:#x} in {self.size:#x} bytes must be host pages")
+        self.files.append((offset, size))
 
     def read(self, offset: int, size: int) -> bytes:
         self._range(offset, size)

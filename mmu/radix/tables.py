@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmu.memory import AddressSpace
-    from mmu.radix.relocate import Table
+    from mmu.radix.relocate import Table, Tree
     from mmu.scan import Form
 
 Invalidate = Callable[[int, int], None]
@@ -140,9 +140,12 @@ class PageTables:
 
     def nodes(self) -> list[Table]:
         """Every table of the tree, each before those below it; see `mmu.radix.relocate`."""
-        from mmu.radix.relocate import tables
+        return self.tree().tables()
 
-        return tables(self.space, self.levels, self.root)
+    def tree(self) -> Tree:
+        from mmu.radix.relocate import Tree
+
+        return Tree(self.space, self.levels, self.root)
 
     def move(self, table: int, to: int) -> None:
         """Move the table at *table* to the free frame *to* (physical addresses in bytes), contents and references.
@@ -152,7 +155,7 @@ class PageTables:
         """
         from mmu.radix.relocate import relocate
 
-        relocate(self.space, self.levels, self.root, table, to, 1 << self.pa_bits)
+        relocate(self.tree(), table, to, lambda address: 0 <= address < 1 << self.pa_bits)
         self.frames.owned.discard(table)
         self.frames.owned.add(to)
         if table == self.root:

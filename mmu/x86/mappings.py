@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmu.memory import AddressSpace
 
 
-def _tables(regs: Registers, stage: int) -> tuple[Form, int]:
+def tree(regs: Registers, stage: int = 1) -> tuple[Form, int]:
     """The form of the tables of a stage, and their root."""
     if stage == 1:
         if not regs.paging:
@@ -45,11 +45,11 @@ def scan(space: AddressSpace, regs: Registers, *, stage: int = 1, **options: Any
         BusError: a table entry cannot be read (on_error="raise").
         ValueError: no tables to scan.
     """
-    form, root = _tables(regs, stage)
+    form, root = tree(regs, stage)
     return collect(space, form, root, **options)
 
 
 def scan_batches(space: AddressSpace, regs: Registers, *, stage: int = 1, **options: Any) -> Iterator[NDArray[np.void]]:
     """The same in batches, for address spaces of any size."""
-    form, root = _tables(regs, stage)
+    form, root = tree(regs, stage)
     return stream(space, form, root, **options)

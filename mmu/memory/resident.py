@@ -1,0 +1,76 @@
+"""Which parts of a sparse memory hold something, without touching the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mmu.core import ffi
+
+if TYPE_CHECKING:
+    from mmu.memory.host import HostMemory
+
+PAGEMAP = "/proc/self/pagemap"  # Linux, Documentation/admin-guide/mm/pagemap.rst: 8 bytes a page
+ENTRY = 8
+PRESENT_OR_SWAPPED = 3 << 62
+CHUNK = 1 << 18  # entries read at once
+SPAN = 1 << 20  # bytes looked at at once
+BLOCK = 4096  # what is told apart, in bytes
+
+
+def runs(memory: HostMemory) -> Iterator[tuple[int, int]]:
+    """(offset, bytes) of what is not zero, in whole blocks of 4096 bytes (the last may be cut), ascending.
+
+    Anonymous memory that was never written is not looked at; memory over files is read.
+    """
+    start = size = 0
+    for at in _blocks(memory):
+        n = min(BLOCK, memory.size - at)
+        if size and start + size == at:
+            size += n
+            continue
+        if size:
+            yield start, size
+        start, size = at, n
+    if size:
+        yield start, size
+
+
+def _blocks(memory: HostMemory) -> Iterator[int]:
+    """Offsets of the blocks that hold something."""
+    for offset, length in touched(memory):
+        for span in range(offset, offset + length, SPAN):
+            n = min(SPAN, offset + length - span)
+            data = memory.read(span, n)
+            if data != bytes(n):
+                yield from (span + at for at in range(0, n, BLOCK) if any(data[at : at + BLOCK]))
+
+
+def touched(memory: HostMemory) -> Iterator[tuple[int, int]]:
+    """(offset, bytes) of host pages that may hold something, ascending, none twice."""
+    page = os.sysconf("SC_PAGESIZE")
+    base = int(ffi.cast("uintptr_t", memory.address))
+    pages = -(-memory.size // page)
+    files = sorted(memory.files)
+    with open(PAGEMAP, "rb", buffering=0) as pagemap:
+        first = 0
+        for offset, length in [*files, (pages * page, 0)]:
+            yield from _anonymous(pagemap.fileno(), base, page, first, offset // page, memory.size)
+            if length:
+                yield offset, min(length, memory.size - offset)
+            first = max(first, (offset + length) // page)
+
+
+def _anonymous(fd: int, base: int, page: int, first: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    import numpy as np
+
+    for low in range(first, end, CHUNK):
+        count = min(CHUNK, end - low)
+        data = os.pread(fd, ENTRY * count, (base // page + low) * ENTRY)
+        if len(data) != ENTRY * count:
+            raise OSError(f"{PAGEMAP} has {len(data)} bytes for {count} pages at {base + low * page:#x}")
+        flags = np.frombuffer(data, np.uint64) & np.uint64(PRESENT_OR_SWAPPED)
+        for number in np.flatnonzero(flags).tolist():
+            at = (low + number) * page
+            yield at, min(page, size - at)

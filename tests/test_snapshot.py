@@ -1,0 +1,218 @@
+"""Snapshots: a machine goes on from one as if nothing had happened, here or in another process."""
+
+import os
+
+import pytest
+
+from mmu.errors import SnapshotError
+from mmu.guest import state
+from mmu.machine import Machine
+from mmu.memory import AddressSpace, HostMemory, Ram
+from mmu.memory.resident import runs, touched
+from mmu.snapshot import MAGIC, Snapshot
+from tests.guest.machines import ARCHS, DATA, END, MIB, PAGE, STACK, WINDOW, code, machine, places, two_way
+
+# Touches memory, flags, stack and floating point in each round, so that a register left out shows.
+WORK = {
+    "x86_64": "mov ecx, 40; mov eax, 3; cvtsi2sd xmm0, eax; fild qword ptr [rdi]; 1: imul rax, rax, 7; adc rax, rcx;"
+    " mov [rdi+rcx*8], rax; push rax; addsd xmm0, xmm0; divsd xmm0, xmm1; movq [rdi+rcx*8+1024], xmm0; fld1; faddp;"
+    " fst qword ptr [rdi+rcx*8+2048]; cvtsi2sd xmm1, ecx; dec ecx; jnz 1b; pop rbx",
+    "aarch64": "mov x3, #40; mov x4, #3; scvtf d0, x4; 1: mul x4, x4, x3; adds x4, x4, #1; adc x4, x4, x3;"
+    " str x4, [x0, x3, lsl #3]; str x4, [sp, #-16]!; fadd d0, d0, d1; fmul d0, d0, d0; str d0, [x0, x3, lsl #3];"
+    " scvtf d1, x3; sub x3, x3, #1; cbnz x3, 1b; ldr x5, [sp], #16",
+}
+
+
+def everything(m):
+    """Registers, wide ones too, and all memory of a machine."""
+    return m.snapshot()
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("steps", [1, 17, 100, 233])
+def test_a_machine_goes_on_from_a_snapshot_in_another_machine(arch, steps, tmp_path):
+    with machine(arch) as m:
+        m.load(code(arch, WORK[arch]))
+        assert m.run(limit=steps).stop.reason == "limit"
+        m.snapshot().save(tmp_path / "half")
+        expected = m.run()
+        end = everything(m)
+    assert expected.stop.reason == "halt"
+    with Machine(two_way()[0], arch) as other:
+        other.restore(Snapshot.load(tmp_path / "half"))
+        found = other.run()
+        assert (found.stop, found.registers) == (expected.stop, expected.registers)
+        assert everything(other) == end
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_restore_takes_back_everything_that_a_run_did(arch):
+    with machine(arch) as m:
+        m.load(code(arch, WORK[arch]))
+        before = m.snapshot()
+        first = m.run()
+        after = m.snapshot()
+        assert after != before
+        m.restore(before)
+        assert m.snapshot() == before
+        assert m.run().registers == first.registers
+        assert m.snapshot() == after
+
+
+def test_a_snapshot_has_what_is_in_the_devices_and_no_more(tmp_path):
+    space, targets, _ = two_way()
+    with Machine(space) as m:
+        m.setup(**places()).load(b"\xf4")
+        targets[1].memory.write(5 * MIB + 1, b"x")
+        found = {image.name: image for image in m.snapshot().memories}
+    assert [(name, image.size) for name, image in found.items()] == [
+        ("ram", 64 * MIB), ("mem0", 8 * MIB), ("mem1", 8 * MIB)]  # fmt: skip
+    assert found["ram"].runs == ()
+    assert (5 * MIB, b"\0x" + bytes(4094)) in found["mem1"].runs
+    assert all(any(data) for image in found.values() for _, data in image.runs)
+
+
+def test_a_guest_at_user_level_with_tables_of_its_own_is_restored():
+    from tests.guest.kernel import USER, Kernel
+
+    with Kernel() as k:
+        k.handle(3, "hlt", dpl=3)
+        result = k.run("nop", user="mov ecx, 1000; 1: dec ecx; jnz 1b; int3")
+        assert result.stop.reason == "halt"
+        k.machine.set(rip=USER)
+        # Stop in the middle of user code.
+        k.machine.write(USER, k.machine.read(USER, 1))
+        snapshot = k.machine.snapshot()
+        assert snapshot.cpu["tables"]["idtr"][2] == 0xFFF
+        before = k.machine.registers
+        k.machine.set(rax=1).cpu.write("cr4", 0x20)
+        k.machine.restore(snapshot)
+        assert k.machine.registers == before
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_state_of_a_cpu_survives_twice(arch):
+    with machine(arch) as m, machine(arch) as other:
+        m.load(code(arch, WORK[arch]))
+        m.run(limit=60)
+        taken = state.take(m.cpu)
+        state.give(other.cpu, taken)
+        assert state.take(other.cpu) == taken
+
+
+def test_after_a_restore_another_program_can_be_loaded_and_gets_fresh_frames():
+    with machine() as m:
+        m.load(code("x86_64", "nop"))
+        snapshot = m.snapshot()
+    with Machine(two_way()[0]) as other:
+        other.restore(snapshot)
+        nodes = {node.address for node in other.tables.nodes()}
+        other.load(code("x86_64", WORK["x86_64"]))
+        assert other.run().stop.reason == "halt"
+        other.tables.map(0x5000_0000_0000, 0, PAGE)
+        fresh = {node.address for node in other.tables.nodes()} - nodes
+        assert len(fresh) == 3
+        assert other.read(STACK, 8) is not None and other.read(DATA, 8)
+
+
+def test_memory_over_a_file_is_taken_and_written_back(tmp_path):
+    path = tmp_path / "m0"
+    path.write_bytes(bytes(4 * PAGE) + b"device" + bytes(4 * PAGE - 6))
+    memory = HostMemory(16 * PAGE)
+    fd = os.open(path, os.O_RDWR)
+    memory.map_file(4 * PAGE, 8 * PAGE, fd)
+    os.close(fd)
+    memory.write(PAGE, b"before")
+    space = AddressSpace()
+    space.map(0, Ram(16 * PAGE, memory=memory))
+    space.map(WINDOW, Ram(4 * MIB, "other"))
+    with Machine(space) as m:
+        snapshot = m.snapshot()
+        (image, _) = snapshot.memories
+        assert [at for at, _ in image.runs] == [PAGE, 8 * PAGE]
+        memory.write(8 * PAGE, b"changed")
+        memory.write(10 * PAGE, b"new")
+        m.restore(snapshot)
+    memory.sync()
+    assert path.read_bytes() == bytes(4 * PAGE) + b"device" + bytes(4 * PAGE - 6)
+
+
+def test_runs_of_a_sparse_memory_cost_what_is_touched():
+    memory = HostMemory(1 << 40)
+    memory.write((1 << 39) + 4095, b"ab")
+    memory.write(1 << 20, bytes(8192))  # touched, and still zero
+    assert list(runs(memory)) == [(1 << 39, 8192)]
+    assert sum(n for _, n in touched(memory)) <= 64 << 20  # host pages, which may be huge ones
+
+
+def test_runs_of_a_memory_that_ends_within_a_page():
+    memory = HostMemory(5000)
+    memory.write(4999, b"z")
+    assert list(runs(memory)) == [(4096, 904)]
+
+
+def damaged(data):
+    start = len(MAGIC) + 8
+    length = int.from_bytes(data[len(MAGIC) : start], "little")
+    header, contents = data[start : start + length], data[start + length :]
+
+    def built(header):
+        return MAGIC + len(header).to_bytes(8, "little") + header + contents
+
+    yield b"", "must begin with"
+    yield b"PK" + data[2:], "must begin with"
+    yield data[: len(MAGIC) + 3], "header"
+    yield data[: start + 10], "the file ends after"
+    yield data[:-1], "the file ends within it"
+    yield data[:-1] + bytes([data[-1] ^ 1]), "CRC-32"
+    yield built(b"{}"), "header is damaged: KeyError: 'memories'"
+    yield built(b"[]"), "header is damaged"
+    yield built(b"\xff" + header[1:]), "header is damaged"
+    yield built(header.replace(b'"plan": {', b'"plan": [{', 1)), "header is damaged"
+    yield built(header.replace(b'"runs": [[', b'"runs": [[-1')), "leave its"
+
+
+def test_a_damaged_file_is_refused_with_one_clear_line(tmp_path):
+    with machine() as m:
+        m.load(code("x86_64", "nop"))
+        m.write(DATA, b"\1" * PAGE)
+        m.snapshot().save(tmp_path / "good")
+        path = tmp_path / "bad"
+        cases = list(damaged((tmp_path / "good").read_bytes()))
+        for data, message in cases:
+            path.write_bytes(data)
+            with pytest.raises(SnapshotError, match=message) as caught:
+                Snapshot.load(path)
+            assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_snapshot_of_another_machine_is_refused_and_nothing_changes():
+    with machine() as m, machine("aarch64") as arm:
+        m.load(code("x86_64", "nop"))
+        taken = m.snapshot()
+        before = arm.snapshot()
+        with pytest.raises(SnapshotError, match="of an x86_64 machine, and this is an aarch64 one"):
+            arm.restore(taken)
+        assert arm.snapshot() == before
+    space = AddressSpace()
+    space.map(0, Ram(32 * MIB))
+    sizes = r"ram \(0x4000000 bytes\), mem0 .*ram \(0x2000000"
+    with Machine(space) as small, pytest.raises(SnapshotError, match=sizes):
+        small.restore(taken)
+
+
+def test_a_damaged_cpu_is_refused_and_nothing_changes():
+    with machine() as m:
+        m.load(code("x86_64", "nop"))
+        taken = m.snapshot()
+        m.run()
+        before = m.snapshot()
+        for group, name in (("general", "rax"), ("wide", "xmm3"), ("segments", "cs")):
+            bad = {**taken.cpu, group: {k: v for k, v in taken.cpu[group].items() if k != name}}
+            with pytest.raises(SnapshotError, match=f"state of the CPU is damaged: KeyError: '{name}'"):
+                m.restore(Snapshot(taken.arch, bad, taken.plan, taken.memories, taken.program))
+            assert m.snapshot() == before
+
+
+def test_the_ends_of_programs_are_known():
+    assert set(END) == set(ARCHS) == set(WORK)

@@ -25,6 +25,10 @@ WHOLE = 1 << 63  # granule of a span that is one piece
 _Tree = Slot | Miss | tuple[int, int, list["_Tree"]]
 
 
+class Exit(Miss):
+    """An address at which the emulator's error handler ends the process (`DecoderBlock.exits`)."""
+
+
 def nodes_below(window: Window) -> tuple[list[Node], list[Type3]]:
     """Every bridge, switch and device that the window can reach, once each."""
     nodes: dict[int, Node] = {}
@@ -203,6 +207,8 @@ def _device(device: Type3, hpa: int, via: Settings | None) -> Slot | Miss:
         hpa = dpa_offset(hpa - via.base, ways, via.granularity)
     s = device.registers.match(hpa)
     if isinstance(s, str):
+        if device.registers.exits(hpa):
+            return Exit(f"device {device.name}: {s}", at_device=True)
         return Miss(f"device {device.name}: {s}", at_device=True)
     if s.ways is None or s.ig >= len(GRANULARITIES):
         return Miss(f"device {device.name}: decoder {s.number} has a reserved encoding", at_device=True)

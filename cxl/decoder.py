@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import takewhile
+from typing import TYPE_CHECKING, NamedTuple
 
 from cxl import format as fmt
 from cxl import rules
 from mmu.errors import AddressRangeError, AlignmentError
 from mmu.stripes import ENCODED_GRANULARITY, ENCODED_WAYS, WAYS
+
+if TYPE_CHECKING:
+    from mmu.tcg import Switches
 
 QEMU_CONTROL_WRITABLE = 0x13FF
 
@@ -94,6 +98,7 @@ class DecoderBlock:
         self.name, self.device, self.capacity, self.strict = name, device, capacity, strict
         self.capability = Capability.of(capability)
         self.changed = changed
+        self.switches: Switches | None = None  # mistakes of an emulator's releases; looked at where not strict
         self.refusals: dict[int, str] = {}  # decoder -> why its last commit was refused
         self._words: dict[int, int] = {}
         self._latched: dict[int, Settings] = {}
@@ -214,9 +219,15 @@ class DecoderBlock:
         return Settings(
             number, w[0] | w[1] << 32, w[2] | w[3] << 32,
             fmt.DecoderControl.IG.get(control), fmt.DecoderControl.IW.get(control),
-            () if self.device else tuple(pair.to_bytes(8, "little")), pair if self.device else 0,
+            () if self.device else self._targets(pair), pair if self.device else 0,
             bool(fmt.DecoderControl.COMMITTED.get(control)),
         )  # fmt: skip
+
+    def _targets(self, pair: int) -> tuple[int, ...]:
+        """The target list. QEMU once shifted its lower word for each index, by a count that x86 takes modulo 32."""
+        if not self.strict and self.switches is not None and self.switches.hdm_target_list:
+            return tuple((pair & fmt.WORD_MASK).to_bytes(4, "little")) * 2
+        return tuple(pair.to_bytes(8, "little"))
 
     def next_dpa(self, number: int) -> int:
         """Where the share of decoder *number* begins: the sum of shares and skips up to it (bytes)."""
@@ -240,7 +251,20 @@ class DecoderBlock:
             s = self.settings(n)
             out.append(s._replace(dpa=dpa + s.skip))
             dpa += s.skip + s.share
+        if self.switches is not None and self.switches.hdm_decoder_count:
+            return (self._only(out[0]),)
         return tuple(out)
+
+    def _only(self, s: Settings) -> Settings:
+        """Decoder 0 when no other counts: a bridge does not look at its range, a device not at its COMMITTED."""
+        return s._replace(committed=True) if self.device else s._replace(base=0, size=1 << 64)
+
+    def exits(self, hpa: int) -> bool:
+        """A device's decoder below the one of *hpa* has reserved ways, and the emulator cannot go on from that."""
+        if self.strict or self.switches is None or not self.switches.reserved_iw or not self.device:
+            return False
+        passed = takewhile(lambda s: s.committed and not s.base <= hpa < s.end, self.ranges())
+        return any(s.ways is None for s in passed)
 
     def match(self, hpa: int) -> Settings | str:
         """The decoder that takes *hpa*, or one sentence why there is none."""
@@ -260,6 +284,11 @@ class DecoderBlock:
         shift, bits = s.selector()
         index = (hpa >> shift) & ((1 << bits) - 1)
         return index, s.targets[index] if index < len(s.targets) else None
+
+    def emulate(self, switches: Switches) -> None:
+        """Answer as QEMU with *switches* does from now on, with what is programmed."""
+        self.strict, self.switches = False, switches
+        self._touch()
 
     # -- programming ----------------------------------------------------------------------------------
 

@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cxl.emulator import EmulatedWindow
     from mmu import AddressSpace
+    from mmu.tcg import Switches
+
+Shown = list[tuple[int, "Ram | Striped | Mmio | EmulatedWindow"]]  # (HPA, what is seen there)
 
 
 class Topology(Forms):
@@ -61,6 +65,8 @@ class Topology(Forms):
                 self._reach.setdefault(id(block), []).append(window)
         self._routes: dict[str, Stripes] = {}
         self._striped: dict[str, Striped] = {}
+        self._emulated: dict[str, EmulatedWindow] = {}  # the windows, where an emulator shows them
+        self._switches: Switches | None = None
         self._caches: dict[str, Ram] = {}  # the DRAM half of windows with an extended linear cache
         self._locator: Locator | None = None
         self._lock = threading.RLock()
@@ -120,9 +126,10 @@ class Topology(Forms):
     def _batch_locator(self) -> Locator:
         with self._lock:
             if self._locator is None:
-                shown = [region for window in self.windows for _, region in self._shown(window)]
+                for window in self.windows:
+                    self._shown(window)
                 self._publish()
-                self._locator = Locator([region for region in shown if isinstance(region, Striped)])
+                self._locator = Locator([self._striped[window.name] for window in self.windows])
             return self._locator
 
     def above(self, device: Type3) -> list[Node]:
@@ -153,39 +160,65 @@ class Topology(Forms):
 
     # -- on a bus -------------------------------------------------------------------------------------
 
+    def emulate(self, switches: Switches) -> None:
+        """Be this machine under QEMU with *switches*: its permissive decoders, its memory map, and their mistakes.
+
+        What is programmed stays. Raises TopologyError when the windows are on a bus already.
+        """
+        with self._lock:
+            if self._striped:
+                raise TopologyError("an emulator must be chosen before the windows are attached to a bus")
+            self.strict, self._switches = False, switches
+            nodes: list[Node] = [*self.bridges.values(), *self.switches.values()]
+            with self.batch():
+                for block in (*(n.registers for n in nodes), *(d.registers for d in self.devices.values())):
+                    if block is not None:
+                        block.emulate(switches)
+
     def attach(self, space: AddressSpace, registers: bool = False) -> None:
         """Map each window into *space* at its HPA. What is committed later shows up there at once.
 
         *registers*: also the component registers of each host bridge whose address is known.
         """
         with self._lock:
-            shown: list[tuple[int, Ram | Striped | Mmio]] = [s for w in self.windows for s in self._shown(w)]
+            shown: Shown = [s for w in self.windows for s in self._shown(w)]
             if registers:
                 shown += [(b.base, block_region(b.registers, b.name)) for b in self.bridges.values()
                           if b.base is not None and not b.restricted]
-            done: list[Ram | Striped | Mmio] = []
+            done = []
             try:
                 for base, region in shown:
                     space.map(base, region)
                     done.append(region)
+                if self._switches is not None:
+                    from cxl.emulator import check_sections
+
+                    check_sections(space, self._switches)
             except BaseException:
                 for region in done:
                     space.unmap(region)
                 raise
 
-    def _shown(self, window: Window) -> list[tuple[int, Ram | Striped]]:
+    def _shown(self, window: Window) -> Shown:
         """(HPA, region) of what answers in *window*, made when first asked for."""
         if window.name not in self._striped:
             targets = [Target(d.name, d.memory) for d in self.devices.values()]
-            striped = Striped(window.size - window.cache, window.first, targets, window.name)
-            striped.set_route(self.route(window))
-            self._striped[window.name] = striped
+            self._striped[window.name] = Striped(window.size - window.cache, window.first, targets, window.name)
+            if self._switches is not None:
+                from cxl.emulator import EmulatedWindow
+
+                self._emulated[window.name] = EmulatedWindow(
+                    window, self._striped[window.name], self._below[window.name][1], self._switches)
+            self._on_bus(window).set_route(self.route(window))
             if window.cache:
                 self._caches[window.name] = Ram(window.cache, f"{window.name} cache")
-        shown: list[tuple[int, Ram | Striped]] = [(window.first, self._striped[window.name])]
+        shown: Shown = [(window.first, self._on_bus(window))]
         if window.cache:
             shown.append((window.base, self._caches[window.name]))
         return shown
+
+    def _on_bus(self, window: Window) -> Striped | EmulatedWindow:
+        return self._emulated.get(window.name) or self._striped[window.name]
 
     def _changed(self, block: DecoderBlock) -> None:
         with self._lock:
@@ -199,7 +232,7 @@ class Topology(Forms):
         """Give each attached window whose route is out of date a new one."""
         for window in self.windows:
             if window.name in self._striped and window.name not in self._routes:
-                self._striped[window.name].set_route(self.route(window))
+                self._on_bus(window).set_route(self.route(window))
 
     @contextmanager
     def batch(self) -> Iterator[None]:

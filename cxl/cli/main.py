@@ -12,6 +12,7 @@ from mmu.errors import MmuError
 
 # Command -> module that defines it under the same name; loaded when asked for.
 COMMANDS = {
+    "bug": "cxl.cli.bug",
     "decode": "cxl.cli.decode",
     "run": "cxl.cli.run",
     "topology": "cxl.cli.topology",

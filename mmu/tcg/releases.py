@@ -65,6 +65,16 @@ CHANGES = (
            "read in 7ba055b49b74: cpu_exec_start inside an exclusive section waits for that section"),
     Change("excl_bql_deadlock", True, (9, 2), NEVER,
            "read in 7ba055b49b74: start_exclusive with the lock held"),
+    Change("hdm_target_list", True, FIRST, (7, 1), "read in hw/cxl/cxl-host.c of 2022: fixed while 7.1 was made"),
+    Change("hdm_decoder_count", True, FIRST, (8, 2),
+           "until 'hw/cxl: Support 4 HDM decoders at all levels of topology', 2023-09; 7.2.22 measured: the device's "
+           "COMMITTED is not looked at"),
+    Change("reserved_iw", True, (8, 2), NEVER,
+           "read in hw/mem/cxl_type3.c of 2025: since devices pass over decoders, with the several of 2023-09"),
+    Change("alias_path", True, FIRST, (11, 1), "until the direct path, in the PCI maintainer's tree of 2026-06"),
+    Change("alias_path_base", True, (10, 1, 50), (10, 1, 60), "RFC of 2025-10 only: in no release"),
+    Change("sections_limit", True, FIRST, (11, 1),
+           "until section numbers left the TLB's entries, accel/tcg/cputlb.c of late 2025; proposed with it"),
     Change("can_do_io", "P0", FIRST, (8, 1, 2), "18a536f1f8d6 came in 8.1.2; measured on 7.2.22"),
     Change("can_do_io", "P1", (8, 1, 2), (9, 1), "18a536f1f8d6 until the series of 2024-04"),
 )  # fmt: skip

@@ -18,6 +18,8 @@ ABORTS = {
         "ERROR:../cpu-common.c:197:start_exclusive: assertion failed: (!current_cpu->running)",
     "second_page":
         "../../accel/tcg/translator.c:175: translator_access: Assertion `phys_page != -1' failed.",
+    "decoder_ways": "{detail}: the error handler ends the process",
+    "sections": "phys_section_add: assertion failed: {detail}",
 }  # fmt: skip
 HANGS = {
     "exclusive_self": "start_exclusive: the CPU waits for itself to leave the block that it is in",

@@ -53,6 +53,18 @@ class Switches:
     """A walk that sets a flag in device memory while its CPU runs alone waits for that to end."""
     excl_bql_deadlock: bool = False
     """The walker waits for all CPUs to pause while it holds the big lock, for which one of them waits."""
+    hdm_target_list: bool = False
+    """The upper half of a decoder's target list is taken from the lower one. (This and the next: `cxl.decoder`.)"""
+    hdm_decoder_count: bool = False
+    """Only decoder 0 counts: in a bridge whatever its range, in a device whether it is committed or not."""
+    reserved_iw: bool = False
+    """A reserved ways encoding in a device's decoder ends the process when an access passes over it."""
+    alias_path: bool = False
+    """Windows that no decoder interleaves are served access by access. (This and the rest: `cxl.emulator`.)"""
+    alias_path_base: bool = False
+    """Whether a decoder's path interleaves is asked of the window's first address."""
+    sections_limit: bool = False
+    """A memory map may have 4096 sections and no more."""
 
     can_do_io: CanDoIo = "P2"
     """When I/O is allowed inside a block. P0: always, unless instructions are counted; then as P1. P1: after an

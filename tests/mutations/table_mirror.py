@@ -108,7 +108,7 @@ MUTATIONS = (
     ),
     Mutation(
         "mirror: the guest goes on with pages that it had in its TLB",
-        "csrc/guest_memory.c",
+        "csrc/guest_bus.c",
         "\tif (guest_map_changed(g))\n\t\tguest_flush_tlb(g);\n\tif (rc != MMU_MEMTX_OK)\n"
         "\t\tbus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);",
         "\tif (rc != MMU_MEMTX_OK)\n\t\tbus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);",

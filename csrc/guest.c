@@ -1,5 +1,5 @@
 /* A guest's life, and the hooks that only note why the engine must stop. */
-#include "guest.h"
+#include "deliver.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -200,11 +200,13 @@ void mmu_guest_flush(mmu_guest *g)
 	g->serial = serial;
 }
 
-void mmu_guest_begin(mmu_guest *g, uint64_t instructions, uint32_t services)
+void mmu_guest_begin(mmu_guest *g, uint64_t instructions, uint64_t exceptions, uint32_t services)
 {
 	guest_windows_give(g);
 	g->windows.services = services;
 	g->limit = instructions ? g->counters.instructions + instructions : 0;
+	g->exception_limit = exceptions ? g->counters.exceptions + exceptions : 0;
+	g->delivered_count = 0;
 	g->counters.error_access = 0;
 	mmu_guest_flush(g);
 }
@@ -244,6 +246,38 @@ uint64_t guest_register(struct mmu_guest *g, int id)
 
 	g->c.engine.reg_read(g->c.engine.uc, id, &value);
 	return value;
+}
+
+void guest_set_register(struct mmu_guest *g, int id, uint64_t value)
+{
+	uint64_t wide[2] = { value, 0 };
+
+	g->c.engine.reg_write(g->c.engine.uc, id, wide);
+}
+
+uint8_t *guest_blob_save(struct mmu_guest *g)
+{
+	g->c.engine.context_save(g->c.engine.uc, g->c.context);
+	return g->c.context;
+}
+
+void guest_blob_restore(struct mmu_guest *g)
+{
+	g->c.engine.context_restore(g->c.engine.uc, g->c.context);
+}
+
+void guest_delivered(struct mmu_guest *g, uint64_t pc, const struct mmu_guest_event *event, uint64_t handler)
+{
+	g->counters.exceptions++;
+	if (g->delivered_count < DELIVERED_KEPT)
+		g->delivered[g->delivered_count++] = (struct mmu_guest_delivered){
+			.pc = pc, .handler = handler, .event = *event };
+}
+
+const struct mmu_guest_delivered *mmu_guest_delivered(const mmu_guest *g, uint32_t *count_ret)
+{
+	*count_ret = g->delivered_count;
+	return g->delivered;
 }
 
 uint64_t mmu_guest_trace(mmu_guest *g, struct mmu_guest_mark *marks, uint64_t capacity)

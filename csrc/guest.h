@@ -56,6 +56,7 @@ enum guest_event {
    that is being run alone. One of them may fail once; again, and the instruction needs it. */
 struct guest_spared { uint64_t hpa; bool used; };
 #define SPARED_PIECES 4u
+#define DELIVERED_KEPT 4096u
 
 struct guest_probe {
 	uint64_t page;		/* virtual page of the fault; of a bus error, unknown until it is met */
@@ -114,13 +115,15 @@ struct mmu_guest {
 	uint64_t serial;		/* of the bus's map that all is true of */
 	bool code_stale;		/* code or its copies may differ from memory */
 	uint32_t code_count;
-	uint64_t limit;
+	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
+	uint32_t delivered_count;
 	struct mmu_guest_mark *marks;
 	uint64_t mark_count, mark_capacity;
 	_Atomic bool interrupted;
 	struct mmu_guest_counters counters;
 	struct guest_near near[NEAR_SLOTS];
 	struct code_page code[CODE_SLOTS];
+	struct mmu_guest_delivered delivered[DELIVERED_KEPT];
 };
 
 struct guest_translation {
@@ -136,6 +139,8 @@ struct guest_arch {
 		    struct guest_translation *ret, struct mmu_guest_stop *stop);
 	/* MMU_ACCESS_* bits that the instruction under way adds to a data access. */
 	uint32_t (*kind_of_access)(struct mmu_guest *g, uint64_t va);
+	/* Delivers what g->stop tells of: true to go on at *pc, false when the host must see g->stop. */
+	bool (*handle)(struct mmu_guest *g, uint64_t *pc);
 	bool aborts;		/* a bus error is an exception and not a value of 0 */
 };
 
@@ -173,6 +178,10 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 bool guest_unmapped(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
 void guest_probe(struct mmu_guest *g);
 bool guest_peek(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret);
+
+/* deliver_x86.c, deliver_arm64.c */
+bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc);
+bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc);
 
 /* guest.c */
 int guest_walk(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,

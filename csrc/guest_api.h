@@ -19,13 +19,21 @@ struct mmu_guest_engine {
 	int (*control)(void *uc, int control, ...);
 	int (*context_save)(void *uc, void *context);
 	int (*context_restore)(void *uc, void *context);
+	int (*reg_write)(void *uc, int id, const void *value);
 };
 
 /* The engine's numbers of registers. Unused ones stay 0. */
 struct mmu_guest_ids {
-	int pc;
-	int cr0, cr3, cr4, cs, flags, msr, gdtr, idtr, ldtr, tr;	/* x86 */
-	int pstate, ttbr0, ttbr1, mair, coprocessor;			/* arm64 */
+	int pc, sp;
+	int cr0, cr2, cr3, cr4, cs, ss, flags, msr, gdtr, idtr, ldtr, tr, rcx, r11;	/* x86 */
+	int pstate, ttbr0, ttbr1, mair, coprocessor;					/* arm64 */
+	int vbar, elr, esr, far_, sp_el0, sp_el1;
+};
+
+/* Byte offsets in a context blob of what the engine has no register for; see mmu/guest/context.py. */
+struct mmu_guest_places {
+	uint32_t segments, stride, hflags, error_code, software, previous;	/* x86 */
+	uint32_t syndrome, address;						/* arm64 */
 };
 
 /* Physical addresses hpa .. hpa+size-1, whole pages, are plain RAM that the engine knows at `engine`. */
@@ -51,6 +59,8 @@ struct mmu_guest_config {
 	void *context, *bus_context;	/* two of the engine's context blobs */
 	struct mmu_guest_engine engine;
 	struct mmu_guest_ids ids;
+	struct mmu_guest_places places;
+	uint32_t deliver;		/* nonzero: exceptions go to the guest's handlers without the host */
 };
 
 /* Where the engine must know things: its physical addresses are not those of the bus. Everything
@@ -81,9 +91,31 @@ enum mmu_guest_stop_kind {
 	MMU_GUEST_SYSCALL = 5,		/* the PC is after it */
 	MMU_GUEST_SYSENTER = 6,
 	MMU_GUEST_INTERRUPTED = 7,	/* mmu_guest_interrupt() */
-	MMU_GUEST_LIMIT = 8,		/* the last instruction allowed has run */
+	MMU_GUEST_LIMIT = 8,		/* the last instruction allowed has run, or exception: number 1 */
 	MMU_GUEST_CALLBACK = 9,		/* a device's callback failed; the host holds the reason */
-	MMU_GUEST_ENGINE = 10		/* the engine failed with error `number` */
+	MMU_GUEST_ENGINE = 10,		/* the engine failed with error `number` */
+	MMU_GUEST_TRIPLE_FAULT = 11	/* x86: `event` could not be delivered; vector `number` came last */
+};
+
+enum mmu_guest_event_kind {
+	MMU_GUEST_EVENT_INTERRUPT = 0,	/* x86: an exception that no walk caused, or INT n */
+	MMU_GUEST_EVENT_PAGE_FAULT = 1,
+	MMU_GUEST_EVENT_WALK = 2,	/* x86: another exception that a walk caused */
+	MMU_GUEST_EVENT_ABORT = 3,	/* arm64: of a walk */
+	MMU_GUEST_EVENT_EXTERNAL = 4,	/* arm64: the bus refused the access itself */
+	MMU_GUEST_EVENT_SYNCHRONOUS = 5	/* arm64: any other */
+};
+
+/* What the guest's CPU reports. */
+struct mmu_guest_event {
+	uint64_t code;			/* x86: the error code; arm64: ESR */
+	uint64_t address;		/* CR2, FAR */
+	uint32_t kind;			/* enum mmu_guest_event_kind */
+	uint32_t vector;		/* x86 */
+	int32_t level;			/* of the fault, for ABORT */
+	uint8_t has_code, has_address;
+	uint8_t software;		/* INT n */
+	uint8_t reserved;
 };
 
 struct mmu_guest_stop {
@@ -96,6 +128,13 @@ struct mmu_guest_stop {
 	uint32_t exact;			/* nonzero: va is exact, else it is the page's first byte */
 	struct mmu_x86_fault x86;
 	struct mmu_arm64_fault arm64;
+	struct mmu_guest_event event;
+};
+
+/* An exception that the guest's own handler got; pc: of the instruction that it belongs to. */
+struct mmu_guest_delivered {
+	uint64_t pc, handler;
+	struct mmu_guest_event event;
 };
 
 struct mmu_guest_counters {
@@ -110,6 +149,7 @@ struct mmu_guest_counters {
 	uint64_t bus_errors;
 	uint64_t port_reads, port_writes;	/* x86 IN and OUT: no device answers */
 	uint64_t instructions;		/* counted only under a limit */
+	uint64_t exceptions;		/* delivered to handlers of the guest, without the host */
 	/* The first bus error of the run; error_access 0: none yet */
 	uint64_t error_hpa;
 	uint32_t error_size, error_access, error_result;
@@ -127,12 +167,14 @@ int mmu_guest_set_banks(mmu_guest *guest, const struct mmu_guest_bank *banks, ui
 void mmu_guest_set_mirror(mmu_guest *guest, mmu_mirror *mirror);
 /* Drops every copy of code, translation and TLB entry: memory or registers changed behind the engine. */
 void mmu_guest_flush(mmu_guest *guest);
-/* A run begins: forgets the first bus error, and everything as mmu_guest_flush() does. At most so many
-   instructions may run, 0: any number; that takes effect only with the code hook in place. `services`: a set of
-   MMU_GUEST_DIRECT and MMU_GUEST_MIRROR. */
-void mmu_guest_begin(mmu_guest *guest, uint64_t instructions, uint32_t services);
+/* A run begins: forgets the first bus error, what was delivered, and everything as mmu_guest_flush() does. At most so
+   many instructions may run and exceptions be delivered, 0: any number; that of instructions takes effect only with
+   the code hook in place. `services`: a set of MMU_GUEST_DIRECT and MMU_GUEST_MIRROR. */
+void mmu_guest_begin(mmu_guest *guest, uint64_t instructions, uint64_t exceptions, uint32_t services);
 /* A run is over: pages of windows are no RAM any more, what the guest wrote is in the devices. Twice is fine. */
 void mmu_guest_end(mmu_guest *guest);
+/* The exceptions delivered since it began, the first ones when they were more than *count_ret. */
+const struct mmu_guest_delivered *mmu_guest_delivered(const mmu_guest *guest, uint32_t *count_ret);
 
 /* Runs from pc until something stops it. MMU_OK and *ret. */
 int mmu_guest_run(mmu_guest *guest, uint64_t pc, struct mmu_guest_stop *ret);

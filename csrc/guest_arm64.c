@@ -1,16 +1,13 @@
 /* arm64 for the guest: which registers a walk needs, and what the instruction under way is. */
-#include "guest.h"
-
-/* uc_arm64_cp_reg */
-struct engine_system_register { uint32_t crn, crm, op0, op1, op2; uint64_t value; };
+#include "deliver.h"
 
 enum { PSTATE_EL_SHIFT = 2, PSTATE_PAN = 1 << 22, PSTATE_UAO = 1 << 23 };
 
-static struct mmu_arm64_regs arm64_registers(struct mmu_guest *g)
+struct mmu_arm64_regs guest_arm64_registers(struct mmu_guest *g)
 {
 	const struct mmu_guest_ids *id = &g->c.ids;
-	struct engine_system_register sctlr = { .crn = 1, .crm = 0, .op0 = 3, .op1 = 0, .op2 = 0 };
-	struct engine_system_register tcr = { .crn = 2, .crm = 0, .op0 = 3, .op1 = 0, .op2 = 2 };
+	struct system_register sctlr = { .crn = 1, .crm = 0, .op0 = 3, .op1 = 0, .op2 = 0 };
+	struct system_register tcr = { .crn = 2, .crm = 0, .op0 = 3, .op1 = 0, .op2 = 2 };
 	struct mmu_arm64_regs regs = { .pa_range = (uint8_t)g->c.phys_bits };
 	uint64_t pstate = 0;	/* wider than the engine writes */
 	int ids[] = { id->ttbr0, id->ttbr1, id->mair, id->pstate, id->coprocessor, id->coprocessor };
@@ -28,7 +25,7 @@ static struct mmu_arm64_regs arm64_registers(struct mmu_guest *g)
 static int arm64_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t access, bool update,
 		      struct guest_translation *ret, struct mmu_guest_stop *stop)
 {
-	struct mmu_arm64_regs regs = arm64_registers(g);
+	struct mmu_arm64_regs regs = guest_arm64_registers(g);
 	struct mmu_arm64_translation t;
 	int rc;
 
@@ -66,5 +63,6 @@ static uint32_t arm64_kind_of_access(struct mmu_guest *g, uint64_t va)
 }
 
 const struct guest_arch guest_arm64 = {
-	.walk = arm64_walk, .kind_of_access = arm64_kind_of_access, .aborts = true,
+	.walk = arm64_walk, .kind_of_access = arm64_kind_of_access, .handle = guest_arm64_handle,
+	.aborts = true,
 };

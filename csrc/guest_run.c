@@ -153,23 +153,40 @@ static bool handle(struct mmu_guest *g, int error)
 	}
 }
 
-int mmu_guest_run(mmu_guest *g, uint64_t pc, struct mmu_guest_stop *ret)
+/* Whether the run must end before the instruction at pc; g->stop then says why. */
+static bool ended(struct mmu_guest *g, uint64_t pc)
 {
-	for (;;) {
+	if (atomic_load_explicit(&g->interrupted, memory_order_acquire))
+		g->stop = (struct mmu_guest_stop){ .kind = MMU_GUEST_INTERRUPTED, .pc = pc };
+	else if (g->exception_limit && g->counters.exceptions >= g->exception_limit)
+		g->stop = (struct mmu_guest_stop){ .kind = MMU_GUEST_LIMIT, .number = 1, .pc = pc };
+	else
+		return false;
+	return true;
+}
+
+/* From one stop that is not settled here to the next: g->stop. */
+static void run_to_stop(struct mmu_guest *g, uint64_t pc)
+{
+	while (!ended(g, pc)) {
 		int error;
 
-		if (atomic_load_explicit(&g->interrupted, memory_order_acquire)) {
-			*ret = (struct mmu_guest_stop){ .kind = MMU_GUEST_INTERRUPTED, .pc = pc };
-			return MMU_OK;
-		}
 		if (g->code_stale)
 			mmu_guest_flush(g);
 		g->spared_count = 0;
 		error = run_once(g, pc, GUEST_RUNNING);
-		if (!handle(g, error))
-			break;
-		pc = g->stop.pc;
+		if (handle(g, error)) {
+			pc = g->stop.pc;
+			continue;
+		}
+		if (!g->c.deliver || !g->arch->handle(g, &pc))
+			return;
 	}
+}
+
+int mmu_guest_run(mmu_guest *g, uint64_t pc, struct mmu_guest_stop *ret)
+{
+	run_to_stop(g, pc);
 	*ret = g->stop;
 	return MMU_OK;
 }

@@ -1,11 +1,9 @@
 /* x86-64 for the guest: which registers a walk needs, and which accesses are the CPU's own. */
-#include "guest.h"
+#include "deliver.h"
 
-enum { MSR_EFER = 0xc0000080u, RFLAGS_AC = 1 << 18 };
-struct engine_msr { uint32_t number; uint64_t value; };				/* uc_x86_msr */
-struct engine_table { uint16_t selector; uint64_t base; uint32_t limit, flags; };	/* uc_x86_mmr */
+enum { RFLAGS_AC = 1 << 18 };
 
-static struct mmu_x86_regs x86_registers(struct mmu_guest *g)
+struct mmu_x86_regs guest_x86_registers(struct mmu_guest *g)
 {
 	const struct mmu_guest_ids *id = &g->c.ids;
 	struct mmu_x86_regs regs = { .phys_bits = (uint8_t)g->c.phys_bits };
@@ -24,7 +22,7 @@ static struct mmu_x86_regs x86_registers(struct mmu_guest *g)
 static int x86_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t access, bool update,
 		    struct guest_translation *ret, struct mmu_guest_stop *stop)
 {
-	struct mmu_x86_regs regs = x86_registers(g);
+	struct mmu_x86_regs regs = guest_x86_registers(g);
 	struct mmu_x86_translation t;
 	int rc = mmu_x86_walk(port, &regs, va, access, update ? MMU_X86_UPDATE : 0, &t, &stop->x86,
 			      NULL);
@@ -75,11 +73,18 @@ static bool descriptor_instruction(struct mmu_guest *g)
 	return loads_descriptor(code);
 }
 
-static bool table_on_page(struct mmu_guest *g, int id, uint64_t page)
+struct engine_table guest_table(struct mmu_guest *g, int id)
 {
 	struct engine_table table = { 0 };
 
 	g->c.engine.reg_read(g->c.engine.uc, id, &table);
+	return table;
+}
+
+static bool table_on_page(struct mmu_guest *g, int id, uint64_t page)
+{
+	struct engine_table table = guest_table(g, id);
+
 	return table.limit && page - (table.base & GUEST_PAGE_MASK) <=
 			      ((table.base & (GUEST_PAGE - 1)) + table.limit);
 }
@@ -94,4 +99,5 @@ static uint32_t x86_kind_of_access(struct mmu_guest *g, uint64_t va)
 	return descriptor_instruction(g) ? MMU_ACCESS_IMPLICIT : 0;
 }
 
-const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access };
+const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access,
+				       .handle = guest_x86_handle };

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mmu.core import ffi, lib
 from mmu.errors import AddressRangeError, GuestError
 from mmu.guest.counters import Counters, Snapshot
+from mmu.guest.delivered import DELIVER
 from mmu.guest.loader import Program, read_program
 from mmu.guest.plan import PAGE, Area, Place, Plan, default_plan, plan
 from mmu.guest.stop import Delivered, Stop
@@ -35,7 +36,8 @@ class RunResult:
     """What a run did.
 
     `registers` by their names in small letters. `trace`: the bus accesses of data and of page walks, in order, when
-    asked for. `counters` cover this run. `delivered`: the exceptions that the guest's own handlers got, in order.
+    asked for. `counters` cover this run. `delivered`: the exceptions that the guest's own handlers got, in order;
+    the first 4096 of them, `counters.exceptions` says how many there were.
     """
 
     stop: Stop
@@ -66,21 +68,26 @@ class Machine:
 
     *emulator* None is the plain CPU; the models of emulators are not there yet, and asking for one is a ValueError.
 
+    *deliver* says who enters the guest's exception handlers: C ("native"), or the slow twin in Python ("reference").
+
     A machine owns host resources: close() it, or use it as a context manager.
     """
 
     def __init__(
-        self, space: AddressSpace, arch: str = "x86_64", dispatch: str = "auto", emulator: object | None = None
-    ) -> None:
+        self, space: AddressSpace, arch: str = "x86_64", dispatch: str = "auto", emulator: object | None = None,
+        deliver: str = "native",
+    ) -> None:  # fmt: skip
         if arch not in CPUS:
             raise ValueError(f"arch must be one of {', '.join(CPUS)}, not {arch!r}")
         if dispatch not in DISPATCH:
             raise ValueError(f"dispatch must be one of {', '.join(DISPATCH)}, not {dispatch!r}")
         if emulator is not None:
             raise ValueError(f"emulator must be None: models of emulators such as {emulator!r} are not there yet")
+        if deliver not in DELIVER:
+            raise ValueError(f"deliver must be one of {', '.join(DELIVER)}, not {deliver!r}")
         module, name = CPUS[arch]
         self.space, self.arch, self.dispatch = space, arch, dispatch
-        self.cpu: Cpu = getattr(import_module(module), name)(space)
+        self.cpu: Cpu = getattr(import_module(module), name)(space, deliver)
         self.plan: Plan | None = None
         self.tables: Any = None  # mmu.x86.PageTables or mmu.arm64.PageTables, once setup() made them
         self._program: list[tuple[int, int]] = []  # what load() mapped: (va, size)
@@ -251,8 +258,9 @@ class Machine:
     # -- running ------------------------------------------------------------------------------------
 
     def run(
-        self, start: int | None = None, timeout: float | None = 10.0, limit: int | None = None, trace: int = 0
-    ) -> RunResult:
+        self, start: int | None = None, timeout: float | None = 10.0, limit: int | None = None, trace: int = 0,
+        exceptions: int | None = None,
+    ) -> RunResult:  # fmt: skip
         """Run from *start* (default: where the guest stands) until it stops.
 
         Args:
@@ -260,22 +268,22 @@ class Machine:
             limit: instructions until it is stopped with reason "limit"; counting makes a run much slower.
             trace: how many bus accesses to record at most; the oldest are kept. What goes to pages that are RAM for
                 the engine is none.
+            exceptions: stopped with reason "limit" at the handler of the exception that is the last one allowed.
         An exception raised by a device's callback comes out of here; the guest then stands at that instruction.
         """
         if self.plan is None and not self.cpu.has_tables:
             raise GuestError("no page tables: call setup() or load(), or set the registers that point to them")
         cpu = self.cpu
-        cpu.begin(limit or 0, "exact" if trace and self.dispatch == "auto" else self.dispatch)
+        cpu.begin(limit or 0, "exact" if trace and self.dispatch == "auto" else self.dispatch, exceptions or 0)
         before = Snapshot(cpu)
-        delivered: list[Delivered] = []
         try:
             with _traced(cpu, trace) as entries, _watchdog(cpu, timeout):
-                stop = self._loop(cpu.pc if start is None else start, delivered)
+                stop = self._loop(cpu.pc if start is None else start)
         finally:
             cpu.end()
-        return RunResult(stop, cpu.registers(), entries, before.since(), tuple(delivered))
+        return RunResult(stop, cpu.registers(), entries, before.since(), cpu.delivered.all())
 
-    def _loop(self, pc: int, delivered: list[Delivered]) -> Stop:
+    def _loop(self, pc: int) -> Stop:
         ends = {
             lib.MMU_GUEST_HALTED: "halt", lib.MMU_GUEST_INTERRUPTED: "timeout", lib.MMU_GUEST_LIMIT: "limit",
         }  # fmt: skip
@@ -286,9 +294,10 @@ class Machine:
             found = self.cpu.handle(raw)
             if isinstance(found, Stop):
                 return found
-            if isinstance(found, Delivered):
-                delivered.append(found)
             pc = found.handler if isinstance(found, Delivered) else found
+            if isinstance(found, Delivered) and self.cpu.delivered.note(found):
+                self.cpu.write(self.cpu.PC, pc)
+                return Stop("limit", pc)
 
 
 def _frames(plan: Plan) -> Frames | LevelFrames:

@@ -6,6 +6,7 @@ Source: Arm ARM DDI 0487, D1 'The AArch64 System Level Programmers' Model', pseu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from mmu.arm64 import Abort, PageTables, Registers, exception
@@ -71,9 +72,13 @@ class Arm64Cpu(Cpu):
     def ids(self) -> dict[str, int]:
         names = {
             "pc": "pc", "pstate": "pstate", "ttbr0": "ttbr0_el1", "ttbr1": "ttbr1_el1", "mair": "mair_el1",
-            "coprocessor": "cp_reg",
+            "coprocessor": "cp_reg", "vbar": "vbar_el1", "elr": "elr_el1", "esr": "esr_el1", "far_": "far_el1",
+            "sp": "sp", "sp_el0": "sp_el0", "sp_el1": "sp_el1",
         }  # fmt: skip
         return {field: self._number(name) for field, name in names.items()}
+
+    def places(self) -> Mapping[str, int]:
+        return asdict(arm64_places())
 
     def register_numbers(self) -> Mapping[str, int]:
         return {name: self._number(name) for name in PLAIN} | dict.fromkeys(SYSTEM, -1)
@@ -177,6 +182,16 @@ class Arm64Cpu(Cpu):
             kind="instruction" if fetch else "data", esr=esr, fsc=FaultStatus.EXTERNAL, level=None,
             far=stop.va if stop.exact else 0,
             stage=1, wnr=write, s1ptw=False, ea=known, hpfar=None, target_el=1)
+
+    def event(self, raw: Any) -> Any:
+        if raw.kind == lib.MMU_GUEST_EVENT_SYNCHRONOUS:
+            return Synchronous(raw.code, raw.address if raw.has_address else None)
+        fetch = Esr.EC.get(raw.code) in (
+            ExceptionClass.INSTRUCTION_ABORT_LOWER, ExceptionClass.INSTRUCTION_ABORT_LOWER + 1)
+        return Abort(
+            kind="instruction" if fetch else "data", esr=raw.code, fsc=Esr.FSC.get(raw.code),
+            level=raw.level if raw.kind == lib.MMU_GUEST_EVENT_ABORT else None, far=raw.address, stage=1,
+            wnr=bool(Esr.WNR.get(raw.code)), s1ptw=False, ea=bool(Esr.EA.get(raw.code)), hpfar=None, target_el=1)
 
     def _synchronous(self, number: int) -> Synchronous:
         places = arm64_places()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _PLAIN = (
     "fills", "walks", "faults", "bus_reads", "bus_writes", "shadows", "mirrored", "direct", "mirror_full", "steps",
-    "bus_errors", "port_reads", "port_writes", "instructions",
+    "bus_errors", "port_reads", "port_writes", "instructions", "exceptions",
 )  # fmt: skip
 
 
@@ -51,6 +51,7 @@ class Counters:
     port_reads: int = 0  # x86 IN and OUT; nothing is there
     port_writes: int = 0
     instructions: int = 0  # counted only under a limit
+    exceptions: int = 0  # delivered to the guest's own handlers
     data: dict[str, Traffic] = field(default_factory=dict)
     tables: dict[str, Traffic] = field(default_factory=dict)
     code: dict[str, Traffic] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class Snapshot:
     def since(self) -> Counters:
         now, ports = self._cpu.counters, self._ports()
         plain = {name: getattr(now, name) - value for name, value in self._plain.items()}
+        plain["exceptions"] = self._cpu.delivered.count(self._plain["exceptions"])
         first = None
         if plain["bus_errors"]:
             first = BusErrorRecord(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmu.core import check, ffi, lib
 from mmu.errors import ClosedError, GuestError
+from mmu.guest.delivered import Record
 from mmu.guest.engine import PAGE, Engine
 from mmu.guest.memory import EngineMemory
 from mmu.guest.stop import Delivered, Stop
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 Outcome = int | Delivered | Stop  # where to go on, the handler that was entered, or how the run ends
 
 PORTS = ("data", "walk", "code", "probe", "blocks")
+ENGINE_FUNCTIONS = (
+    "reg_read", "reg_read_batch", "reg_write", "emu_start", "emu_stop", "context_save", "context_restore",
+)  # fmt: skip
 
 
 class Refused(Exception):
@@ -53,8 +57,10 @@ class Cpu:
     # hooks beside those that every guest has: (kind, field of mmu_guest_hooks, instruction)
     HOOKS: ClassVar[tuple[tuple[str, str, str], ...]] = ()
 
-    def __init__(self, space: AddressSpace) -> None:
-        self.space = space
+    def __init__(self, space: AddressSpace, deliver: str = "native") -> None:
+        """*deliver*: who enters the guest's handlers: C ("native"), or `handle` in Python ("reference"), its twin."""
+        self.space, self.deliver = space, deliver
+        self.delivered = Record(self)
         self.constants = self.load_constants()
         self._numbers = self.register_numbers()
         self.engine = Engine(*self.ENGINE, self.model())
@@ -126,6 +132,14 @@ class Cpu:
         """Do what *stop* (struct mmu_guest_stop) asks for."""
         raise NotImplementedError
 
+    def places(self) -> Mapping[str, int]:
+        """Offsets in the engine's blobs for struct mmu_guest_places."""
+        raise NotImplementedError
+
+    def event(self, raw: Any) -> Any:
+        """What struct mmu_guest_event tells of, as a value."""
+        raise NotImplementedError
+
     # -- life ---------------------------------------------------------------------------------------
 
     def _create(self) -> Any:
@@ -136,12 +150,15 @@ class Cpu:
             setattr(config, name, port.handle)
         config.shadow = ffi.cast("uint8_t *", self._shadow.address)
         config.context, config.bus_context = self.engine.new_context(), self.engine.new_context()
+        config.deliver = self.deliver == "native"
         config.engine.uc = self.engine.uc
-        for name in ("reg_read", "reg_read_batch", "emu_start", "emu_stop", "context_save", "context_restore"):
+        for name in ENGINE_FUNCTIONS:
             setattr(config.engine, name, library.functions[f"uc_{name}"])
         config.engine.control = library.uc_ctl
         for name, number in self.ids().items():
             setattr(config.ids, name, number)
+        for name, place in self.places().items():
+            setattr(config.places, name, place)
         out = ffi.new("mmu_guest **")
         check(lib.mmu_guest_create(config, out), "guest")
         return out[0]
@@ -247,8 +264,9 @@ class Cpu:
 
     # -- running ------------------------------------------------------------------------------------
 
-    def begin(self, limit: int, dispatch: str) -> None:
-        """Make ready for a run of at most *limit* instructions (0: any number; counting costs about 10 ns for each).
+    def begin(self, limit: int, dispatch: str, exceptions: int = 0) -> None:
+        """Make ready for a run of at most *limit* instructions (0: any number; counting costs about 10 ns for each)
+        that ends when so many *exceptions* were delivered (0: any number).
 
         *dispatch*, a key of mmu.guest.memory.SERVICES, says how windows are served. To be matched by end().
 
@@ -261,7 +279,8 @@ class Cpu:
         elif not limit and self._limit_hook is not None:
             self.engine.unhook(self._limit_hook)
             self._limit_hook = None
-        lib.mmu_guest_begin(self.guest, limit, self._memory.serve(dispatch))
+        lib.mmu_guest_begin(self.guest, limit, exceptions, self._memory.serve(dispatch))
+        self.delivered.begin(exceptions)
         lib.mmu_guest_resume(self.guest)
 
     def end(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +13,10 @@ from mmu.guest.cpu import Cpu, Outcome
 from mmu.guest.format import Rflags, Segment, Star
 from mmu.guest.stop import Interrupt, Stop
 from mmu.guest.x86_decode import new_disassembler, refine
-from mmu.guest.x86_delivery import UD, WITH_CODE, deliver
+from mmu.guest.x86_delivery import GP, MC, SS, UD, WITH_CODE, deliver, triple_fault
 from mmu.memory.frames import Frames, LevelFrames
 from mmu.types import Access, Fault, FaultKind
-from mmu.x86 import PageTables, Registers, exception
+from mmu.x86 import GeneralProtection, MachineCheck, PageFault, PageTables, Registers, StackFault, exception
 from mmu.x86.format import Cr0, Cr4, Efer
 
 MSR = {"efer": 0xC0000080, "star": 0xC0000081, "lstar": 0xC0000082, "sfmask": 0xC0000084, "kernel_gs_base": 0xC0000102}
@@ -26,7 +27,7 @@ SHOWN = (
 )  # fmt: skip
 
 TABLE = "<H6xQII"  # uc_x86_mmr: selector, base, limit, flags
-SAME_IDS = ("cr0", "cr3", "cr4", "cs", "msr", "gdtr", "idtr", "ldtr", "tr")
+SAME_IDS = ("cr0", "cr2", "cr3", "cr4", "cs", "ss", "msr", "gdtr", "idtr", "ldtr", "tr", "rcx", "r11")
 MSR_LAYOUT = "<I4xQ"  # uc_x86_msr
 
 
@@ -60,8 +61,11 @@ class X86Cpu(Cpu):
         return model
 
     def ids(self) -> dict[str, int]:
-        names = {"pc": "rip", "flags": "rflags"} | {n: n for n in SAME_IDS}
+        names = {"pc": "rip", "sp": "rsp", "flags": "rflags"} | {n: n for n in SAME_IDS}
         return {field: self._number(name) for field, name in names.items()}
+
+    def places(self) -> Mapping[str, int]:
+        return asdict(x86_places())
 
     def register_numbers(self) -> Mapping[str, int]:
         return {name: self._number(name) for name in SHOWN if name not in MSR} | dict.fromkeys(MSR, -1)
@@ -142,6 +146,9 @@ class X86Cpu(Cpu):
             return deliver(self, Interrupt(UD), stop.pc)
         if kind == lib.MMU_GUEST_SYSCALL:
             return self._syscall(stop.pc)
+        if kind == lib.MMU_GUEST_TRIPLE_FAULT:
+            walked = stop.event.kind != lib.MMU_GUEST_EVENT_INTERRUPT
+            return triple_fault(stop.pc, self.event(stop.event), self.fault(stop) if walked else None, stop.number)
         if kind == lib.MMU_GUEST_SYSENTER:
             return Stop("unsupported", stop.pc, detail="SYSENTER (use SYSCALL)")
         assert kind == lib.MMU_GUEST_BUS_ERROR, f"stop kind {kind}"
@@ -156,6 +163,15 @@ class X86Cpu(Cpu):
         return Fault(
             FaultKind(raw.kind), va=stop.va, access=Access(stop.access), stage=raw.stage, on_table=bool(raw.on_table),
             detail=key, **entry)
+
+    def event(self, raw: Any) -> Any:
+        if raw.kind == lib.MMU_GUEST_EVENT_INTERRUPT:
+            return Interrupt(raw.vector, raw.code if raw.has_code else None, bool(raw.software))
+        if raw.kind == lib.MMU_GUEST_EVENT_PAGE_FAULT:
+            return PageFault(raw.code, raw.address)
+        if raw.vector == MC:
+            return MachineCheck(raw.address or None)
+        return {GP: GeneralProtection, SS: StackFault}[raw.vector](raw.code)
 
     def _interrupt(self, vector: int) -> Interrupt:
         """What the engine stopped for. It must forget it, or it takes the next one for a double fault."""

@@ -57,10 +57,15 @@ def deliver(cpu: X86Cpu, event: Any, pc: int, fault: Fault | None = None) -> Del
         if isinstance(event, Interrupt) and event.software:
             pc -= _interrupt_length(cpu, event.vector, pc)
         if event.vector == DF:
-            return Stop("triple-fault", pc, first, fault, f"vector {second.vector} while delivering a double fault")
+            return triple_fault(pc, first, fault, second.vector)
         if isinstance(second, PageFault):
             cpu.write("cr2", second.cr2)
         event = _escalate(event, second)
+
+
+def triple_fault(pc: int, first: Any, fault: Fault | None, vector: int) -> Stop:
+    """*first*, of the walk *fault* if there was one, ended in *vector* while a double fault was delivered."""
+    return Stop("triple-fault", pc, first, fault, f"vector {vector} while delivering a double fault")
 
 
 def _escalate(first: Any, second: Any) -> Any:

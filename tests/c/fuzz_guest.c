@@ -18,6 +18,7 @@ static struct mmu_guest_hooks hooks;
 static mmu_guest *guest;
 static atomic_bool stopped;
 static uint64_t pc;
+static uint8_t blob[256];
 
 static uint64_t next(void)
 {
@@ -75,10 +76,12 @@ static int control(void *uc, int control_, ...)
 	return 0;
 }
 
-static int context(void *uc, void *blob)
+static int context(void *uc, void *to)
 {
 	(void)uc;
-	(void)blob;
+	for (size_t i = 0; i < sizeof(blob); i++)
+		blob[i] = (uint8_t)next();
+	(void)to;
 	return 0;
 }
 
@@ -132,6 +135,14 @@ static int emu_start(void *uc, uint64_t begin, uint64_t until, uint64_t timeout,
 	return next() % 16 ? 0 : (int)(next() % 24);
 }
 
+static int reg_write(void *uc, int id, const void *value)
+{
+	(void)uc;
+	(void)id;
+	(void)value;
+	return 0;
+}
+
 static void *interrupter(void *done)
 {
 	while (!atomic_load((atomic_bool *)done))
@@ -159,9 +170,14 @@ static void run(uint32_t arch, mmu_bus *bus, uint8_t *ram, uint8_t *shadow)
 	pthread_t thread;
 
 	config.engine = (struct mmu_guest_engine){ NULL, reg_read, reg_read_batch, emu_start, emu_stop,
-						   control, context, context };
-	config.ids = (struct mmu_guest_ids){ ID_PC, ID_OTHER, ID_OTHER, ID_OTHER, ID_CS, ID_OTHER, ID_MSR,
-		ID_TABLE, ID_TABLE, ID_TABLE, ID_TABLE, ID_OTHER, ID_OTHER, ID_OTHER, ID_OTHER, ID_SYSTEM };
+						   control, context, context, reg_write };
+	config.ids = (struct mmu_guest_ids){ .pc = ID_PC, .sp = ID_OTHER, .cr0 = ID_OTHER, .cr3 = ID_OTHER,
+		.cr4 = ID_OTHER, .cs = ID_CS, .ss = ID_CS, .flags = ID_OTHER, .msr = ID_MSR, .gdtr = ID_TABLE,
+		.idtr = ID_TABLE, .ldtr = ID_TABLE, .tr = ID_TABLE, .pstate = ID_OTHER, .ttbr0 = ID_OTHER,
+		.ttbr1 = ID_OTHER, .mair = ID_OTHER, .coprocessor = ID_SYSTEM, .vbar = ID_OTHER };
+	config.places = (struct mmu_guest_places){ 0, 24, 152, 156, 160, 164, 168, 172 };
+	config.context = config.bus_context = blob;
+	config.deliver = 1;
 	for (int i = 0; i < 4; i++)
 		expect(mmu_port_create(bus, 4, ports[i]) == MMU_OK, "no port");
 	expect(mmu_guest_create(&config, &guest) == MMU_OK, "no guest");
@@ -171,7 +187,7 @@ static void run(uint32_t arch, mmu_bus *bus, uint8_t *ram, uint8_t *shadow)
 
 		if (i % 16 == 0)
 			plant_tables(ram);
-		mmu_guest_begin(guest, next() % 2 ? next() % 100 : 0, 0);
+		mmu_guest_begin(guest, next() % 2 ? next() % 100 : 0, next() % 200, 0);
 		mmu_guest_run(guest, next() % 2 ? 0x1000 : next(), &stop);
 		mmu_guest_load(guest, next(), (uint32_t)(next() % 10), (uint32_t)(1u << next() % 3), &value, &stop);
 		mmu_guest_store(guest, next() % (PAGES * 4096), (uint32_t)(next() % 10), MMU_ACCESS_WRITE, next(), &stop);

@@ -1,0 +1,180 @@
+/* x86-64 instructions, decoded as far as ModRM. Source: Intel SDM vol. 2, 'Opcode Map'. */
+#include "decode_x86.h"
+#include "mmu.h"
+
+enum { MAP_0F = 0x100, MAP_0F38 = 0x200, MAP_0F3A = 0x300 };
+
+struct bytes {
+	const uint8_t *at, *end;
+};
+
+static bool take(struct bytes *b, uint8_t *ret)
+{
+	if (b->at == b->end)
+		return false;
+	*ret = *b->at++;
+	return true;
+}
+
+/* Bit n of row r: opcode 16 r + n has a ModRM byte. */
+static const uint16_t modrm_one_byte[16] = {
+	0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0, 0, 0x0a08, 0, 0xffff, 0, 0, 0, 0x00c3, 0xff0f, 0, 0xc0c0,
+};
+static const uint16_t modrm_0f[16] = {
+	0xa00f, 0xffff, 0xff0f, 0, 0xffff, 0xffff, 0xffff, 0xff7f,
+	0, 0xffff, 0xf838, 0xffff, 0x00ff, 0xffff, 0xffff, 0xffff,
+};
+
+static bool has_modrm(uint32_t opcode)
+{
+	uint32_t row = opcode >> 4 & 15, column = opcode & 15;
+
+	switch (opcode >> 8) {
+	case 0: return modrm_one_byte[row] >> column & 1;
+	case 1: return modrm_0f[row] >> column & 1;
+	}
+	return true;
+}
+
+static bool is_segment_prefix(uint8_t byte)
+{
+	return byte == 0x26 || byte == 0x2e || byte == 0x36 || byte == 0x3e || byte == 0x64 || byte == 0x65;
+}
+
+static bool is_prefix(uint8_t byte)
+{
+	return byte == 0x66 || byte == 0x67 || byte == 0xf0 || byte == 0xf2 || byte == 0xf3 ||
+	       is_segment_prefix(byte);
+}
+
+/* C4 or C5 was read; *base_extended: VEX.B. */
+static bool take_vex(struct bytes *b, uint8_t first, struct x86_instruction *i, bool *base_extended)
+{
+	uint8_t one, two, op;
+
+	i->vex = true;
+	if (!take(b, &one))
+		return false;
+	if (first == 0xc4 && !take(b, &two))
+		return false;
+	if (!take(b, &op))
+		return false;
+	*base_extended = first == 0xc4 && !(one & 0x20);
+	i->opcode = (first == 0xc4 ? (uint32_t)(one & 3) << 8 : MAP_0F) | op;
+	return true;
+}
+
+static bool take_opcode(struct bytes *b, struct x86_instruction *i, bool *base_extended)
+{
+	uint8_t byte;
+
+	if (!take(b, &byte))
+		return false;
+	*base_extended = false;
+	if ((byte & 0xf0) == 0x40) {
+		*base_extended = byte & 1;
+		if (!take(b, &byte))
+			return false;
+	}
+	if (byte == 0xc4 || byte == 0xc5)
+		return take_vex(b, byte, i, base_extended);
+	i->opcode = byte;
+	if (byte != 0x0f)
+		return true;
+	if (!take(b, &byte))
+		return false;
+	i->opcode = MAP_0F | byte;
+	if (byte != 0x38 && byte != 0x3a)
+		return true;
+	i->opcode = byte == 0x38 ? MAP_0F38 : MAP_0F3A;
+	if (!take(b, &byte))
+		return false;
+	i->opcode |= byte;
+	return true;
+}
+
+bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
+{
+	struct bytes b = { code, code + (size > X86_LONGEST ? X86_LONGEST : size) };
+	struct x86_instruction i = { 0 };
+	bool segment = false, extended;
+	uint8_t modrm, sib, base, mod;
+
+	while (b.at < b.end && is_prefix(*b.at))
+		segment |= is_segment_prefix(*b.at++);
+	if (!take_opcode(&b, &i, &extended))
+		return false;
+	i.has_modrm = has_modrm(i.opcode);
+	if (i.has_modrm) {
+		if (!take(&b, &modrm))
+			return false;
+		mod = modrm >> 6;
+		base = modrm & 7;
+		i.reg = modrm >> 3 & 7;
+		i.memory = mod != 3;
+		if (i.memory && base == 4) {
+			if (!take(&b, &sib))
+				return false;
+			base = sib & 7;
+		}
+		/* Without displacement, 5 stands for none or RIP. */
+		i.stack_base = i.memory && !segment && !extended && (base == 4 || (base == 5 && mod));
+	}
+	*ret = i;
+	return true;
+}
+
+/* Groups by ModRM.reg, a bit for each; others: any. */
+static uint32_t writes_back_regs(uint32_t opcode)
+{
+	switch (opcode) {
+	case 0x80: case 0x81: case 0x83:
+		return 0x7f;			/* all but CMP */
+	case 0x86: case 0x87:			/* XCHG */
+	case 0xc0: case 0xc1: case 0xd0: case 0xd1: case 0xd2: case 0xd3:	/* rotations and shifts */
+		return 0xff;
+	case 0xf6: case 0xf7:
+		return 1 << 2 | 1 << 3;		/* NOT, NEG */
+	case 0xfe: case 0xff:
+		return 1 << 0 | 1 << 1;		/* INC, DEC */
+	case MAP_0F | 0xa4: case MAP_0F | 0xa5: case MAP_0F | 0xac: case MAP_0F | 0xad:	/* SHLD, SHRD */
+	case MAP_0F | 0xab: case MAP_0F | 0xb3: case MAP_0F | 0xbb:	/* BTS, BTR, BTC */
+	case MAP_0F | 0xb0: case MAP_0F | 0xb1:	/* CMPXCHG writes in any case */
+	case MAP_0F | 0xc0: case MAP_0F | 0xc1:	/* XADD */
+		return 0xff;
+	case MAP_0F | 0xba:
+		return 0xe0;			/* BTS, BTR, BTC */
+	case MAP_0F | 0xc7:
+		return 1 << 1;			/* CMPXCHG8B, CMPXCHG16B */
+	}
+	/* ADD, OR, ADC, SBB, AND, SUB, XOR with memory first; CMP is the eighth row. */
+	return opcode < 0x38 && (opcode & 7) < 2 ? 0xff : 0;
+}
+
+bool x86_writes_back(const struct x86_instruction *i)
+{
+	return i->memory && !i->vex && (writes_back_regs(i->opcode) >> i->reg & 1);
+}
+
+/* What an instruction does to the stack without saying so; its memory operand is for the opposite. */
+static uint32_t stack_access(const struct x86_instruction *i)
+{
+	uint32_t op = i->opcode;
+
+	if (i->vex)
+		return 0;
+	if ((op & ~7u) == 0x50 || op == 0x68 || op == 0x6a || op == 0x9c || op == 0xc8 || op == 0xe8 ||
+	    op == (MAP_0F | 0xa0) || op == (MAP_0F | 0xa8) || (op == 0xff && (i->reg == 2 || i->reg == 6)))
+		return MMU_ACCESS_WRITE;	/* PUSH, PUSHF, ENTER, CALL */
+	if ((op & ~7u) == 0x58 || op == 0x8f || op == 0x9d || op == 0xc2 || op == 0xc3 || op == 0xc9 ||
+	    op == 0xca || op == 0xcb || op == 0xcf || op == (MAP_0F | 0xa1) || op == (MAP_0F | 0xa9))
+		return MMU_ACCESS_READ;		/* POP, POPF, RET, LEAVE, IRET */
+	return 0;
+}
+
+bool x86_through_stack(const struct x86_instruction *i, uint32_t access)
+{
+	uint32_t implied = stack_access(i);
+
+	return (implied && ((access & implied) || !i->memory)) || i->stack_base;
+}

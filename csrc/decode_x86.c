@@ -22,7 +22,7 @@ static const uint16_t modrm_one_byte[16] = {
 };
 static const uint16_t modrm_0f[16] = {
 	0xa00f, 0xffff, 0xff0f, 0, 0xffff, 0xffff, 0xffff, 0xff7f,
-	0, 0xffff, 0xf838, 0xffff, 0x00ff, 0xffff, 0xffff, 0xffff,
+	0, 0xffff, 0xf838, 0xffff, 0x00ff, 0xffff, 0xffff, 0x7fff,
 };
 
 static bool has_modrm(uint32_t opcode)
@@ -45,6 +45,11 @@ static bool is_prefix(uint8_t byte)
 {
 	return byte == 0x66 || byte == 0x67 || byte == 0xf0 || byte == 0xf2 || byte == 0xf3 ||
 	       is_segment_prefix(byte);
+}
+
+static bool is_rex(uint8_t byte)
+{
+	return (byte & 0xf0) == 0x40;
 }
 
 /* C4 or C5 was read; *base_extended: VEX.B. */
@@ -70,12 +75,6 @@ static bool take_opcode(struct bytes *b, struct x86_instruction *i, bool *base_e
 
 	if (!take(b, &byte))
 		return false;
-	*base_extended = false;
-	if ((byte & 0xf0) == 0x40) {
-		*base_extended = byte & 1;
-		if (!take(b, &byte))
-			return false;
-	}
 	if (byte == 0xc4 || byte == 0xc5)
 		return take_vex(b, byte, i, base_extended);
 	i->opcode = byte;
@@ -97,11 +96,13 @@ bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 {
 	struct bytes b = { code, code + (size > X86_LONGEST ? X86_LONGEST : size) };
 	struct x86_instruction i = { 0 };
-	bool segment = false, extended;
+	bool segment = false, extended = false;
 	uint8_t modrm, sib, base, mod;
 
-	while (b.at < b.end && is_prefix(*b.at))
-		segment |= is_segment_prefix(*b.at++);
+	for (; b.at < b.end && (is_prefix(*b.at) || is_rex(*b.at)); b.at++) {
+		extended = is_rex(*b.at) && (*b.at & 1);	/* of REX only the last counts, next to the opcode */
+		segment |= is_segment_prefix(*b.at);
+	}
 	if (!take_opcode(&b, &i, &extended))
 		return false;
 	i.has_modrm = has_modrm(i.opcode);
@@ -164,7 +165,7 @@ static uint32_t stack_access(const struct x86_instruction *i)
 	if (i->vex)
 		return 0;
 	if ((op & ~7u) == 0x50 || op == 0x68 || op == 0x6a || op == 0x9c || op == 0xc8 || op == 0xe8 ||
-	    op == (MAP_0F | 0xa0) || op == (MAP_0F | 0xa8) || (op == 0xff && (i->reg == 2 || i->reg == 6)))
+	    op == (MAP_0F | 0xa0) || op == (MAP_0F | 0xa8) || (op == 0xff && (i->reg == 2 || i->reg == 3 || i->reg == 6)))
 		return MMU_ACCESS_WRITE;	/* PUSH, PUSHF, ENTER, CALL */
 	if ((op & ~7u) == 0x58 || op == 0x8f || op == 0x9d || op == 0xc2 || op == 0xc3 || op == 0xc9 ||
 	    op == 0xca || op == 0xcb || op == 0xcf || op == (MAP_0F | 0xa1) || op == (MAP_0F | 0xa9))
@@ -177,4 +178,14 @@ bool x86_through_stack(const struct x86_instruction *i, uint32_t access)
 	uint32_t implied = stack_access(i);
 
 	return (implied && ((access & implied) || !i->memory)) || i->stack_base;
+}
+
+int mmu_guest_decode(const uint8_t *code, uint32_t size)
+{
+	struct x86_instruction i;
+
+	if (!x86_decode(code, size, &i))
+		return MMU_ERANGE;
+	return (x86_writes_back(&i) ? 1 : 0) | (x86_through_stack(&i, MMU_ACCESS_READ) ? 2 : 0) |
+	       (x86_through_stack(&i, MMU_ACCESS_WRITE) ? 4 : 0);
 }

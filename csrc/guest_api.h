@@ -199,6 +199,10 @@ int mmu_guest_translate(mmu_guest *guest, uint64_t va, uint32_t access, uint64_t
 
 const struct mmu_guest_counters *mmu_guest_counters(const mmu_guest *guest);
 
+/* What the x86-64 instruction that begins at code[0] does to its memory operand, as far as faults depend on it. A set:
+   1 it writes what it reads; 2, 4: what it reads, writes, goes through SS. Negative: `size` bytes are none. */
+int mmu_guest_decode(const uint8_t *code, uint32_t size);
+
 /* While the ports of data and of walks are traced: how much each had recorded after each walk. */
 struct mmu_guest_mark { uint64_t data, walk; };
 /* Writes marks[0..capacity-1] from now on, NULL ends it. Returns how many walks there were since the last call. */

@@ -293,6 +293,7 @@ class Machine:
                 return Stop(ends[raw.kind], raw.pc)
             found = self.cpu.handle(raw)
             if isinstance(found, Stop):
+                self.cpu.write(self.cpu.PC, found.pc)
                 return found
             pc = found.handler if isinstance(found, Delivered) else found
             if isinstance(found, Delivered) and self.cpu.delivered.note(found):

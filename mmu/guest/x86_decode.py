@@ -16,7 +16,8 @@ LONGEST = 15  # bytes of an instruction
 STACK_REGISTERS = ("rsp", "esp", "rbp", "ebp")
 # Instructions that use the stack without saying so, and what they do there; a memory operand does the opposite.
 STACK_ACCESS = {
-    "push": Access.WRITE, "pushf": Access.WRITE, "pushfq": Access.WRITE, "call": Access.WRITE, "enter": Access.WRITE,
+    "push": Access.WRITE, "pushf": Access.WRITE, "pushfq": Access.WRITE, "call": Access.WRITE, "lcall": Access.WRITE,
+    "enter": Access.WRITE,
     "pop": Access.READ, "popf": Access.READ, "popfq": Access.READ, "ret": Access.READ, "retf": Access.READ,
     "retfq": Access.READ, "leave": Access.READ, "iretq": Access.READ, "iretd": Access.READ, "iret": Access.READ,
 }  # fmt: skip

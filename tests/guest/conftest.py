@@ -1,21 +1,31 @@
-"""Every test of guests runs twice: with windows served access by access, and as RAM where that is possible."""
+"""Every test of guests runs twice: with windows served access by access, and as RAM where that is possible.
+
+What is about exceptions runs once more, with the handlers entered by the reference in Python.
+"""
 
 import pytest
 
 from mmu.machine import Machine
 
-WITHOUT_GUEST = ("tests.guest.test_loader",)
+WITHOUT_GUEST = ("tests.guest.test_loader", "tests.guest.test_decode")
+OWN_CHOICE = ("services", "mirror", "twins")
+WITH_EXCEPTIONS = ("delivery", "faults")
 
 
 def pytest_generate_tests(metafunc):
-    if metafunc.module.__name__ not in WITHOUT_GUEST and not metafunc.module.__name__.endswith(("services", "mirror")):
+    name = metafunc.module.__name__
+    if name not in WITHOUT_GUEST and not name.endswith(OWN_CHOICE):
         metafunc.fixturenames.insert(0, "dispatch")
-        metafunc.parametrize("dispatch", ("exact", "auto"), indirect=True)
+        more = ("reference",) if name.endswith(WITH_EXCEPTIONS) else ()
+        metafunc.parametrize("dispatch", ("exact", "auto", *more), indirect=True)
 
 
 @pytest.fixture
 def dispatch(request, monkeypatch):
-    """What Machine(dispatch=) defaults to in this test."""
-    arch, _, emulator = Machine.__init__.__defaults__
-    monkeypatch.setattr(Machine.__init__, "__defaults__", (arch, request.param, emulator))
-    return request.param
+    """What Machine(dispatch=) defaults to in this test; "reference": exact, and Machine(deliver="reference")."""
+    arch, _, emulator, deliver = Machine.__init__.__defaults__
+    dispatch = request.param
+    if dispatch == "reference":
+        dispatch, deliver = "exact", "reference"
+    monkeypatch.setattr(Machine.__init__, "__defaults__", (arch, dispatch, emulator, deliver))
+    return dispatch

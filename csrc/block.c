@@ -212,6 +212,8 @@ static int transfer(mmu_port *port, uint64_t address, uint8_t *data, uint64_t si
 	read = port_enter(port);
 	rc = block((struct block){ port, data, write }, read.map, address, size);
 	port_leave(port, read);
+	if (write)
+		port_wrote(port);
 	return rc;
 }
 

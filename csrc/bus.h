@@ -75,6 +75,8 @@ struct mmu_bus {
 	_Atomic uint32_t away;		/* memories behind its windows of which blocks are not at home */
 	bool membarrier;		/* the kernel can order the readers for us */
 	_Atomic uint64_t serial;	/* counts the maps */
+	_Atomic uint32_t watchers;	/* guests that run code from its memory */
+	_Atomic uint64_t written;	/* while there are any, counts what others write to it */
 	pthread_mutex_t lock;		/* writers and the list of ports; never held across a callback */
 	bool closed;			/* destroyed but for its ports */
 	struct mmu_port *ports;
@@ -94,6 +96,7 @@ struct mmu_port {
 	struct mmu_bus *bus;
 	_Atomic uint64_t epoch;		/* the bus's epoch when reading began, 0 when not reading */
 	_Atomic bool aside;		/* reading, but it holds no place of device memory: see port_aside() */
+	bool of_guest;			/* the guest itself sees what it writes */
 	uint32_t targets;
 	uint32_t window;		/* the number in the map of the one used last: a guess, to be checked */
 	struct mmu_port *next, **link;
@@ -169,6 +172,15 @@ static inline void port_leave(struct mmu_port *port, struct port_read read)
 		atomic_store_explicit(&port->epoch, 0, memory_order_release);
 	else if (read.aside)
 		port_aside(port);
+}
+
+/* Notes that something was written through the port, which may be code of a guest. */
+static inline void port_wrote(struct mmu_port *port)
+{
+	/* Relaxed: a guest that begins later reads its code later. */
+	if (atomic_load_explicit(&port->bus->watchers, memory_order_relaxed) && !port->of_guest)
+		/* Release: pairs with the acquire in guest_code.c: who sees the count sees the bytes. */
+		atomic_fetch_add_explicit(&port->bus->written, 1, memory_order_release);
 }
 
 /* Moves the epoch on and waits until no port can hold a place that it found before. False when one still does

@@ -51,6 +51,7 @@ int mmu_port_exchange(mmu_port *port, uint64_t address, uint32_t size, uint64_t 
 	read = port_enter(port);
 	rc = exchange(port, read.map, address, size, expected, desired, old);
 	port_leave(port, read);
+	port_wrote(port);
 	if (port->trace)
 		port_record(port, (struct mmu_trace_entry){ .address = address, .value = *old,
 			.desired = desired, .size = (uint8_t)size, .kind = MMU_TRACE_EXCHANGE,

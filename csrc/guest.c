@@ -129,6 +129,7 @@ void mmu_guest_destroy(mmu_guest *g)
 {
 	if (!g)
 		return;
+	guest_code_unwatch(g);
 	guest_windows_give(g);
 	free(g->windows.slots);
 	free(g->windows.pages);
@@ -187,8 +188,7 @@ void mmu_guest_flush(mmu_guest *g)
 {
 	uint64_t serial;
 
-	memset(g->code, 0, sizeof(g->code));
-	g->code_count = 0;
+	guest_code_forget(g);
 	g->code_stale = false;
 	g->view.host = NULL;
 	g->c.engine.control(g->c.engine.uc, CONTROL_FLUSH_TB);
@@ -208,11 +208,13 @@ void mmu_guest_begin(mmu_guest *g, uint64_t instructions, uint64_t exceptions, u
 	g->exception_limit = exceptions ? g->counters.exceptions + exceptions : 0;
 	g->delivered_count = 0;
 	g->counters.error_access = 0;
+	guest_code_watch(g);
 	mmu_guest_flush(g);
 }
 
 void mmu_guest_end(mmu_guest *g)
 {
+	guest_code_unwatch(g);
 	g->windows.services = 0;
 	g->view.host = NULL;
 	guest_windows_give(g);	/* the engine forgets them before it runs again */

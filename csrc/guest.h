@@ -38,12 +38,16 @@ struct code_page {
 	uint32_t index;
 	uint8_t used, shadowed;
 	uint8_t many;		/* it ran elsewhere as well */
+	uint64_t engine;	/* where the engine runs it */
+	const uint8_t *host;	/* of plain memory */
+	paddr_t pa;		/* of a shadow */
 };
 
 enum guest_phase {
 	GUEST_RUNNING,
 	GUEST_PROBING,	/* replaying one instruction for an exact address: no effect may escape */
-	GUEST_STEPPING	/* running one instruction that writes to a page of code */
+	GUEST_STEPPING,	/* running one instruction that writes to a page of code */
+	GUEST_DROPPING	/* the engine looks up what it is to forget: see guest_code_drop() */
 };
 
 /* Why the engine was stopped without telling anyone. */
@@ -114,7 +118,11 @@ struct mmu_guest {
 	uint32_t spared_count;
 	uint64_t serial;		/* of the bus's map that all is true of */
 	bool code_stale;		/* code or its copies may differ from memory */
+	bool watching;			/* the bus counts what others write */
+	uint64_t written;		/* how much they had, when code was last compared */
+	uint64_t dropping;		/* what the engine's look-up finds meanwhile */
 	uint32_t code_count;
+	uint16_t code_order[CODE_LIMIT];	/* the slots in use */
 	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
 	uint32_t delivered_count;
 	struct mmu_guest_mark *marks;
@@ -162,9 +170,17 @@ void guest_windows_give(struct mmu_guest *g);
 /* guest_memory.c */
 bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret);
 struct guest_place guest_place(struct mmu_guest *g, paddr_t page, bool claim);
+
+/* guest_code.c */
 struct code_page *guest_code_find(struct mmu_guest *g, const struct page_key *key);
 struct code_page *guest_code_enter(struct mmu_guest *g, const struct page_key *key);
 int guest_code_shadow(struct mmu_guest *g, struct code_page *code, paddr_t page);
+void guest_code_keep(struct mmu_guest *g, struct code_page *code, const uint8_t *host);
+bool guest_code_changed(struct mmu_guest *g);
+void guest_code_drop(struct mmu_guest *g);
+void guest_code_forget(struct mmu_guest *g);
+void guest_code_watch(struct mmu_guest *g);
+void guest_code_unwatch(struct mmu_guest *g);
 uint64_t guest_code_engine(const struct mmu_guest *g, const struct code_page *code);
 const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page *code);
 

@@ -119,6 +119,14 @@ static void near_fill(struct mmu_guest *g, uint64_t hpa)
 
 /* ---- callbacks of the engine ---- */
 
+/* What a device may have done, for the host or by itself. */
+static void device_acted(struct mmu_guest *g)
+{
+	if (guest_map_changed(g))
+		guest_flush_tlb(g);
+	guest_code_drop(g);
+}
+
 /* Out of line, so that the near way saves no registers. */
 static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t hpa, uint32_t size)
 {
@@ -134,8 +142,7 @@ static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t
 		return 0;
 	g->counters.bus_reads++;
 	rc = mmu_port_load(g->c.data, hpa, size, &value);
-	if (guest_map_changed(g))	/* by a device */
-		guest_flush_tlb(g);
+	device_acted(g);
 	if (rc != MMU_MEMTX_OK)
 		bus_failed(g, hpa, size, MMU_ACCESS_READ, rc);
 	else
@@ -151,8 +158,7 @@ static __attribute__((noinline)) void write_far(struct mmu_guest *g, uint64_t hp
 		return;
 	g->counters.bus_writes++;
 	rc = mmu_port_store(g->c.data, hpa, size, value);
-	if (guest_map_changed(g))
-		guest_flush_tlb(g);
+	device_acted(g);
 	if (rc != MMU_MEMTX_OK)
 		bus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);
 	else

@@ -107,6 +107,9 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 		if (!g->view.host &&
 		    mmu_port_host(g->c.probe, page.v, GUEST_PAGE, false, &host) == GUEST_PAGE)
 			g->view.host = host;
+		code->engine = place.engine;
+		if (g->view.host && g->phase != GUEST_PROBING)
+			guest_code_keep(g, code, g->view.host);
 		note_place(g, code, va, t->index, known);
 		return answer(ret, place.engine, ENGINE_MAY_FETCH);
 	}
@@ -117,6 +120,7 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 			return fetch_failed(g, va, page, result);
 	}
 	g->view.host = guest_code_host(g, code);
+	code->engine = guest_code_engine(g, code);
 	note_place(g, code, va, t->index, known);
 	return answer(ret, guest_code_engine(g, code), ENGINE_MAY_FETCH);
 }
@@ -200,13 +204,15 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 	int rc;
 
 	(void)uc;
+	if (g->phase == GUEST_DROPPING)
+		return answer(ret, g->dropping, ENGINE_MAY_FETCH);
 	if (type == ENGINE_FETCH && is_end(g, va))
 		return false;
 	if (g->phase == GUEST_PROBING)
 		return fill_probe(g, va, type, ret);
 	if (guest_stopping(g))
 		return false;
-	if (guest_map_changed(g))
+	if (guest_map_changed(g) || guest_code_changed(g))
 		return refuse(g, GUEST_MAP_CHANGED);
 	if (type != ENGINE_FETCH)
 		access |= g->arch->kind_of_access(g, va);

@@ -1,7 +1,4 @@
-/*
- * What the engine sees as memory: plain RAM by its address, everything else through ports, and
- * copies of pages of code, because the engine translates code only from plain memory.
- */
+/* What the engine sees as memory: plain RAM by its address, everything else through ports. */
 #include "guest.h"
 #include "bus.h"
 #include "stripes.h"
@@ -27,8 +24,6 @@ bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret)
 	*engine_ret = g->ram[at].engine + ((pa.v - g->ram[at].hpa) & GUEST_PAGE_MASK);
 	return true;
 }
-
-/* ---- pages of code ---- */
 
 /* What a page is that is no RAM for the engine. */
 static struct page_key bus_key(struct mmu_guest *g, paddr_t page)
@@ -63,72 +58,6 @@ struct guest_place guest_place(struct mmu_guest *g, paddr_t page, bool claim)
 	if (guest_ram_find(g, page, &engine) || guest_window_find(g, page, claim, &engine))
 		return (struct guest_place){ { NULL, engine }, engine, true };
 	return (struct guest_place){ bus_key(g, page), GUEST_BUS_BASE + page.v, false };
-}
-
-static uint32_t code_hash(struct page_key key)
-{
-	uint64_t number = key.page / GUEST_PAGE + (uintptr_t)key.device;
-
-	return (uint32_t)((number * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % CODE_SLOTS;
-}
-
-/* The slot that holds the page, or the free one where it would stand. CODE_LIMIT keeps one free. */
-static struct code_page *code_slot(struct mmu_guest *g, const struct page_key *key)
-{
-	uint32_t i = code_hash(*key);
-
-	while (g->code[i].used &&
-	       (g->code[i].key.page != key->page || g->code[i].key.device != key->device))
-		i = (i + 1) % CODE_SLOTS;
-	return &g->code[i];
-}
-
-/* What is known of a page as code; NULL when the guest did not run from it. */
-struct code_page *guest_code_find(struct mmu_guest *g, const struct page_key *key)
-{
-	struct code_page *code = code_slot(g, key);
-
-	return code->used ? code : NULL;
-}
-
-/* Notes that the guest runs from this page. NULL when there are too many: flush first. */
-struct code_page *guest_code_enter(struct mmu_guest *g, const struct page_key *key)
-{
-	struct code_page *code = code_slot(g, key);
-
-	if (code->used)
-		return code;
-	if (g->code_count == CODE_LIMIT)
-		return NULL;
-	g->code_count++;
-	*code = (struct code_page){ .key = *key, .used = 1 };
-	return code;
-}
-
-static uint64_t shadow_offset(const struct mmu_guest *g, const struct code_page *code)
-{
-	return (uint64_t)(code - g->code) * GUEST_PAGE;
-}
-
-uint64_t guest_code_engine(const struct mmu_guest *g, const struct code_page *code)
-{
-	return GUEST_SHADOW_BASE + shadow_offset(g, code);
-}
-
-const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page *code)
-{
-	return g->c.shadow + shadow_offset(g, code);
-}
-
-/* Copies the page into its shadow; on success it is in use. Returns MMU_MEMTX_* bits (bytes that failed are 0) or MMU_ECALLBACK. */
-int guest_code_shadow(struct mmu_guest *g, struct code_page *code, paddr_t page)
-{
-	int result = mmu_port_read(g->c.code, page.v, g->c.shadow + shadow_offset(g, code),
-				   GUEST_PAGE);
-
-	code->shadowed = result == MMU_MEMTX_OK;
-	g->counters.shadows += code->shadowed;
-	return result;
 }
 
 /* ---- what the CPU itself reads and writes ---- */

@@ -171,7 +171,7 @@ static void run_to_stop(struct mmu_guest *g, uint64_t pc)
 	while (!ended(g, pc)) {
 		int error;
 
-		if (g->code_stale)
+		if (g->code_stale || guest_code_changed(g))
 			mmu_guest_flush(g);
 		g->spared_count = 0;
 		error = run_once(g, pc, GUEST_RUNNING);

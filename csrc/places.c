@@ -226,6 +226,10 @@ void places_write(struct mmu_places *places, uint64_t dpa, const uint8_t *data, 
 		run = size;
 		memcpy(host_run(places, dpa, &run), data, run);
 	}
+	/* Release: pairs with the acquire in guest_code.c, as in port_wrote(). */
+	for (struct places_bus *shown = places->buses; shown; shown = shown->next)
+		if (atomic_load_explicit(&shown->bus->watchers, memory_order_relaxed))
+			atomic_fetch_add_explicit(&shown->bus->written, 1, memory_order_release);
 	pthread_mutex_unlock(&places->lock);
 }
 

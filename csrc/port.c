@@ -204,6 +204,7 @@ static OUT_OF_LINE int store_any(mmu_port *port, struct port_read read,
 	if (address + (size - 1) >= address)
 		rc = store(port, read.map, address, size, value);
 	port_leave(port, read);
+	port_wrote(port);
 	if (port->trace && rc != MMU_ERANGE)
 		port_record(port, (struct mmu_trace_entry){ .address = address,
 			.value = value & mask_of(size), .size = (uint8_t)size,
@@ -221,6 +222,7 @@ static OUT_OF_LINE int store_device(mmu_port *port, struct port_read read, uint6
 		return store_any(port, read, address, size, value);
 	rc = port_io_store(port, r->io, r->offset + (address - r->first), size, value);
 	port_leave(port, read);
+	port_wrote(port);
 	return rc;
 }
 
@@ -236,6 +238,7 @@ static OUT_OF_LINE int store_striped(mmu_port *port, struct port_read read,
 	memory_store_aligned(window_wait(port, target->places, host), size, value);
 	striped_count(port, target, true, size);
 	port_leave(port, read);
+	port_wrote(port);
 	return MMU_MEMTX_OK;
 }
 
@@ -256,6 +259,7 @@ static ALWAYS_INLINE int store_in_window(mmu_port *port, struct port_read read, 
 	memory_store_aligned(window_wait(port, slot->places, slot->host + at), size, value);
 	window_count(port, slot->number, true, size);
 	port_leave(port, read);
+	port_wrote(port);
 	return MMU_MEMTX_OK;
 }
 
@@ -276,6 +280,7 @@ static OUT_OF_LINE int store_nested(mmu_port *port, struct port_read read, uint6
 		return store_in_window(port, read, address, size, value);
 	memory_store_aligned(host, size, value);
 	port_leave(port, read);
+	port_wrote(port);
 	return MMU_MEMTX_OK;
 }
 
@@ -296,5 +301,6 @@ int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t val
 		return store_window(port, read.map, address, size, value);
 	memory_store_aligned(host, size, value);
 	port_leave(port, read);
+	port_wrote(port);
 	return MMU_MEMTX_OK;
 }

@@ -165,5 +165,6 @@ int mmu_tlb_write(mmu_tlb *tlb, mmu_port *port, uint64_t va, const uint8_t *data
 	int rc = tlb_write(tlb, port, va, data, size, parts, part_count, fault);
 
 	port_leave(port, read);
+	port_wrote(port);
 	return rc;
 }

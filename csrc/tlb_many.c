@@ -321,6 +321,8 @@ static int many(const struct batch *b, uint64_t count, uint32_t size, enum tlb_k
 
 		rc = run_kind(b, &at, end, size, kind, b->tlb->cpu.data.plain);
 		port_leave(b->port, read);
+		if (kind == TLB_WRITE)
+			port_wrote(b->port);
 	}
 	return rc;
 }

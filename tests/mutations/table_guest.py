@@ -10,6 +10,7 @@ FAULTS = ("tests/guest/test_x86_faults.py",)
 DELIVERY = ("tests/guest/test_x86_delivery.py",)
 ARM64 = ("tests/guest/test_arm64_faults.py",)
 LOADER = ("tests/guest/test_loader.py",)
+OTHERS = ("tests/guest/test_code_of_others.py",)
 REMEMBERED = ("tests/guest/test_remembered_blocks.py",)
 
 MUTATIONS = (
@@ -82,6 +83,55 @@ MUTATIONS = (
         "\t\tif (bus && read_ahead(g) && spare(g))\n",
         "\t\tif (bus && !g && spare(g))\n",
         BUS,
+    ),
+    Mutation(
+        "guest: what is written by HPA is no code",
+        "csrc/bus.h",
+        "memory_order_relaxed) && !port->of_guest)",
+        "memory_order_relaxed) && false)",
+        OTHERS,
+    ),
+    Mutation(
+        "guest: what is written by DPA is no code",
+        "csrc/places.c",
+        "\t\tif (atomic_load_explicit(&shown->bus->watchers, memory_order_relaxed))\n",
+        "\t\tif (false)\n",
+        OTHERS,
+    ),
+    Mutation(
+        "guest: a device writes no code",
+        "csrc/guest_bus.c",
+        "\tguest_code_drop(g);\n",
+        "",
+        OTHERS,
+    ),
+    Mutation(
+        "guest: code is not compared at a TLB miss",
+        "csrc/guest_fill.c",
+        "guest_map_changed(g) || guest_code_changed(g)",
+        "guest_map_changed(g)",
+        OTHERS,
+    ),
+    Mutation(
+        "guest: code is not compared after a stop",
+        "csrc/guest_run.c",
+        "g->code_stale || guest_code_changed(g)",
+        "g->code_stale",
+        OTHERS,
+    ),
+    Mutation(
+        "guest: a copy is brought up to date, the engine's code is not",
+        "csrc/guest_code.c",
+        "\t\tg->dropping = code->engine;\n",
+        "\t\tg->dropping = GUEST_SCRATCH_BASE;\n",
+        OTHERS,
+    ),
+    Mutation(
+        "guest: plain pages are never compared",
+        "csrc/guest_code.c",
+        "\tcode->host = host;\n",
+        "",
+        OTHERS,
     ),
     Mutation(
         "guest: a block that was accessed stays where it was when the map changes",

@@ -109,9 +109,8 @@ MUTATIONS = (
     Mutation(
         "mirror: the guest goes on with pages that it had in its TLB",
         "csrc/guest_bus.c",
-        "\tif (guest_map_changed(g))\n\t\tguest_flush_tlb(g);\n\tif (rc != MMU_MEMTX_OK)\n"
-        "\t\tbus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);",
-        "\tif (rc != MMU_MEMTX_OK)\n\t\tbus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);",
+        "\tif (guest_map_changed(g))\n\t\tguest_flush_tlb(g);\n",
+        "",
         MIRROR,
     ),
     Mutation(
@@ -124,8 +123,8 @@ MUTATIONS = (
     Mutation(
         "mirror: what a guest has is lost with it",
         "csrc/guest.c",
-        "\tif (!g)\n\t\treturn;\n\tguest_windows_give(g);\n",
-        "\tif (!g)\n\t\treturn;\n",
+        "\tguest_code_unwatch(g);\n\tguest_windows_give(g);\n\tfree(",
+        "\tguest_code_unwatch(g);\n\tfree(",
         MIRROR,
     ),
     Mutation(

@@ -1,0 +1,166 @@
+"""Code that a device or the host writes over while the guest runs it: seen after the access that made them act."""
+
+import threading
+
+import pytest
+
+from mmu import Access, SoftMmu, arm64, x86
+from mmu.memory import Mmio, Ram
+from tests.guest.kernel import ENTER, Kernel
+from tests.guest.machines import ARCHS, CODE, DATA, MIB, PAGE, WINDOW, asm
+from tests.guest.programs import DEVICE, FUNCTION
+from tests.guest.world import World
+
+SERVICES = ("exact", "mirror", "direct")
+VALUE = 0x55
+
+
+def patched(arch, code):
+    """The function, so that it returns VALUE."""
+    if arch == "x86_64":  # mov eax, imm32
+        return code[:1] + VALUE.to_bytes(4, "little")
+    return (int.from_bytes(code[:4], "little") & ~(0xFFFF << 5) | VALUE << 5).to_bytes(4, "little")
+
+
+class Others:
+    """What is not this guest writes to the guest's function."""
+
+    def __init__(self, world, arch):
+        walker = x86 if arch == "x86_64" else arm64
+        self.world, self.arch, self.regs = world, arch, world.machine.walk_registers()
+        self.pa = walker.walk(world.space, self.regs, FUNCTION, Access.FETCH).pa
+        self.data = patched(arch, world.machine.read(FUNCTION, 8))
+
+    def dpa(self):
+        at = self.world.window.place(self.pa - WINDOW)
+        self.world.memories[int(at.device[3:])].write(at.dpa, self.data)
+
+    def block(self):
+        self.world.space.write(self.pa, self.data)
+
+    def store(self):
+        for n, byte in enumerate(self.data):
+            self.world.space.store(self.pa + n, 1, byte)
+
+    def exchange(self):
+        old, _ = self.world.space.load(self.pa, 8)
+        new = int.from_bytes(self.data, "little") | old >> 8 * len(self.data) << 8 * len(self.data)
+        assert self.world.space.exchange(self.pa, 8, old, new)[0] == old
+
+    def softmmu(self):
+        # By the guest's tables, but as data: through a map of the page that may be written.
+        tlb = SoftMmu(self.world.space, self.regs, 64)
+        tlb.write(FUNCTION, self.data)
+
+
+
+def calls(world, result):
+    """The values of two calls: the accumulator is rotated by 7 in between."""
+    total = result.registers[world.isa.RESULT]
+    return total >> 7, total & 0x7F
+
+
+WAYS = ("dpa", "block", "store", "exchange", "softmmu")
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("ways", [1, 2])
+def test_code_in_a_window(arch, service, way, ways):
+    with World(arch, service, ways) as world:
+        world.patch = getattr(Others(world, arch), way)
+        world.actions = [("patch",)]
+        assert calls(world, world.run(("call",), ("device", 0), ("call",))) == (1, VALUE)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("way", ["block", "store", "exchange", "softmmu"])
+def test_code_in_ram(arch, way):
+    with World(arch, "auto", code="ram") as world:
+        world.patch = getattr(Others(world, arch), way)
+        world.actions = [("patch",)]
+        assert calls(world, world.run(("call",), ("device", 0), ("call",))) == (1, VALUE)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_read_of_a_device_that_writes_code(service):
+    with World("x86_64", service) as world:
+        others = Others(world, "x86_64")
+        world.space.map(0xF000_1000, Mmio(PAGE, read=lambda *_: others.dpa() or 0))
+        world.machine.tables.map(DEVICE + PAGE, 0xF000_1000, PAGE)
+        world.isa.look = lambda: bytes.fromhex("8b8300100000")  # mov eax, [rbx + 4096]
+        assert calls(world, world.run(("call",), ("look",), ("call",))) == (1, VALUE)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_code_that_another_thread_writes_over_is_seen_at_an_access_to_a_device(service):
+    with World("x86_64", service) as world:
+        others, called = Others(world, "x86_64"), threading.Event()
+        world.act = lambda *_: called.set()
+        world.space.map(0xF000_1000, Mmio(PAGE, write=lambda *_: called.set()))
+        world.machine.tables.map(DEVICE + PAGE, 0xF000_1000, PAGE)
+        # 1: call r9; mov [rbx + 4096], eax; cmp eax, VALUE; jne 1b
+        world.isa.spin = lambda: bytes.fromhex("41ffd1 898300100000 83f855 75f2")
+        writer = threading.Thread(target=lambda: called.wait(10) and others.dpa())
+        writer.start()
+        world.load(("spin",))
+        stop = world.machine.run(start=CODE, timeout=10).stop
+        writer.join()
+        assert stop.reason == "halt"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_code_that_another_thread_writes_over_is_seen_at_a_tlb_miss(service):
+    with World("x86_64", service) as world:
+        others = Others(world, "x86_64")
+        # 1: call r9; mov rcx, cr3; mov cr3, rcx; cmp eax, VALUE; jne 1b
+        world.isa.spin = lambda: bytes.fromhex("41ffd1 0f20d9 0f22d9 83f855 75f2")
+        writer = threading.Timer(0.02, others.dpa)
+        writer.start()
+        world.load(("spin",))
+        stop = world.machine.run(start=CODE, timeout=10).stop
+        writer.join()
+        assert stop.reason == "halt"
+
+
+def test_code_that_another_thread_writes_over_is_seen_after_an_exception():
+    with Kernel(tables="ram", data="ram", stack="ram") as k:
+        space = k.machine.space
+        k.handle(3, "iretq")
+        k.machine.write(FUNCTION, bytes.fromhex("b801000000c3"))
+        pa = x86.walk(space, k.machine.walk_registers(), FUNCTION, Access.FETCH).pa
+        writer = threading.Timer(0.02, space.write, (pa + 1, bytes([VALUE])))
+        writer.start()
+        # 1: call r9; int3; cmp eax, VALUE; jne 1b
+        source = asm("x86_64", ENTER) + bytes.fromhex("41ffd1 cc 83f855 75f7 f4")
+        k.machine.write(CODE, source)
+        stop = k.machine.set(rdi=DATA, r9=FUNCTION).run(start=CODE, timeout=10).stop
+        writer.join()
+        assert stop.reason == "halt"
+
+
+def test_code_that_ran_at_two_addresses():
+    with World("x86_64", "exact") as world:
+        others = Others(world, "x86_64")
+        second = FUNCTION + (64 << 20)
+        world.machine.tables.map(second & -PAGE, others.pa & -PAGE, PAGE, writable=False)
+        world.patch = others.dpa
+        world.actions = [("patch",)]
+        world.isa.there = lambda: b"\x48\xb9" + second.to_bytes(8, "little") + b"\xff\xd1" + world.isa.MIX
+        result = world.run(("call",), ("there",), ("device", 0), ("call",), ("there",))
+        total = result.registers[world.isa.RESULT]
+        assert [total >> 7 * n & 0x7F for n in (3, 2, 1, 0)] == [1, 1, VALUE, VALUE]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_writes_beside_code_cost_no_code(service):
+    with World("x86_64", service) as world:
+        world.space.map(48 * MIB, Ram(MIB))
+        world.patch = lambda: world.space.write(48 * MIB, b"data")
+        world.actions = [("patch",)]
+        program = [("call",), ("device", 0)] * 4
+        counters = world.run(*program).counters
+        alone = world.run(("call",)).counters
+        assert counters.shadows == alone.shadows
+        assert counters.fills <= alone.fills + 2 * len(program)

@@ -14,6 +14,7 @@ from mmu.types import Access, Fault, Place, Translation
 
 if TYPE_CHECKING:
     from mmu.machine import Machine, RunResult
+    from mmu.tcg import EmulatorStop, Switches
 
 MIB = 1 << 20
 # One area after the other, 1 MiB apart, from the start of the first committed region or from 16 MiB into RAM.
@@ -30,6 +31,14 @@ def programmed(topology: Topology) -> Topology:
     if not any(block.committed for block in blocks if block is not None):
         topology.commit()
     return topology
+
+
+def _emulator(topology: Topology, release: str) -> Switches:
+    from mmu.tcg import release as switches_of
+
+    switches = switches_of(release)
+    topology.emulate(switches)
+    return switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +70,28 @@ class Job:
     """A topology, programmed and attached to an address space with RAM, and a guest placed on it.
 
     *dispatch*: see mmu.Machine; "exact" counts every access by device.
+    *release*: run it as that release of QEMU does ("8.2"; `mmu.tcg`), its decoders and memory map included.
 
     Raises TopologyError when something is to live in a window and no region can be committed, AddressRangeError
     when it does not fit there.
     """
 
     def __init__(
-        self, topology: Topology, arch: str = "x86_64", placement: Placement | None = None, dispatch: str = "exact"
-    ) -> None:
+        self, topology: Topology, arch: str = "x86_64", placement: Placement | None = None, dispatch: str = "exact",
+        release: str | None = None,
+    ) -> None:  # fmt: skip
         from mmu.machine import Machine  # the engine: not needed to look at a topology
 
-        self.topology, self.placement = topology, placement or Placement()
+        self.topology, self.placement, self.release = topology, placement or Placement(), release
+        self.ended: EmulatorStop | None = None  # how the emulator ended, if that was not by the guest
+        emulator = None if release is None else _emulator(topology, release)
         self.regions: list[Region] = list(programmed(topology).regions.values())
         self.space = AddressSpace()
         for i, (base, size) in enumerate(topology.ram):
             self.space.map(base, Ram(size, f"ram{i}"))
         topology.attach(self.space)
         areas = {f.name: self._area(f.name, getattr(self.placement, f.name)) for f in fields(self.placement)}
-        self.machine: Machine = Machine(self.space, arch, dispatch)
+        self.machine: Machine = Machine(self.space, arch, dispatch, emulator)
         try:
             self.machine.setup(**areas)
         except BaseException:
@@ -103,10 +116,27 @@ class Job:
 
     def run(self, program: Any, timeout: float = 10.0, limit: int | None = None) -> RunResult:
         """Load and run; afterwards what the guest wrote is in the devices' backing files."""
-        result = self.machine.load(program).run(timeout=timeout, limit=limit)
+        self.machine.load(program)
+        if self.release is None:
+            result = self.machine.run(timeout=timeout, limit=limit)
+        else:
+            result = self._emulated(timeout, limit)
         for device in self.topology.devices.values():
             device.sync()
         return result
+
+    def _emulated(self, timeout: float, limit: int | None) -> RunResult:
+        """A run that the emulator may not survive: its own end is a stop like others, and more of it in `ended`."""
+        from mmu.guest.stop import Stop
+        from mmu.machine import RunResult
+        from mmu.tcg import EmulatorStop
+
+        try:
+            return self.machine.run(timeout=timeout, limit=limit)
+        except EmulatorStop as end:
+            self.ended = end
+            pc = self.machine.cpu.pc if end.pc is None else end.pc
+            return RunResult(Stop(end.outcome, pc, detail=str(end)), end.registers, end.trace, end.counters)
 
     def walk(self, result: RunResult, va: int | None = None) -> Walk:
         """Walk the tables as they stand, for *va* (default: what faulted, else the first data byte). Sets no flag."""

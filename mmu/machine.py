@@ -36,14 +36,14 @@ class RunResult:
     """What a run did.
 
     `registers` by their names in small letters. `trace`: the bus accesses of data and of page walks, in order, when
-    asked for. `counters` cover this run. `delivered`: the exceptions that the guest's own handlers got, in order;
-    the first 4096 of them, `counters.exceptions` says how many there were.
+    asked for; in a model of an emulator, its events. `counters` cover this run. `delivered`: the exceptions that the
+    guest's own handlers got, in order; the first 4096 of them, `counters.exceptions` says how many there were.
     """
 
     stop: Stop
     registers: dict[str, int]
-    trace: list[TraceEntry] = field(default_factory=list)
-    counters: Counters = field(default_factory=Counters)
+    trace: list[Any] = field(default_factory=list)
+    counters: Any = field(default_factory=Counters)
     delivered: tuple[Delivered, ...] = ()
 
 
@@ -66,7 +66,8 @@ class Machine:
     no memory for the mirror, which is said once (`mmu.errors.MirrorWarning`). When decoders change during a run, the
     guest goes on with what they say from its next TLB miss, device access or exception on.
 
-    *emulator* None is the plain CPU; the models of emulators are not there yet, and asking for one is a ValueError.
+    *emulator* None is the plain CPU. A release of QEMU ("qemu-8.2") or `mmu.tcg.Switches` runs the program in a model
+    of that emulator, which dispatches every access itself: see `mmu.tcg`.
 
     *deliver* says who enters the guest's exception handlers: C ("native"), or the slow twin in Python ("reference").
 
@@ -81,13 +82,16 @@ class Machine:
             raise ValueError(f"arch must be one of {', '.join(CPUS)}, not {arch!r}")
         if dispatch not in DISPATCH:
             raise ValueError(f"dispatch must be one of {', '.join(DISPATCH)}, not {dispatch!r}")
-        if emulator is not None:
-            raise ValueError(f"emulator must be None: models of emulators such as {emulator!r} are not there yet")
         if deliver not in DELIVER:
             raise ValueError(f"deliver must be one of {', '.join(DELIVER)}, not {deliver!r}")
-        module, name = CPUS[arch]
         self.space, self.arch, self.dispatch = space, arch, dispatch
-        self.cpu: Cpu = getattr(import_module(module), name)(space, deliver)
+        self._model: Any = None
+        if emulator is None:
+            module, name = CPUS[arch]
+            self.cpu: Cpu = getattr(import_module(module), name)(space, deliver)
+        else:
+            self._model = import_module("mmu.tcg.runs")
+            self.cpu = self._model.new_cpu(space, arch, emulator)
         self.plan: Plan | None = None
         self.tables: Any = None  # mmu.x86.PageTables or mmu.arm64.PageTables, once setup() made them
         self._program: list[tuple[int, int]] = []  # what load() mapped: (va, size)
@@ -257,6 +261,13 @@ class Machine:
 
     # -- running ------------------------------------------------------------------------------------
 
+    def interrupt(self, vector: int, after: int = 0) -> Machine:
+        """Raise an external interrupt in the next run, when *after* instructions have run. Models of emulators only."""
+        if self._model is None:
+            raise ValueError("interrupts from outside need a model of an emulator: Machine(..., emulator=...)")
+        self.cpu.emulator.raise_interrupt(vector, after)  # type: ignore[attr-defined]
+        return self
+
     def run(
         self, start: int | None = None, timeout: float | None = 10.0, limit: int | None = None, trace: int = 0,
         exceptions: int | None = None,
@@ -270,10 +281,15 @@ class Machine:
                 the engine is none.
             exceptions: stopped with reason "limit" at the handler of the exception that is the last one allowed.
         An exception raised by a device's callback comes out of here; the guest then stands at that instruction.
+        In a model of an emulator all events are recorded (`mmu.tcg.trace`), and EmulatorStop comes out of here when
+        the emulator itself ends: an abort, a hang, a crash.
         """
         if self.plan is None and not self.cpu.has_tables:
             raise GuestError("no page tables: call setup() or load(), or set the registers that point to them")
         cpu = self.cpu
+        if self._model is not None:
+            found = self._model.run(cpu, cpu.pc if start is None else start, timeout, limit or 0)
+            return RunResult(found[0], cpu.registers(), *found[1:])
         cpu.begin(limit or 0, "exact" if trace and self.dispatch == "auto" else self.dispatch, exceptions or 0)
         before = Snapshot(cpu)
         try:

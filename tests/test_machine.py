@@ -102,7 +102,7 @@ def test_run_without_tables_is_refused():
     [
         ({"arch": "riscv64"}, "arch must be one of x86_64, aarch64, not 'riscv64'"),
         ({"dispatch": "fast"}, "dispatch must be one of auto, exact, direct, mirror, not 'fast'"),
-        ({"emulator": "qemu-8.2"}, "emulator must be None"),
+        ({"emulator": "qemu-8.3"}, "release must be one of"),
     ],
 )
 def test_what_is_not_there_is_refused_clearly(kwargs, message):

@@ -88,10 +88,12 @@ class Bug:
     Args:
         trigger: one paragraph: all the conditions, and what the emulator does then.
         switches: the fields of `mmu.tcg.Switches` that make it; none where the behaviour is by design.
-        policy: what else of an emulator its trigger needs, in both modes.
+        policy: how the emulator is built in both modes, so that nothing else hides the bug; releases have their own.
+        needs: how it must be run for the trigger, under releases too.
         scenarios: by architecture (`BUS`: none): sets up the machine under these switches, runs it and looks.
         faulty, fixed: what is seen in each mode; `special` says where an architecture differs.
-        elsewhere: releases under which another bug decides the first scenario: what is seen there, and which it is.
+        elsewhere: releases under which something else decides the first scenario: what is seen there, and what it is
+            (the name of a bug, or a sentence).
     """
 
     name: str
@@ -105,6 +107,7 @@ class Bug:
     fixed: Expected
     special: Mapping[tuple[Mode, str], Expected] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, Any] = field(default_factory=dict)
     elsewhere: Mapping[str, tuple[Expected, str]] = field(default_factory=dict)
 
     @property
@@ -116,7 +119,13 @@ class Bug:
         from mmu.tcg import Switches
 
         chosen = Switches(**self.policy) if base is None else base
-        return chosen.replace(**dict.fromkeys(self.switches, mode is Mode.FAULTY))
+        return chosen.replace(**self.needs).replace(**dict.fromkeys(self.switches, mode is Mode.FAULTY))
+
+    def under(self, release: str) -> Switches:
+        """The emulator of *release*, run as the trigger needs it."""
+        from mmu.tcg import release as switches_of
+
+        return switches_of(release).replace(**self.needs)
 
     def chosen(self, arch: str | None) -> str:
         """The scenario for *arch* (None: the first); accesses without a guest are the same for all."""
@@ -132,10 +141,7 @@ class Bug:
 
     def expected_under(self, release: str, arch: str) -> Expected:
         """What *release*, such as "8.2", must show: that of the mode it is in, unless another bug comes first."""
-        from mmu.tcg import release as switches_of
-
-        switches = switches_of(release)
-        has = any(getattr(switches, name) for name in self.switches)
+        has = any(getattr(self.under(release), name) for name in self.switches)
         return self.expected(Mode.FAULTY if has else Mode.FIXED, arch, release)
 
     def run(self, arch: str, emulator: Switches) -> Observation:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cxl.bugs.bug import Bug, Expected, Observation
-from mmu.tcg import RELEASES, release
+from mmu.tcg import RELEASES
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Cell:
 
 def cell(bug: Bug, name: str, arch: str | None = None) -> Cell:
     chosen = bug.chosen(arch)
-    return Cell(bug, name, bug.run(chosen, release(name)), bug.expected_under(name, chosen))
+    return Cell(bug, name, bug.run(chosen, bug.under(name)), bug.expected_under(name, chosen))
 
 
 def matrix(bugs: Iterable[Bug], releases: Iterable[str] = RELEASES) -> dict[str, dict[str, Cell]]:

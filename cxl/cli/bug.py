@@ -85,10 +85,9 @@ def _runs(name: str, mode: str | None, version: str | None, arch: str | None) ->
     from cxl.bugs import get
     from cxl.bugs.bug import Mode
     from cxl.bugs.show import Run
-    from mmu.tcg import release
 
     found = get(name)
-    base = None if version is None else release(version)
+    base = None if version is None else found.under(version)
     label = None if version is None else version.removeprefix("qemu-")
     chosen = found.chosen(arch)
     if base is not None and mode is None:

@@ -12,6 +12,7 @@ from mmu.show import access_text, size_text, walk_text
 from mmu.types import Fault, Place, Translation
 
 if TYPE_CHECKING:
+    from mmu.guest.counters import Counters
     from mmu.machine import RunResult
 
 RESULT = {"x86_64": "rax", "aarch64": "x0"}  # where a program leaves its result
@@ -84,6 +85,27 @@ def _stop(result: RunResult) -> list[str]:
     return lines
 
 
+def _counters(counters: Counters) -> list[str]:
+    lines = [
+        f"counters: {counters.fills} fills, {counters.walks} walks, {counters.faults} faults, "
+        f"{counters.bus_reads + counters.bus_writes} bus accesses, {counters.bus_errors} bus errors"]
+    if counters.mirrored or counters.direct:
+        lines.append(
+            f"  {counters.mirrored + counters.direct} pages of windows were RAM for the guest ({counters.mirrored} "
+            f"mirrored, {counters.direct} in place): its accesses to them are not counted")
+    return lines
+
+
+def _model_counters(counters: Any) -> str:
+    """Of a run under a release (`mmu.tcg`)."""
+    made = {tag: counters.reads.get(tag, 0) + counters.writes.get(tag, 0) for tag in ("ptw", "data", "fetch")}
+    return (
+        f"counters: {counters.instructions} instructions, {counters.blocks} blocks, {counters.recompiles} recompiled, "
+        f"{counters.walks} walks, {counters.faults} faults, {counters.atomic_exits} atomics alone, "
+        f"{sum(made.values())} bus accesses ({', '.join(f'{n} {tag}' for tag, n in made.items())}), "
+        f"{counters.bus_errors} bus errors")
+
+
 def run_text(job: Job, result: RunResult, walk: Walk) -> str:
     counters = result.counters
     lines = []
@@ -99,13 +121,7 @@ def run_text(job: Job, result: RunResult, walk: Walk) -> str:
     name = RESULT[job.machine.arch]
     lines += [f"result: {name} = {result.registers[name]:#x}", "registers:", *_registers(result)]
     lines.append(walk_text(walk.va, walk.access, walk.result, walk.place))
-    lines.append(
-        f"counters: {counters.fills} fills, {counters.walks} walks, {counters.faults} faults, "
-        f"{counters.bus_reads + counters.bus_writes} bus accesses, {counters.bus_errors} bus errors")
-    if counters.mirrored or counters.direct:
-        lines.append(
-            f"  {counters.mirrored + counters.direct} pages of windows were RAM for the guest ({counters.mirrored} "
-            f"mirrored, {counters.direct} in place): its accesses to them are not counted")
+    lines += _counters(counters) if job.release is None else [_model_counters(counters)]
     lines.append(_device_table(result))
     return "\n".join(lines)
 
@@ -141,6 +157,12 @@ def fault_record(fault: Fault) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _end(job: Job) -> dict[str, Any]:
+    """How the emulator ended, where it did: which way, in which level of a walk, and where that table is."""
+    end = job.ended
+    return {} if end is None else {"kind": end.kind, "level": end.level, "place": _place(end.place)}
+
+
 def run_record(job: Job, result: RunResult, walk: Walk) -> dict[str, Any]:
     stop = result.stop
     return {
@@ -152,11 +174,13 @@ def run_record(job: Job, result: RunResult, walk: Walk) -> dict[str, Any]:
             for r in job.regions
         ],
         "areas": {name: {"base": base, "size": size} for name, (base, size) in job.areas.items()},
+        "release": job.release,
         "stop": {
             "reason": stop.reason, "pc": stop.pc, "detail": stop.detail,
             "exception": None if stop.exception is None else
             {"type": type(stop.exception).__name__, **plain(stop.exception)},
             "fault": None if stop.fault is None else fault_record(stop.fault),
+            **_end(job),
         },
         "result": result.registers[RESULT[job.machine.arch]],
         "registers": result.registers,

@@ -29,6 +29,7 @@ def placed(what: str) -> Callable[[F], F]:
 @click.option(
     "--dispatch", type=click.Choice(["exact", "direct", "mirror", "auto"]), default="exact", show_default=True,
     help="How the window is served: exact counts each access, the others run at the speed of RAM.")
+@click.option("--release", metavar="R", help="Run it as this release of QEMU would, such as 8.2.")
 @click.option("--explain", type=NUMBER, metavar="VA", help="Whose walk to explain.  [default: what faulted, else data]")
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds until the guest is stopped.")
 @click.option("--limit", type=int, help="Instructions until the guest is stopped.")
@@ -36,14 +37,15 @@ def placed(what: str) -> Callable[[F], F]:
 def run(
     program: str, arch: str, qemu_args: str | None, topology: str | None, cedt: str | None,
     tables: str, code: str, data: str, stack: str | None,
-    dispatch: str, explain: int | None, timeout: float, limit: int | None, as_json: bool,
+    dispatch: str, release: str | None, explain: int | None, timeout: float, limit: int | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run PROGRAM: a path (.s, .bin, .elf) or the name of a shipped example.
 
-    Exit status 0 when the guest halted, 1 when it stopped in any other way.
+    Exit status 0 when the guest halted, 1 when it stopped in any other way, or the emulator of --release ended.
     """
     source = find(program, arch)
-    job = Job(topology_of(qemu_args, topology, cedt), arch, Placement(tables, code, data, stack or data), dispatch)
+    where = Placement(tables, code, data, stack or data)
+    job = Job(topology_of(qemu_args, topology, cedt), arch, where, dispatch, release)
     try:
         result = job.run(source, timeout, limit)
         walk = job.walk(result, explain)

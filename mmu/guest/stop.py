@@ -28,6 +28,11 @@ class Interrupt:
 
 
 @dataclass(frozen=True, slots=True)
+class External(Interrupt):
+    """An interrupt that comes from outside, between two instructions."""
+
+
+@dataclass(frozen=True, slots=True)
 class Synchronous:
     """An arm64 synchronous exception that no translation caused: SVC, BRK, an undefined or unaligned instruction."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmu.core import lib
 from mmu.guest.cpu import Refused
 from mmu.guest.format import GateHigh, GateLow, Rflags, Segment, SelectorCode
-from mmu.guest.stop import Delivered, Interrupt, Stop
+from mmu.guest.stop import Delivered, External, Interrupt, Stop
 from mmu.types import Access, Fault
 from mmu.x86 import PageFault, exception
 
@@ -153,7 +153,7 @@ def _stack(cpu: X86Cpu, ist: int, cpl: int, ext: int) -> int:
 def _frame(cpu: X86Cpu, event: Any, pc: int, software: bool) -> list[int]:
     """What is pushed, first word first."""
     flags = cpu.read("rflags")
-    if not software and event.vector not in NO_RESUME:
+    if not software and event.vector not in NO_RESUME and not isinstance(event, External):
         flags |= Rflags.RF.mask
     frame = [cpu.read("ss"), cpu.read("rsp"), flags, cpu.read("cs"), pc]
     if event.vector in WITH_CODE and not software:

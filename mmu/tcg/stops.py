@@ -37,6 +37,8 @@ class EmulatorStop(MmuError, RuntimeError):
     After a run: `trace` (of mmu.tcg.trace), `counters` and `registers`.
     """
 
+    outcome: str  # what became of the process: "abort", "hang" or "crash"
+
     def __init__(
         self, kind: str, message: str, pc: int | None = None, level: int | None = None, place: Place | None = None
     ) -> None:

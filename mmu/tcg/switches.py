@@ -73,6 +73,8 @@ class Switches:
     """The wait of setl_exclusive_hang is noticed by an assertion."""
     icount: bool = False
     """Instructions are counted (-icount)."""
+    parallel: bool = True
+    """Blocks are translated for more than one CPU (-smp 2, thread=multi); not under icount."""
     plugins: bool = False
     """A plugin has hooks on memory accesses."""
     peer_waits_for_lock: bool = False
@@ -105,7 +107,7 @@ class Switches:
         return tuple(name for name in BUGS if self.named(name))
 
 
-NOT_BUGS = ("setl_asserts", "icount", "plugins", "peer_waits_for_lock")
+NOT_BUGS = ("setl_asserts", "icount", "parallel", "plugins", "peer_waits_for_lock")
 BUGS = tuple(
     f.name.replace("_", "-") for f in fields(Switches) if f.type in ("bool", bool) and f.name not in NOT_BUGS)
 

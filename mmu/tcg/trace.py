@@ -5,6 +5,7 @@ The first member is the kind. Numbers are plain; results are names of `mmu.types
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -93,6 +94,27 @@ class Abort(NamedTuple):
 
 
 Event = Bus | Lock | Recompile | Block | AtomicExit | Exclusive | GuestFault | Interrupt | Abort
+
+
+CAPACITY = 1 << 20
+
+
+class Recorder:
+    """Keeps the first CAPACITY events, and counts all: by kind, dispatches by ("r" or "w", tag)."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.counts: Counter[str] = Counter()
+        self.bus: Counter[tuple[str, str]] = Counter()
+        self.bus_errors = 0
+
+    def append(self, event: Event) -> None:
+        self.counts[event.kind] += 1
+        if isinstance(event, Bus):
+            self.bus[event.rw, event.tag] += 1
+            self.bus_errors += event.result != "OK"
+        if len(self.events) < CAPACITY:
+            self.events.append(event)
 
 
 def as_json(events: Iterable[Event]) -> list[dict[str, Any]]:

@@ -92,8 +92,10 @@ class X86Cpu:
 
     def walk(self, space: AddressSpace, va: int, access: Access) -> Found | Fault:
         answer = reference(space, self.regs, va, access)
-        if isinstance(answer, Fault):
-            return answer
+        return answer if isinstance(answer, Fault) else self.found(answer, access)
+
+    def found(self, answer: Translation, access: Access) -> Found:
+        """What may be kept of a walk for *access*, whose steps are all there."""
         tables = [s for s in answer.steps if s.stage == 1]
         leaf = tables[-1].flags if tables else {}
         allowed, clean = self._stage1(tables, access), bool(tables) and not (leaf.get("D") or access & Access.WRITE)
@@ -169,8 +171,10 @@ class Arm64Cpu:
 
     def walk(self, space: AddressSpace, va: int, access: Access) -> Found | Fault:
         answer = arm64_walk(space, self.regs, va, access, engine="reference")
-        if isinstance(answer, Fault):
-            return answer
+        return answer if isinstance(answer, Fault) else self.found(answer, access)
+
+    def found(self, answer: Translation, access: Access) -> Found:
+        """What may be kept of a walk."""
         is_global = not self._regime.two_ranges or not answer.attributes.get("ng")
         return Found(answer.pa, self._size(answer), answer.attributes["allowed"], answer.writable, is_global)
 

@@ -15,6 +15,7 @@ from mmu.types import Access, Fault, FaultKind, MemTxResult
 
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace
+    from mmu.memory.flatview import FlatView
 
 INDEXES = 16
 ENTRIES = (64, 1 << 20)
@@ -98,6 +99,24 @@ def pieces(address: int, size: int) -> Iterator[tuple[int, int]]:
             n //= 2
         yield done, n
         done += n
+
+
+def page_flags(view: FlatView, pa: int) -> tuple[Flag, Flag, Flag]:
+    """Flags of loads, stores and fetches by what answers at the page that begins at *pa*: host memory only where it is
+    there for all of the page.
+
+    A flash chip that is readable is memory to loads, and sees what is stored.
+    """
+    from mmu.memory import Ram, Rom, RomDevice
+
+    found = view.find(pa)
+    if found is None or found.last < pa + PAGE - 1:
+        return BUS, BUS, BUS
+    if isinstance(found.region, RomDevice) and found.region.readable:
+        return PLAIN, BUS, PLAIN
+    if isinstance(found.region, Rom):
+        return PLAIN, Flag.DISCARD_WRITE, PLAIN
+    return (PLAIN, PLAIN, PLAIN) if isinstance(found.region, Ram) else (BUS, BUS, BUS)
 
 
 def check_entries(entries: int) -> None:
@@ -259,7 +278,7 @@ class SoftMmu:
 
     def _comparators(self, page: int, pa: int, allowed: Access, writable: bool) -> tuple[int, int, int]:
         out: list[int] = []
-        for access, kind in zip(ORDER, self._kinds(pa)):
+        for access, kind in zip(ORDER, page_flags(self.space.view, pa)):
             flags = kind
             if access is not Access.FETCH and self._is_watched(page, page + PAGE - 1, access):
                 flags |= Flag.WATCHPOINT
@@ -270,22 +289,6 @@ class SoftMmu:
             else:
                 out.append(NONE)
         return out[0], out[1], out[2]
-
-    def _kinds(self, pa: int) -> tuple[Flag, Flag, Flag]:
-        """Flags of loads, stores and fetches by what answers: host memory only where it is there for all of the page.
-
-        A flash chip that is readable is memory to loads, and sees what is stored.
-        """
-        from mmu.memory import Ram, Rom, RomDevice
-
-        found = self.space.view.find(pa)
-        if found is None or found.last < pa + PAGE - 1:
-            return BUS, BUS, BUS
-        if isinstance(found.region, RomDevice) and found.region.readable:
-            return PLAIN, BUS, PLAIN
-        if isinstance(found.region, Rom):
-            return PLAIN, Flag.DISCARD_WRITE, PLAIN
-        return (PLAIN, PLAIN, PLAIN) if isinstance(found.region, Ram) else (BUS, BUS, BUS)
 
     # -- accesses -----------------------------------------------------------------------------------
 

@@ -80,11 +80,12 @@ def reference(
     check_address(va)
     check_access(access)
     entries = Entries(space, va, access, update, regs.bus_error == "machine-check")
-    answer = _until_undisturbed(entries, regs)
+    answer = undisturbed(entries, regs)
     return _with_steps(answer, tuple(entries.steps)) if steps else answer
 
 
-def _until_undisturbed(entries: Entries, regs: Registers) -> Translation | Fault:
+def undisturbed(entries: Entries, regs: Registers) -> Translation | Fault:
+    """The walk that *entries* is made for, again from the root after each race that it lost."""
     for _ in range(RESTARTS):
         entries.steps.clear()
         try:

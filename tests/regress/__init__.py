@@ -16,3 +16,8 @@ def fixed(name, arch=None):
 def _run(name, mode, arch):
     bug = get(name)
     return bug.run(bug.chosen(arch), bug.emulator(mode))
+
+
+def bus(seen):
+    """The accesses of a run to memory without a host address."""
+    return [event for event in seen.trace if event[0] == "bus"]

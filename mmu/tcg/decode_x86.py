@@ -1,0 +1,130 @@
+"""x86-64 instructions as a translator sees them. Source: QEMU, target/i386/tcg/translate.c."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from mmu.tcg.instruction import Flow, Instruction
+
+LONGEST = 15
+MAIN_LOOP = frozenset((
+    "int", "int1", "int3", "into", "iret", "iretd", "iretq", "syscall", "sysret", "sysretq", "sysenter", "sysexit",
+    "sysexitq", "retf", "retfq", "ljmp", "lcall", "sti", "popf", "popfd", "popfq", "wrmsr", "invlpg", "invpcid", "lmsw",
+    "clts", "ud2", "stac", "clac", "rsm", "swapgs", "xsetbv", "vmrun",
+))  # fmt: skip
+INDIRECT = frozenset(("jmp", "call"))  # when their operand is not an address
+RETURNS = frozenset(("ret", "retq"))
+IO = frozenset(("in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd", "rdtsc", "rdtscp"))
+STRINGS = ("movs", "stos", "lods", "cmps", "scas", "ins", "outs")
+SPECIAL = {
+    "syscall": "syscall", "sysenter": "sysenter", "invlpg": "invlpg", "invpcid": "flush", "wrmsr": "mode",
+    "iretq": "mode", "iretd": "mode", "iret": "mode", "sysret": "mode", "sysretq": "mode", "retf": "mode",
+    "retfq": "mode", "ljmp": "mode", "lcall": "mode", "popfq": "mode", "popf": "mode", "stac": "mode", "clac": "mode",
+    "lmsw": "flush", "clts": "mode", "swapgs": "mode",
+}  # fmt: skip
+# Without a memory operand these touch no memory and raise nothing, so several may run at a time.
+PLAIN = frozenset((
+    "mov", "movabs", "movzx", "movsx", "movsxd", "lea", "add", "or", "adc", "sbb", "and", "sub", "xor", "cmp", "test",
+    "inc", "dec", "neg", "not", "shl", "sal", "shr", "sar", "rol", "ror", "rcl", "rcr", "shld", "shrd", "imul", "mul",
+    "bt", "bts", "btr", "btc", "bsf", "bsr", "bswap", "popcnt", "tzcnt", "lzcnt", "xchg", "xadd", "cmpxchg", "nop",
+    "endbr64", "pause", "cdq", "cdqe", "cqo", "cwd", "cwde", "cbw", "clc", "stc", "cmc", "cld", "std", "lfence",
+    "mfence", "sfence", "jmp", "loop", "loope", "loopne", "jrcxz", "jecxz",
+))  # fmt: skip
+
+
+class X86Decoder:
+    longest = LONGEST
+
+    def __init__(self) -> None:
+        import capstone
+
+        self._c = capstone
+        self._engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        self._engine.detail = True
+        self._instructions: dict[bytes, Instruction] = {}
+        self._units: dict[bytes, int] = {}
+
+    def _disassemble(self, code: bytes) -> Any:
+        return next(self._engine.disasm(code, 0, 1), None)
+
+    def decode(self, code: bytes) -> Instruction:
+        code = code[:LONGEST]
+        found = self._instructions.get(code)
+        if found is None:
+            found = self._instructions[code] = self._decode(code)
+        return found
+
+    def _decode(self, code: bytes) -> Instruction:
+        i = self._disassemble(code)
+        if i is None:
+            return Instruction(len(code), Flow.MAIN_LOOP)  # the engine will say what it is
+        name = i.mnemonic.split()[-1]
+        memory = any(op.type == self._c.x86.X86_OP_MEM for op in i.operands) and name not in ("lea", "nop")
+        registers = [i.reg_name(op.reg) for op in i.operands if op.type == self._c.x86.X86_OP_REG]
+        flow, special = self._flow(i, name, registers)
+        jump = name.startswith("j") or name.startswith(("cmov", "set"))
+        plain = (name in PLAIN or jump) and not memory and not special and not self._system(registers)
+        locked = bytes(i.prefix)[0] == 0xF0 or (name == "xchg" and memory)
+        inhibit = name == "sti" or (name in ("mov", "pop") and registers[:1] == ["ss"])
+        return Instruction(i.size, flow, not plain, name in IO, locked and memory, special, inhibit)
+
+    def _system(self, registers: list[str]) -> bool:
+        return any(r in ("cs", "ds", "es", "ss", "fs", "gs") or r[:2] in ("cr", "dr") for r in registers)
+
+    def _flow(self, i: Any, name: str, registers: list[str]) -> tuple[Flow, str]:
+        if name == "hlt":
+            return Flow.HALT, "mode"
+        if name == "mov" and registers and registers[0].startswith("cr"):
+            return Flow.MAIN_LOOP, f"mov {registers[0]}"
+        if name in MAIN_LOOP or (name in ("mov", "pop") and registers[:1] == ["ss"]):
+            return Flow.MAIN_LOOP, SPECIAL.get(name, "")
+        if name in RETURNS:
+            return Flow.INDIRECT, ""
+        if name in INDIRECT and i.operands[0].type != self._c.x86.X86_OP_IMM:
+            return Flow.INDIRECT, ""
+        repeated = bytes(i.prefix)[0] in (0xF2, 0xF3) and name.startswith(STRINGS)
+        if repeated or name in INDIRECT or name.startswith(("j", "loop")):
+            return Flow.DIRECT, ""
+        return Flow.NEXT, ""
+
+    def address(self, code: bytes, pc: int, read: Callable[[str], int]) -> int:
+        """Address of the memory operand of the instruction at *pc*; *read* gives 64-bit registers by name."""
+        i = self._disassemble(code)
+        operand = next(op.mem for op in i.operands if op.type == self._c.x86.X86_OP_MEM)
+        total: int = operand.disp
+        for number, scale in ((operand.base, 1), (operand.index, operand.scale)):
+            if number:
+                name = i.reg_name(number)
+                total += (pc + i.size if name == "rip" else read(name)) * scale
+        if operand.segment:
+            total += read(i.reg_name(operand.segment) + "_base")
+        return total & (1 << 64) - 1
+
+    def unit(self, known: bytes) -> int:
+        """Prefixes, opcode, ModRM and SIB byte by byte, a displacement or an immediate at once."""
+        found = self._units.get(known)
+        if found is None:
+            found = self._units[known] = self._unit(known)
+        return found
+
+    def _unit(self, known: bytes) -> int:
+        at = len(known)
+        i = self._disassemble(known + bytes(LONGEST - at)) if at else None
+        if at >= LONGEST:
+            return 0
+        if i is None or at == 0:
+            return 1
+        if at >= i.size:
+            return 0
+        for offset, size in ((i.disp_offset, i.disp_size), (i.imm_offset, i.imm_size)):
+            if offset == at and size:
+                return min(int(size), int(i.size) - at)
+        return 1
+
+
+@cache
+def decoder() -> X86Decoder:
+    """One for all: it remembers what it has decoded."""
+    return X86Decoder()

@@ -1,0 +1,133 @@
+"""Physical memory as a CPU reaches it: by host address where there is one, otherwise by dispatches to a region."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmu.core import ffi, lib, memtx
+from mmu.memory import AddressSpace, Alias, Striped
+from mmu.tcg.trace import Bus, Recorder, Tag
+from mmu.tlb.softmmu import page_flags
+from mmu.tlb.table import Flag
+from mmu.types import MemTxResult
+
+if TYPE_CHECKING:
+    from mmu.memory.flatview import FlatRange, FlatView
+    from mmu.memory.space import Port
+
+PAGE = 4096
+Flags = tuple[Flag, Flag, Flag]
+NAMES = {n: MemTxResult(n).name or str(MemTxResult(n)) for n in range(8)}
+
+
+class Memory:
+    """What the CPU sees of *space*. It goes on seeing what was there (`view`) until it takes over a change.
+
+    `ports`: the initiators, by tag, so that devices can tell who came.
+    """
+
+    def __init__(self, space: AddressSpace, ports: dict[Tag, Port], trace: Recorder) -> None:
+        self.space, self.trace = space, trace
+        self._ports = {tag: port.handle for tag, port in ports.items()}
+        self._out = ffi.new("uint64_t *")
+        self._past: AddressSpace | None = None
+        self._flags: dict[int, Flags] = {}
+        self.take_over()
+
+    # -- the memory map -----------------------------------------------------------------------------
+
+    @property
+    def changed(self) -> bool:
+        """Whether the space shows something else than what the CPU sees."""
+        return self.view is not self.space.view
+
+    def take_over(self) -> None:
+        """See what the space shows now."""
+        self.view: FlatView = self.space.view
+        self._routes = {r.region: r.region.route for r in self.view.ranges if isinstance(r.region, Striped)}
+        self._past = None
+        self._flags.clear()
+
+    def flags(self, pa: int) -> Flags:
+        """Of loads, stores and fetches at the page of *pa*. No flag: there is a host address."""
+        page = pa // PAGE
+        found = self._flags.get(page)
+        if found is None:
+            found = self._flags[page] = page_flags(self.view, page * PAGE)
+        return found
+
+    def dispatches(self, pa: int) -> bool:
+        """Does a load there go to a region without host memory?"""
+        return bool(self.flags(pa)[0] & Flag.MMIO)
+
+    def _map(self) -> AddressSpace | None:
+        """A space of the regions as they were, while the CPU does not see a change; None: ours will do."""
+        if not self.changed:
+            return None
+        if self._past is None:
+            self._past = AddressSpace("as it was")
+            for r in self.view.ranges:
+                self._past.map(r.first, self._as_it_was(r))
+        return self._past
+
+    def _as_it_was(self, r: FlatRange) -> Any:
+        region = r.region
+        if isinstance(region, Striped):
+            old = Striped(region.size, region.base, region.targets, region.name)
+            old.set_route(self._routes[region])
+            region = old
+        return Alias(region, r.offset, r.last - r.first + 1, region.name)
+
+    # -- accesses -----------------------------------------------------------------------------------
+
+    def load(self, pa: int, size: int, tag: Tag) -> tuple[int, int]:
+        """(value, result as a number) of one access of 1, 2, 4 or 8 bytes."""
+        past, out = self._map(), self._out
+        if past is not None:
+            value, result = past.load(pa, size)
+            return value, result.value
+        status = lib.mmu_port_load(self._ports[tag], pa, size, out)
+        if status:
+            status = memtx(status, f"load of {size} bytes at {pa:#x}").value
+        return out[0], status
+
+    def store(self, pa: int, size: int, value: int, tag: Tag) -> int:
+        past = self._map()
+        if past is not None:
+            return past.store(pa, size, value).value
+        status: int = lib.mmu_port_store(self._ports[tag], pa, size, value)
+        return memtx(status, f"store of {size} bytes at {pa:#x}").value if status else 0
+
+    def exchange(self, pa: int, size: int, expected: int, desired: int) -> int:
+        """What was there: *desired* is there now if that was *expected*. Memory with a host address only."""
+        old, _ = (self._map() or self.space).exchange(pa, size, expected, desired)
+        return old
+
+    def read(self, pa: int, size: int) -> bytes:
+        """Bytes that have a host address, or of ROM."""
+        if size in (1, 2, 4, 8):
+            return self.load(pa, size, "data")[0].to_bytes(size, "little")
+        data, _ = (self._map() or self.space).access(pa, size)
+        return data
+
+    def write(self, pa: int, data: bytes) -> None:
+        if len(data) in (1, 2, 4, 8):
+            self.store(pa, len(data), int.from_bytes(data, "little"), "data")
+        else:
+            (self._map() or self.space).access(pa, data=data)
+
+    def dispatch(self, pa: int, size: int, value: int | None, tag: Tag) -> tuple[int, int]:
+        """One load (*value* None) or store to a region without host memory, recorded."""
+        rw: Literal["r", "w"] = "r" if value is None else "w"
+        if value is None:
+            value, result = self.load(pa, size, tag)
+        else:
+            result = self.store(pa, size, value, tag)
+        name, offset = self.where(pa)
+        self.trace.append(Bus("bus", rw, name, offset, size, value, NAMES[result], tag))
+        return value, result
+
+    def where(self, pa: int) -> tuple[str, int]:
+        """(region, offset); the region of what is not mapped is "unassigned", and the offset its address."""
+        r = self.view.find(pa)
+        return ("unassigned", pa) if r is None else (r.region.name, r.offset + pa - r.first)

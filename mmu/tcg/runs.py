@@ -1,0 +1,68 @@
+"""A run of `mmu.Machine` in the model."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mmu.guest.stop import Delivered, Stop
+from mmu.memory.space import Traffic
+from mmu.tcg.counters import Counters
+from mmu.tcg.releases import release
+from mmu.tcg.stops import EmulatorStop
+from mmu.tcg.switches import Switches
+from mmu.tcg.trace import Event
+from mmu.tcg.x86 import ModelX86
+
+if TYPE_CHECKING:
+    from mmu.memory import AddressSpace
+
+PORTS = {"data": "data", "tables": "walk", "code": "code"}  # counter -> initiator
+CPUS = {"x86_64": ModelX86}
+Model = ModelX86
+
+
+def switches_of(emulator: object) -> Switches:
+    """Those of a release, by name, or as given. Raises ValueError for what is neither."""
+    if isinstance(emulator, str):
+        return release(emulator)
+    if isinstance(emulator, Switches):
+        return emulator
+    raise ValueError(f"emulator must be a release such as \"qemu-8.2\" or mmu.tcg.Switches, not {emulator!r}")
+
+
+def new_cpu(space: AddressSpace, arch: str, emulator: object) -> Model:
+    return CPUS[arch](space, switches_of(emulator))
+
+
+def run(
+    cpu: Model, pc: int, timeout: float | None, limit: int
+) -> tuple[Stop, list[Event], Counters, tuple[Delivered, ...]]:
+    """Raises EmulatorStop, which then has trace, counters and registers."""
+    emulator = cpu.emulator
+    before = {name: cpu.ports[port].traffic() for name, port in PORTS.items()}
+    try:
+        stop, delivered = emulator.run(pc, limit, None if timeout is None else time.monotonic() + timeout)
+    except EmulatorStop as end:
+        end.trace, end.counters, end.registers = emulator.trace.events, _counters(cpu, before), cpu.registers()
+        raise
+    return stop, emulator.trace.events, _counters(cpu, before), tuple(delivered)
+
+
+def _counters(cpu: Model, before: dict[str, dict[str, Traffic]]) -> Counters:
+    counters = cpu.emulator.counters()
+    for name, port in PORTS.items():
+        setattr(counters, name, _difference(cpu.ports[port].traffic(), before[name]))
+    return counters
+
+
+def _difference(now: dict[str, Traffic], before: dict[str, Traffic]) -> dict[str, Traffic]:
+    """What came since, of devices that were reached."""
+    found = {}
+    for device, traffic in now.items():
+        was = before.get(device, Traffic())
+        if traffic != was:
+            found[device] = Traffic(
+                traffic.reads - was.reads, traffic.writes - was.writes,
+                traffic.read_bytes - was.read_bytes, traffic.write_bytes - was.write_bytes)  # fmt: skip
+    return found

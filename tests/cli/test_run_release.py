@@ -1,0 +1,60 @@
+"""`cxl-mmu run --release`: a program of the user's under a release of QEMU."""
+
+import json
+
+import pytest
+
+from cxl.cli.main import main
+from mmu.guest.plan import CODE_VA
+
+ADD = "480307f4"  # add rax, [rdi]; hlt
+
+
+@pytest.fixture
+def program(tmp_path):
+    path = tmp_path / "add.bin"
+    path.write_bytes(bytes.fromhex(ADD))
+    return str(path)
+
+
+def run(capsys, *words):
+    status = main(["run", *words, "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_the_abort_names_pc_level_and_device(program, capsys):
+    status, record = run(capsys, program, "--release", "8.2", "--code", "ram", "--stack", "ram")
+    stop = record["stop"]
+    assert (status, record["release"]) == (1, "8.2")
+    assert (stop["reason"], stop["kind"], stop["pc"]) == ("abort", "io_recompile", CODE_VA)
+    assert "could not find TB for pc=(nil)" in stop["detail"]
+    assert stop["level"] == 4
+    assert (stop["place"]["device"], stop["place"]["region"]) == ("mem1", "window0")
+
+
+def test_the_text_is_one_report(program, capsys):
+    assert main(["run", program, "--release", "8.2", "--code", "ram"]) == 1
+    out = capsys.readouterr()
+    (line,) = [line for line in out.out.splitlines() if line.startswith("stop: ")]
+    assert line == (
+        "stop: abort at 0x400000: qemu: fatal: cpu_io_recompile: could not find TB for pc=(nil); guest PC 0x400000; "
+        "walk level 4; table in mem1 DPA 0x0")
+    assert out.err == ""
+
+
+@pytest.mark.parametrize("release", ["7.2", "9.1", "10.0", "11.1"])
+def test_where_it_works_it_ends_as_the_plain_machine_does(release, program, capsys):
+    _, plain = run(capsys, program)
+    status, record = run(capsys, program, "--release", release)
+    assert (status, record["stop"]["reason"]) == (0, "halt")
+    assert (record["result"], record["stop"]["pc"]) == (plain["result"], plain["stop"]["pc"])
+
+
+def test_a_hang_is_a_stop(program, capsys):
+    status, record = run(capsys, program, "--release", "7.2", "--tables", "window")
+    assert (status, record["stop"]["reason"]) == (1, "hang")
+
+
+def test_an_unknown_release_is_misuse(program, capsys):
+    assert main(["run", program, "--release", "5.0"]) == 2
+    assert "release must be one of 7.2" in capsys.readouterr().err

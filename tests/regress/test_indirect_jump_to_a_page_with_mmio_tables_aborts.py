@@ -1,0 +1,67 @@
+"""lookup-tb-can-do-io."""
+
+import pytest
+
+from cxl.bugs.lookup_tb_can_do_io import X86_THERE
+from cxl.bugs.ptw_retaddr import X86 as LOAD
+from cxl.bugs.rig import CODE, DATA, PAGE, Rig
+from mmu.tcg import Switches
+from tests.regress import bus, faulty, fixed
+
+JUMPS = {
+    "jmp": "ff e7   jmp rdi",
+    "call": "ff d7   call rdi",
+    "ret": "57   push rdi\nc3   ret",
+}
+
+
+def test_the_lookup_aborts_without_a_bus_access():
+    seen = faulty("lookup-tb-can-do-io")
+    assert seen.outcome == "abort"
+    assert "could not find TB for pc=(nil)" in seen.message
+    assert "walk level 1; table in mem0 DPA 0x0" in seen.message
+    assert bus(seen) == []
+    assert seen.registers["rbx"] == 0
+
+
+def test_the_walk_is_made_without_recompilation_when_fixed():
+    seen = fixed("lookup-tb-can-do-io")
+    assert seen.outcome == "ok"
+    assert seen.counts["recompiles"] == 0
+    assert [(event[1], event[2], event[7]) for event in bus(seen)] == [("r", "window0", "ptw")]
+    assert seen.registers["rbx"] == 1
+
+
+def run(there="rrw", jump="jmp", target=DATA, **switches):
+    rig = Rig("x86_64", Switches(can_do_io="P1", **switches))
+    rig.code(CODE, JUMPS[jump])
+    rig.code(target, X86_THERE, tables=there)
+    rig.map(DATA + 8 * PAGE)
+    return rig.observe(registers={"rdi": target, "rsp": DATA + 8 * PAGE + 0x800}, results={"rbx": 1})
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_every_indirect_branch(jump):
+    target = DATA + (1 << 30)  # calls and returns touch the stack, whose tables are not in the window
+    assert run(jump=jump, target=target, lookup_tb_can_do_io=True).outcome == "abort"
+    assert run(jump=jump, target=target).outcome == "ok"
+
+
+def test_tables_in_ram_are_found_in_both_modes():
+    assert run(there="rrr", lookup_tb_can_do_io=True).outcome == "ok"
+
+
+@pytest.mark.parametrize("retaddr", [False, True])
+@pytest.mark.parametrize("lookup", [False, True])
+def test_neither_fix_replaces_the_other(retaddr, lookup):
+    """A load through tables in the window, and a jump to a page with tables in the window."""
+    both = Rig("x86_64", Switches(can_do_io="P1", ptw_retaddr=retaddr, lookup_tb_can_do_io=lookup))
+    both.code(CODE, "ff e6   jmp rsi")
+    both.code(DATA, LOAD, tables="rrw")
+    both.map(DATA + (1 << 30), tables="rrw")
+    seen = both.observe(registers={"rsi": DATA, "rdi": DATA + (1 << 30)}, results={"rbx": 1})
+    assert seen.outcome == ("abort" if retaddr or lookup else "ok")
+    if lookup:
+        assert seen.pc == DATA  # on the way there
+    elif retaddr:
+        assert (seen.pc, seen.counts["bus_reads"]["ptw"]) == (DATA, 1)  # there, at the load

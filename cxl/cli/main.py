@@ -14,6 +14,7 @@ from mmu.errors import MmuError
 COMMANDS = {
     "bug": "cxl.cli.bug",
     "decode": "cxl.cli.decode",
+    "groom": "cxl.cli.groom",
     "run": "cxl.cli.run",
     "topology": "cxl.cli.topology",
 }

@@ -33,11 +33,13 @@ def placed(what: str) -> Callable[[F], F]:
 @click.option("--explain", type=NUMBER, metavar="VA", help="Whose walk to explain.  [default: what faulted, else data]")
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds until the guest is stopped.")
 @click.option("--limit", type=int, help="Instructions until the guest is stopped.")
+@click.option("--snapshot", metavar="FILE", help="Write the machine, as it is when it stops, to FILE.")
 @json_option
 def run(
     program: str, arch: str, qemu_args: str | None, topology: str | None, cedt: str | None,
     tables: str, code: str, data: str, stack: str | None,
-    dispatch: str, release: str | None, explain: int | None, timeout: float, limit: int | None, as_json: bool,
+    dispatch: str, release: str | None, explain: int | None, timeout: float, limit: int | None, snapshot: str | None,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Run PROGRAM: a path (.s, .bin, .elf) or the name of a shipped example.
 
@@ -49,6 +51,10 @@ def run(
     try:
         result = job.run(source, timeout, limit)
         walk = job.walk(result, explain)
+        if snapshot is not None:
+            from cxl.snapshot import save
+
+            save(snapshot, job.machine, job.topology)
         if as_json:
             click.echo(json.dumps(run_record(job, result, walk), indent=2))
         else:

@@ -36,9 +36,9 @@ class Frames:
         self._free.append(base)
 
     def reserve(self, base: int) -> None:
-        """Never hand out the frame at *base*, which somebody else has put to use. Twice is fine."""
-        if not self.first <= base <= base + self.size - 1 <= self.last or base % self.size:
-            raise ValueError(f"frame {base:#x} is not one of {self.first:#x}..{self.last:#x}")
+        """Never hand out the frame at *base*, which somebody else put to use. Twice is fine, and so is elsewhere."""
+        if not self.first <= base <= self.last - self.size + 1 or base % self.size:
+            return
         if base in self._free:
             self._free.remove(base)
         elif base >= self._next:

@@ -1,0 +1,101 @@
+"""`cxl-mmu groom`: which tables, code and DMA buffers are in CXL windows, what it costs, and moving them to RAM."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cxl.cli.groom_report import record, text
+from cxl.cli.options import NUMBER, json_option, topology_of, topology_options
+from cxl.cli.run import placed
+from cxl.examples import find
+from cxl.groom import KINDS, Grooming
+from cxl.groom import groom as groomed
+from cxl.job import SIDES, Job, Placement
+
+if TYPE_CHECKING:
+    from cxl.topology import Topology
+    from mmu.machine import RunResult
+
+
+class Span(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases
+    """START:SIZE in bytes."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        start, colon, size = value.partition(":")
+        if not colon:
+            self.fail(f"{value!r} is not a range; write START:SIZE, such as 0x2f0200000:0x4000", param, context)
+        return NUMBER.convert(start, param, context), NUMBER.convert(size, param, context)
+
+
+SPAN = Span()
+
+
+@click.command()
+@click.argument("program", required=False)
+@click.option("--snapshot", metavar="FILE", help="A machine that `cxl-mmu run --snapshot` wrote, instead of PROGRAM.")
+@click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), default="x86_64", show_default=True)
+@topology_options
+@placed("tables")
+@placed("code")
+@placed("data")
+@click.option("--stack", type=click.Choice(SIDES), help="Where the stack is.  [default: as --data]")
+@click.option("--dma", type=SPAN, multiple=True, metavar="START:SIZE", help="A DMA buffer, by physical address; many.")
+@click.option("--only", type=click.Choice(KINDS), multiple=True, help="What to look for and move.  [default: all]")
+@click.option("--apply", is_flag=True, help="Move it to RAM in the guest's tables, and run again.")
+@click.option(
+    "--to", type=SPAN, metavar="START:SIZE",
+    help="RAM that is free to move to.  [default: RAM that is zero and that nothing refers to]")
+@click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds until the guest is stopped.")
+@click.option("--limit", type=int, help="Instructions until the guest is stopped.")
+@json_option
+def groom(
+    program: str | None, snapshot: str | None, arch: str, qemu_args: str | None, topology: str | None,
+    cedt: str | None, tables: str, code: str, data: str, stack: str | None, dma: tuple[tuple[int, int], ...],
+    only: tuple[str, ...], apply: bool, to: tuple[int, int] | None, timeout: float, limit: int | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Run PROGRAM (as `cxl-mmu run` does), or go on from a snapshot, and say what of it is in CXL windows.
+
+    Exit status 0 when nothing of that is in a window, 1 when something is. With --apply: 0 when nothing is left there
+    and the program ends with the same registers and memory, else 1.
+    """
+    if (program is None) == (snapshot is None):
+        raise click.UsageError("give PROGRAM or --snapshot FILE" + (", not both" if program else ""))
+    if to is not None and not apply:
+        raise click.UsageError("--to goes with --apply")
+    with ExitStack() as stack_:
+        if snapshot is not None:
+            from cxl.snapshot import load
+
+            machine, topo = load(snapshot)
+            stack_.callback(machine.close)
+        else:
+            assert program is not None
+            source = find(program, arch)
+            job = Job(topology_of(qemu_args, topology, cedt), arch, Placement(tables, code, data, stack or data))
+            stack_.callback(job.close)
+            machine, topo = job.machine.load(source), job.topology
+
+        def run() -> RunResult:
+            return machine.run(timeout=timeout, limit=limit)
+
+        found = groomed(machine, topo, run, dma=dma, kinds=only or KINDS, apply=apply, to=to)
+        _sync(topo)
+        click.echo(json.dumps(record(machine, found), indent=2) if as_json else text(machine, found))
+    return _status(found)
+
+
+def _sync(topology: Topology) -> None:
+    for device in topology.devices.values():
+        device.sync()
+
+
+def _status(found: Grooming) -> int:
+    return int(bool(found.left or found.differences))

@@ -355,7 +355,7 @@ def _traced(cpu: Cpu, capacity: int) -> Iterator[list[TraceEntry]]:
         return
     marks = ffi.new("struct mmu_guest_mark[]", capacity)
     lib.mmu_guest_trace(cpu.guest, marks, capacity)
-    recorders = [cpu.ports[name].trace(capacity) for name in ("data", "walk")]
+    recorders = [cpu.ports[name].trace(capacity, name) for name in ("data", "walk")]
     data, walks = (recorder.__enter__() for recorder in recorders)
     try:
         yield merged

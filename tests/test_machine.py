@@ -375,3 +375,14 @@ def test_levels_may_share_an_area_and_have_the_names_of_their_entries():
         assert {node.level.number: node.address >= WINDOW for node in m.tables.nodes()} == {
             4: False, 3: False, 2: True, 1: True,
         }  # fmt: skip
+
+
+def test_a_trace_says_which_accesses_are_page_walks():
+    space, _, _ = two_way()
+    with Machine(space) as m:
+        m.setup(**places()).load(code("x86_64", SUM["x86_64"]))
+        trace = m.run(trace=1000).trace
+        tables = [node.address for node in m.tables.nodes()]
+    assert {entry.initiator for entry in trace} == {"data", "walk"}
+    for entry in trace:
+        assert (entry.initiator == "walk") == (entry.address & -PAGE in tables)

@@ -7,7 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 from mmu.core import check, ffi, lib, memtx
@@ -36,7 +36,8 @@ _KINDS = {lib.MMU_TRACE_READ: "read", lib.MMU_TRACE_WRITE: "write", lib.MMU_TRAC
 @dataclass(frozen=True, slots=True)
 class TraceEntry:
     """One access as its initiator made it. `value` is what was read or written; of an exchange it is what was there,
-    `desired` what was offered and `stored` whether it took place."""
+    `desired` what was offered and `stored` whether it took place. `initiator`: who made it, where there are several: in
+    the trace of a guest "data" or "walk"."""
 
     kind: str
     address: int
@@ -45,6 +46,7 @@ class TraceEntry:
     result: MemTxResult = MemTxResult.OK
     desired: int | None = None
     stored: bool | None = None
+    initiator: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,11 @@ class Port:
         return found
 
     @contextmanager
-    def trace(self, capacity: int = TRACE_CAPACITY) -> Iterator[list[TraceEntry]]:
-        """The list fills when the block ends. Raises BufferError when more than *capacity* accesses were made."""
+    def trace(self, capacity: int = TRACE_CAPACITY, initiator: str = "") -> Iterator[list[TraceEntry]]:
+        """The list fills when the block ends. Raises BufferError when more than *capacity* accesses were made.
+
+        *initiator* is what the entries are to say of who made them.
+        """
         raw = ffi.new("struct mmu_trace_entry[]", capacity)
         entries: list[TraceEntry] = []
         lib.mmu_port_trace(self.handle, raw, capacity)
@@ -93,16 +98,16 @@ class Port:
         finally:
             used = lib.mmu_port_trace_used(self.handle)
             lib.mmu_port_trace(self.handle, ffi.NULL, 0)
-            entries += [_trace_entry(raw[i]) for i in range(min(used, capacity))]
+            entries += [_trace_entry(raw[i], initiator) for i in range(min(used, capacity))]
         if used > capacity:
             raise BufferError(f"{used} accesses were made, the trace holds {capacity}")
 
 
-def _trace_entry(e: Any) -> TraceEntry:
+def _trace_entry(e: Any, initiator: str) -> TraceEntry:
     exchange = e.kind == lib.MMU_TRACE_EXCHANGE
     return TraceEntry(
         _KINDS[e.kind], e.address, e.size, e.value, MemTxResult(e.result & 7),
-        e.desired if exchange else None, bool(e.stored) if exchange else None)
+        e.desired if exchange else None, bool(e.stored) if exchange else None, initiator)
 
 
 class AddressSpace:

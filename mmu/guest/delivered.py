@@ -5,6 +5,7 @@ C keeps them while it delivers ("native"); what Python delivers ("reference") is
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 from mmu.core import ffi, lib
@@ -19,7 +20,8 @@ KEPT = 4096  # exceptions that a run remembers; DELIVERED_KEPT in csrc/guest.h
 
 class Record:
     def __init__(self, cpu: Cpu) -> None:
-        self._cpu, self._kept = cpu, list[Delivered]()
+        self._cpu: Cpu = weakref.proxy(cpu)  # which owns this: a CPU goes away when nobody has it any more
+        self._kept = list[Delivered]()
         self._count, self._limit = 0, 0
 
     def begin(self, limit: int) -> None:

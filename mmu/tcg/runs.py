@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mmu.guest.stop import Delivered, Stop
 from mmu.memory.space import Traffic
+from mmu.tcg.arm64 import ModelArm64
 from mmu.tcg.counters import Counters
 from mmu.tcg.releases import release
 from mmu.tcg.stops import EmulatorStop
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from mmu.memory import AddressSpace
 
 PORTS = {"data": "data", "tables": "walk", "code": "code"}  # counter -> initiator
-CPUS = {"x86_64": ModelX86}
-Model = ModelX86
+Model = ModelX86 | ModelArm64
+CPUS: dict[str, type[Model]] = {"x86_64": ModelX86, "aarch64": ModelArm64}
 
 
 def switches_of(emulator: object) -> Switches:

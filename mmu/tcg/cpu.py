@@ -48,9 +48,9 @@ class Emulator:
         self._parallel = switches.parallel and not switches.icount
         self._next: Flags | None = None  # of the next block, whatever is usual
         self._inhibited = False
-        self._block: Block | None = None
         self._instruction = Instruction(1)
         self._place: HostPc | None = None  # of the instruction in generated code
+        self._halted = False
         self._atomic = False  # its first access is still to come
         self._limit, self._turns = 0, 0
         self._deadline: float | None = None
@@ -68,7 +68,7 @@ class Emulator:
         self.blocks.clear()
         accesses.can_do_io, accesses.walking, accesses.touched, accesses.walks = True, None, None, 0
         self.instructions, self._counts = 0, Counters()
-        self._next, self._inhibited, self._pending, self._block = None, False, None, None
+        self._next, self._inhibited, self._pending = None, False, None
         self.guest.mode_changed()
 
     def run(self, pc: int, limit: int, deadline: float | None) -> tuple[Stop, list[Delivered]]:
@@ -242,16 +242,15 @@ class Emulator:
 
     def _leave(self) -> None:
         """Back in the main loop."""
-        self.accesses.can_do_io, self._block = True, None
+        self.accesses.can_do_io = True
 
     def _chain(self, block: Block) -> tuple[bool, Exit | None]:
         """Blocks as long as each leads to the next one by itself."""
         while True:
             way = self._execute(block)
             if way is None:  # something that the main loop has to see to
-                halted = block.instructions[-1].flow is Flow.HALT and self._pending is None
                 self._leave()
-                return halted, None
+                return self._halted, None
             following = self._lookup() if way == LOOKUP else block.links.get(way)
             if following is None or not following.valid or self._must_leave():
                 self._leave()
@@ -264,7 +263,7 @@ class Emulator:
         self._counts.lookups += 1
         if not self.switches.lookup_tb_can_do_io:
             self.accesses.can_do_io = True
-        self._block = None
+        self._place = None
         try:
             return self._find(self._usual())
         except GuestFault:
@@ -276,7 +275,7 @@ class Emulator:
         for the next one, None to the main loop."""
         stepper, guest, accesses = self.guest.stepper, self.guest, self.accesses
         stepper.show(stepper.image(block.pc, block.code))
-        self._block, self._inhibited = block, False
+        self._inhibited = self._halted = False
         for first, count in block.segments:
             if self._limit and self.instructions + count > self._limit:
                 count = self._limit - self.instructions
@@ -319,7 +318,7 @@ class Emulator:
         """Where control goes after the first *ran* instructions."""
         self.pc = self.guest.read_pc()
         instruction = block.instructions[ran - 1]
-        self._inhibited = instruction.inhibit
+        self._inhibited, self._halted = instruction.inhibit, instruction.flow is Flow.HALT
         if ran < len(block.instructions) or not block.valid or block.flags.no_links:
             return None
         if instruction.flow in (Flow.MAIN_LOOP, Flow.HALT):

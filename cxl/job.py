@@ -71,6 +71,7 @@ class Job:
 
     *dispatch*: see mmu.Machine; "exact" counts every access by device.
     *release*: run it as that release of QEMU does ("8.2"; `mmu.tcg`), its decoders and memory map included.
+    *flags_set*: under a release, all accessed and dirty flags of the tables are set beforehand, as Linux has them.
 
     Raises TopologyError when something is to live in a window and no region can be committed, AddressRangeError
     when it does not fit there.
@@ -78,11 +79,12 @@ class Job:
 
     def __init__(
         self, topology: Topology, arch: str = "x86_64", placement: Placement | None = None, dispatch: str = "exact",
-        release: str | None = None,
+        release: str | None = None, flags_set: bool = True,
     ) -> None:  # fmt: skip
         from mmu.machine import Machine  # the engine: not needed to look at a topology
 
         self.topology, self.placement, self.release = topology, placement or Placement(), release
+        self._flags_set = flags_set
         self.ended: EmulatorStop | None = None  # how the emulator ended, if that was not by the guest
         emulator = None if release is None else _emulator(topology, release)
         self.regions: list[Region] = list(programmed(topology).regions.values())
@@ -120,10 +122,25 @@ class Job:
         if self.release is None:
             result = self.machine.run(timeout=timeout, limit=limit)
         else:
+            if self._flags_set:
+                self._touch()
             result = self._emulated(timeout, limit)
         for device in self.topology.devices.values():
             device.sync()
         return result
+
+    def _touch(self) -> None:
+        """Set accessed and dirty flags of everything that is mapped, by walks of our own."""
+        walk, registers = self._walker()
+        for page in self.machine.tables.scan():
+            for access in Access.READ, Access.WRITE:
+                walk(self.space, registers, int(page["va"]), access, steps=False)
+
+    def _walker(self) -> tuple[Any, Any]:
+        from mmu import arm64, x86
+
+        registers = self.machine.walk_registers()
+        return (x86.walk if isinstance(registers, x86.Registers) else arm64.walk), registers
 
     def _emulated(self, timeout: float, limit: int | None) -> RunResult:
         """A run that the emulator may not survive: its own end is a stop like others, and more of it in `ended`."""
@@ -140,16 +157,13 @@ class Job:
 
     def walk(self, result: RunResult, va: int | None = None) -> Walk:
         """Walk the tables as they stand, for *va* (default: what faulted, else the first data byte). Sets no flag."""
-        from mmu import arm64, x86
-
         fault = result.stop.fault
         if va is None and fault is not None:
             va, access = fault.va, fault.access
         else:
             assert self.machine.plan is not None
             va, access = self.machine.plan.data.va if va is None else va, Access.READ
-        registers = self.machine.walk_registers()
-        walk = x86.walk if isinstance(registers, x86.Registers) else arm64.walk
+        walk, registers = self._walker()
         found = walk(self.space, registers, va, access, update=False)
         return Walk(va, access, found, self.space.place(found.pa) if isinstance(found, Translation) else None)
 

@@ -127,6 +127,11 @@ class Bug:
 
         return switches_of(release).replace(**self.needs)
 
+    def is_in(self, release: str) -> bool:
+        """Whether *release* has it, all that makes it."""
+        found = self.under(release)
+        return bool(self.switches) and all(getattr(found, name) for name in self.switches)
+
     def chosen(self, arch: str | None) -> str:
         """The scenario for *arch* (None: the first); accesses without a guest are the same for all."""
         return self.arches[0] if arch is None or BUS in self.scenarios else arch
@@ -141,8 +146,7 @@ class Bug:
 
     def expected_under(self, release: str, arch: str) -> Expected:
         """What *release*, such as "8.2", must show: that of the mode it is in, unless another bug comes first."""
-        has = any(getattr(self.under(release), name) for name in self.switches)
-        return self.expected(Mode.FAULTY if has else Mode.FIXED, arch, release)
+        return self.expected(Mode.FAULTY if self.is_in(release) else Mode.FIXED, arch, release)
 
     def run(self, arch: str, emulator: Switches) -> Observation:
         if arch not in self.scenarios:

@@ -15,7 +15,7 @@ from cxl.bugs.bug import Observation, Outcome
 from cxl.bugs.counts import counts_of
 from mmu import AddressSpace, Machine, Ram, Rom
 from mmu.arm64.format import Page4K, Table4K
-from mmu.tcg import Deadlock, EmulatorAbort, EmulatorStop, HostSegv
+from mmu.tcg import EmulatorStop
 from mmu.x86.format import Pde, Pte
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ SHIFTS = (39, 30, 21, 12)
 CODE, DATA, STACK = 0x40_0000, 0x1000_0400_0000, 0x7FFF_FFF0_0000
 ROM_BASE, ROM_SIZE = 0xC000_0000, 64 << 10
 RAM_FIRST = 0x10_0000
-STOPS = {EmulatorAbort: Outcome.ABORT, Deadlock: Outcome.HANG, HostSegv: Outcome.CRASH}
 BUDGET = 2000  # instructions; a scenario needs a few dozen
 
 
@@ -147,7 +146,7 @@ class Rig:
             except EmulatorStop as stop:
                 trace = tuple(stop.trace)
                 counts = counts_of(trace) | {"lock_depth": stop.counters.lock_depth}
-                return Observation(STOPS[type(stop)], str(stop), stop.pc, counts, stop.registers, trace)
+                return Observation(Outcome(stop.outcome), str(stop), stop.pc, counts, stop.registers, trace)
             return self._ended(result, results or {}, wrong)
 
     def _ended(self, result: RunResult, results: Mapping[str, int], wrong: Callable[[], str]) -> Observation:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cxl.bugs.bug import Bug, Expected, Mode, Observation
 from cxl.bugs.matrix import Cell
-from mmu.tcg import RELEASES, release
+from mmu.tcg import RELEASES
 
 WIDTH = 100
 
@@ -33,7 +33,7 @@ class Run:
 
 def faulty_in(bug: Bug) -> list[str]:
     """The releases that have the bug."""
-    return [r for r in RELEASES if any(getattr(release(r), name) for name in bug.switches)]
+    return [r for r in RELEASES if bug.is_in(r)]
 
 
 def summary(bug: Bug) -> dict[str, Any]:

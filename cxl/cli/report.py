@@ -62,7 +62,7 @@ def _device_table(result: RunResult) -> str:
     for name in TRAFFIC:
         table.add_column(name.replace("_", " "), justify="right")
     for attribute, who in INITIATORS.items():
-        for device, traffic in getattr(result.counters, attribute).items():
+        for device, traffic in getattr(result.counters, attribute, {}).items():
             table.add_row(device, who, *(str(getattr(traffic, name)) for name in TRAFFIC))
     out = io.StringIO()
     Console(file=out, width=100, no_color=True).print(table)

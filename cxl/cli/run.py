@@ -30,6 +30,9 @@ def placed(what: str) -> Callable[[F], F]:
     "--dispatch", type=click.Choice(["exact", "direct", "mirror", "auto"]), default="exact", show_default=True,
     help="How the window is served: exact counts each access, the others run at the speed of RAM.")
 @click.option("--release", metavar="R", help="Run it as this release of QEMU would, such as 8.2.")
+@click.option(
+    "--flags", type=click.Choice(["set", "clear"]), default="set", show_default=True,
+    help="With --release: accessed and dirty flags, set beforehand as Linux does, or left to the walks.")
 @click.option("--explain", type=NUMBER, metavar="VA", help="Whose walk to explain.  [default: what faulted, else data]")
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds until the guest is stopped.")
 @click.option("--limit", type=int, help="Instructions until the guest is stopped.")
@@ -38,8 +41,8 @@ def placed(what: str) -> Callable[[F], F]:
 def run(
     program: str, arch: str, qemu_args: str | None, topology: str | None, cedt: str | None,
     tables: str, code: str, data: str, stack: str | None,
-    dispatch: str, release: str | None, explain: int | None, timeout: float, limit: int | None, snapshot: str | None,
-    as_json: bool,
+    dispatch: str, release: str | None, flags: str, explain: int | None, timeout: float, limit: int | None,
+    snapshot: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run PROGRAM: a path (.s, .bin, .elf) or the name of a shipped example.
 
@@ -47,7 +50,7 @@ def run(
     """
     source = find(program, arch)
     where = Placement(tables, code, data, stack or data)
-    job = Job(topology_of(qemu_args, topology, cedt), arch, where, dispatch, release)
+    job = Job(topology_of(qemu_args, topology, cedt), arch, where, dispatch, release, flags == "set")
     try:
         result = job.run(source, timeout, limit)
         walk = job.walk(result, explain)

@@ -130,9 +130,9 @@ def test_another_bug_that_comes_first_is_one_that_the_release_has():
     from mmu.tcg import release
 
     for bug in every():
-        for name, (expected, other) in bug.elsewhere.items():
-            assert release(name).named(other), (bug.name, name)
-            assert expected.outcome != bug.faulty.outcome or other != bug.name
+        for name, (_, other) in bug.elsewhere.items():
+            assert other != bug.name
+            assert release(name).named(other) if other in BUGS else " " in other, (bug.name, name)
 
 
 def test_matrix_is_printed(cells, capsys, monkeypatch, tmp_path):

@@ -42,7 +42,7 @@ def test_the_text_is_one_report(program, capsys):
     assert out.err == ""
 
 
-@pytest.mark.parametrize("release", ["7.2", "9.1", "10.0", "11.1"])
+@pytest.mark.parametrize("release", ["7.2", "9.1", "9.2", "10.0", "11.1"])
 def test_where_it_works_it_ends_as_the_plain_machine_does(release, program, capsys):
     _, plain = run(capsys, program)
     status, record = run(capsys, program, "--release", release)
@@ -50,9 +50,16 @@ def test_where_it_works_it_ends_as_the_plain_machine_does(release, program, caps
     assert (record["result"], record["stop"]["pc"]) == (plain["result"], plain["stop"]["pc"])
 
 
-def test_a_hang_is_a_stop(program, capsys):
-    status, record = run(capsys, program, "--release", "7.2", "--tables", "window")
-    assert (status, record["stop"]["reason"]) == (1, "hang")
+@pytest.mark.parametrize("release, reason", [("7.2", "hang"), ("9.1", "hang"), ("9.2", "halt")])
+def test_tables_that_nobody_walked_before(release, reason, program, capsys):
+    status, record = run(capsys, program, "--release", release, "--flags", "clear")
+    assert (status, record["stop"]["reason"]) == (int(reason != "halt"), reason)
+
+
+def test_everything_in_ram_is_no_question(program, capsys):
+    words = [f"--{what}=ram" for what in ("tables", "code", "data", "stack")]
+    status, record = run(capsys, program, "--release", "8.2", "--flags", "clear", *words)
+    assert (status, record["counters"]["reads"], record["counters"]["recompiles"]) == (0, {}, 0)
 
 
 def test_an_unknown_release_is_misuse(program, capsys):

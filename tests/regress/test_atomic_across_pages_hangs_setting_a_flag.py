@@ -15,7 +15,8 @@ def test_the_step_waits_for_its_own_end():
 def test_a_section_within_a_section_is_one_when_fixed():
     seen = fixed("step-atomic-setl")
     assert seen.outcome == "ok"
-    assert seen.counts["bus_writes"]["ptw"] == 1
+    assert seen.counts["bus_writes"]["ptw"] == 2  # the load sets A, the store D
+    assert [event[1] for event in seen.trace if event[0] == "excl"] == ["begin", "end"]
 
 
 def test_the_hang_of_the_plain_update_is_another():

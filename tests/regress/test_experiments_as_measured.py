@@ -52,9 +52,24 @@ def reading(switches, tables="rrr", root="r", data="r", code_tables="rrr", text=
     rig.code(CODE, text, tables=code_tables)
     rig.map(DATA, data, tables, clear=fresh)
     if fresh & Pte.A.mask:
-        for depth in range(3):
-            at = rig.entry(DATA, depth)
-            rig.fill(at, (rig.word(at) & ~Pte.A.mask).to_bytes(8, "little"))
+        forget(rig, DATA)
+    return rig.observe(registers={"rdi": DATA}, results={"rbx": 2})
+
+
+def forget(rig, va):
+    """Clear A and D in all entries for *va*."""
+    for depth in range(4):
+        at = rig.entry(va, depth)
+        rig.fill(at, (rig.word(at) & ~(Pte.A.mask | Pte.D.mask)).to_bytes(8, "little"))
+
+
+def nothing_set(switches):
+    """All tables in the window, and neither code nor data was ever touched."""
+    rig = Rig("x86_64", switches, "w")
+    rig.code(CODE, LOADS, tables="www")
+    rig.map(DATA, tables="www")
+    forget(rig, CODE)
+    forget(rig, DATA)
     return rig.observe(registers={"rdi": DATA}, results={"rbx": 2})
 
 
@@ -113,7 +128,7 @@ EXPERIMENTS = {
     "ptdata1": lambda s: reading(s, "rrw", data="w"),
     "ptcode1": lambda s: running(s, LOADS, "rrw"),
     "ptfullad": lambda s: reading(s, "www", "w", code_tables="www"),
-    "ptfull": lambda s: reading(s, "www", "w", code_tables="www", fresh=AD),
+    "ptfull": nothing_set,
     "strad_rc": lambda s: straddling(s, "r", "w"),
     "strad_cr": lambda s: straddling(s, "w", "r"),
     "irqpt": lambda s: Kernel(s, "rrw").interrupted(),

@@ -10,7 +10,7 @@ from tests.regress import bus, faulty, fixed
 def test_every_access_goes_through_the_decoders():
     seen = faulty("alias-path")
     assert seen.outcome == "ok"
-    assert seen.counts["bus_reads"] == {"ptw": 12, "data": 1, "fetch": 5}
+    assert seen.counts["bus_reads"] == {"ptw": 8, "data": 1, "fetch": 0}
     assert seen.counts["recompiles"] > 0
 
 

@@ -1,7 +1,8 @@
 """Every example of the README runs and prints what the README says.
 
 ```console blocks: lines after "$ " are run, what follows is their output; "..." stands for anything.
-```python blocks: run as one program each; `>>> `-style blocks as doctests.
+```python blocks: run as one program each; `>>> `-style blocks as doctests; those that begin with "# test_NAME.py" as
+files for pytest, with our plugin.
 """
 
 import doctest
@@ -57,7 +58,13 @@ def test_console_example(block, tmp_path):
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python_example(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if block.lstrip().startswith(">>>"):
+    if named := re.match(r"# (test_\w+\.py)\n", block):
+        (tmp_path / named[1]).write_text(block)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "cxl.pytest_plugin", "-p", "no:cacheprovider", named[1]]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment)
+        assert done.returncode == 0 and re.search(r"^[1-9]\d* passed in", done.stdout, re.MULTILINE), done.stdout
+    elif block.lstrip().startswith(">>>"):
         test = doctest.DocTestParser().get_doctest(block, {}, "README", "README.md", 0)
         assert doctest.DocTestRunner(optionflags=FLAGS).run(test).failed == 0
     else:

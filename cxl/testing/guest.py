@@ -14,6 +14,7 @@ from cxl.testing.source import assembled
 from mmu.guest.plan import PAGE, REST, level_number
 from mmu.machine import Machine
 from mmu.memory import AddressSpace, Ram
+from mmu.radix.form import Kind
 from mmu.types import Access, Place, Translation
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ SIZES = {"tables": 256 << 10, "code": 256 << 10, "data": 256 << 10, "stack": 64 
 START = {"ram": 16 * MIB, "window": 0}  # of the areas, from the start of RAM and of the region
 FRESH = 8 * MIB  # from START: pages for `map` and `move_table`
 FRESH_SIZE = 8 * MIB
+FLAGS = ("A", "D", "AF")  # what a walker may set
 TRACE = 1 << 16  # accesses that a plain machine records
 WALKS = {"x86_64": "mmu.x86", "aarch64": "mmu.arm64"}
 Side = str
@@ -135,6 +137,19 @@ class Guest:
         self.machine.tables.move(self.entry(va, level).address & -PAGE, self.page(side))
         self.machine.cpu.set_tables(self.machine.tables.root)
         return self.entry(va, level)
+
+    def touch(self) -> Guest:
+        """Set accessed and dirty in every entry, as if all pages had been used: then walks only read."""
+        tables = self.machine.tables
+        for node in tables.nodes():
+            for index, entry in enumerate(tables.tree().entries(node.address, node.level)):
+                form = {Kind.TABLE: node.level.table, Kind.LEAF: node.level.leaf}.get(node.level.kind(entry))
+                known = {} if form is None else form.layout.fields
+                flags = sum(known[name].mask for name in FLAGS if name in known)
+                slot = node.address + index * node.level.width
+                if entry | flags != entry:
+                    self.space.write(slot, (entry | flags).to_bytes(node.level.width, "little"))
+        return self
 
     def entry(self, va: int, level: str) -> Entry:
         """The entry that translates *va* in its table of *level* ("PT", "PTE", "L3", ...), present or not."""

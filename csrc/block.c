@@ -4,6 +4,7 @@
  */
 #include <string.h>
 #include "bus.h"
+#include "hostfile.h"
 #include "memory.h"
 #include "piece.h"
 #include "window.h"
@@ -15,12 +16,31 @@ struct block {
 	bool write;
 };
 
+enum { SMALLEST_PAGE = 4096 };	/* a page fails as a whole, and is at least so large */
+
 static uint64_t least(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
 }
 
-static void copy_memory(const struct block *b, uint8_t *host, uint64_t size)
+/* Pages of files have failed: what of these bytes did not reach, or come from, its page? */
+static __attribute__((noinline)) int suspect(const struct block *b, const uint8_t *host, uint64_t size)
+{
+	int result = MMU_MEMTX_OK;
+	uint64_t run;
+
+	for (uint64_t done = 0; done < size; done += run) {
+		run = least(size - done, SMALLEST_PAGE - (uintptr_t)(host + done) % SMALLEST_PAGE);
+		if (!hostfile_hit(host + done, run))
+			continue;
+		result = MMU_MEMTX_ERROR;
+		if (!b->write)
+			memset(b->data + done, 0, run);
+	}
+	return result;
+}
+
+static int copy_memory(const struct block *b, uint8_t *host, uint64_t size)
 {
 	uint64_t value;
 
@@ -38,6 +58,7 @@ static void copy_memory(const struct block *b, uint8_t *host, uint64_t size)
 	} else {
 		memcpy(b->data, host, size);
 	}
+	return hostfile_any_failed() ? suspect(b, host, size) : MMU_MEMTX_OK;
 }
 
 static int nobody(const struct block *b, uint64_t size, int result)
@@ -75,20 +96,21 @@ static int copy_io(struct block b, const struct mmu_io *io, uint64_t offset, uin
 }
 
 /* Device memory that is at home at `host`, which may be in several places. */
-static void copy_device(struct block b, struct mmu_places *places, uint8_t *host, uint64_t size)
+static int copy_device(struct block b, struct mmu_places *places, uint8_t *host, uint64_t size)
 {
-	if (!places || !window_any_away(b.port)) {
-		copy_memory(&b, host, size);
-		return;
-	}
+	int result = MMU_MEMTX_OK;
+
+	if (!places || !window_any_away(b.port))
+		return copy_memory(&b, host, size);
 	while (size) {
 		uint64_t run = least(size, PLACE_BLOCK - (uintptr_t)host % PLACE_BLOCK);
 
-		copy_memory(&b, window_wait(b.port, places, host), run);
+		result |= copy_memory(&b, window_wait(b.port, places, host), run);
 		host += run;
 		b.data += run;
 		size -= run;
 	}
+	return result;
 }
 
 /* What is not in the short form of its slot: misses, divisions by 3, the end of a device. */
@@ -100,7 +122,7 @@ static int copy_granule(const struct block *b, const mmu_route *route, uint64_t 
 
 	if (!host)
 		return nobody(b, *run, rc);
-	copy_device(*b, target->places, host, *run);
+	rc |= copy_device(*b, target->places, host, *run);
 	window_count_block(b->port, target->number, b->write, *run);
 	return rc;
 }
@@ -117,7 +139,7 @@ static int copy_span(struct block b, const mmu_route *route, const struct mmu_sp
 
 		if (at < slot->room) {
 			run = least(run, slot->room - at);
-			copy_device(b, slot->places, slot->host + at, run);
+			result |= copy_device(b, slot->places, slot->host + at, run);
 			window_count_block(b.port, slot->number, b.write, run);
 		} else {
 			result |= copy_granule(&b, route, hpa, &run);
@@ -158,13 +180,11 @@ static int copy_range(const struct block *b, const struct mmu_range *r, uint64_t
 {
 	switch ((enum mmu_range_kind)r->kind) {
 	case MMU_RANGE_RAM:
-		copy_memory(b, (uint8_t *)r->host + offset, size);
-		return MMU_MEMTX_OK;
+		return copy_memory(b, (uint8_t *)r->host + offset, size);
 	case MMU_RANGE_ROM:
 		if (b->write)
 			return r->io ? copy_io(*b, r->io, offset, size) : MMU_MEMTX_OK;
-		copy_memory(b, (uint8_t *)r->host + offset, size);
-		return MMU_MEMTX_OK;
+		return copy_memory(b, (uint8_t *)r->host + offset, size);
 	case MMU_RANGE_IO:
 		return copy_io(*b, r->io, offset, size);
 	case MMU_RANGE_STRIPED:
@@ -239,7 +259,8 @@ static uint64_t host_run(const struct mmu_map *map, uint64_t address, uint64_t s
 	if (r->kind != MMU_RANGE_RAM && (write || r->kind != MMU_RANGE_ROM))
 		return 0;
 	*ret = (uint8_t *)r->host + r->offset + (address - r->first);
-	return size - 1 > r->last - address ? r->last - address + 1 : size;
+	size = least(size - 1, r->last - address) + 1;
+	return hostfile_failed(*ret, size) ? 0 : size;
 }
 
 uint64_t mmu_port_host(mmu_port *port, uint64_t address, uint64_t size, bool write, uint8_t **ret)

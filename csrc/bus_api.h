@@ -144,5 +144,6 @@ int mmu_port_exchange(mmu_port *port, uint64_t address, uint32_t size, uint64_t 
 int mmu_port_read(mmu_port *port, uint64_t address, void *data, uint64_t size);
 int mmu_port_write(mmu_port *port, uint64_t address, const void *data, uint64_t size);
 /* Length (bytes, at most `size`) and host address of the run of RAM (or, to read, ROM) at `address`;
-   0 when it is none. Valid until the next publish. Windows have no such run: they are counted. */
+   0 when it is none, or a page in it failed. Valid until the next publish. Windows have no such run: they are
+   counted. Who uses it looks at hostfile_failed() afterwards. */
 uint64_t mmu_port_host(mmu_port *port, uint64_t address, uint64_t size, bool write, uint8_t **host_ret);

@@ -1,4 +1,5 @@
 /* Compare and exchange: what page-table updates are made of. Atomic in RAM and device memory. */
+#include "hostfile.h"
 #include "memory.h"
 #include "piece.h"
 #include "window.h"
@@ -28,6 +29,10 @@ static int exchange(mmu_port *port, const struct mmu_map *map, uint64_t address,
 	}
 	if (host && aligned(host, size)) {
 		*old = memory_exchange(host, size, expected, desired);
+		if (hostfile_failed(host, size)) {
+			*old = 0;
+			return MMU_MEMTX_ERROR;
+		}
 		if (target)
 			striped_count(port, target, false, size);
 		if (target && *old == expected)

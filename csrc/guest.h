@@ -3,6 +3,7 @@
 #define MMU_GUEST_H
 #include "address.h"
 #include "bus.h"
+#include "hostfile.h"
 #include "mirror.h"
 #include "mmu.h"
 
@@ -163,6 +164,7 @@ struct guest_place {
 
 /* guest_window.c */
 bool guest_window_find(struct mmu_guest *g, paddr_t page, bool claim, uint64_t *engine_ret);
+bool guest_page_failed(const uint8_t *host);
 const uint8_t *guest_window_host(const struct mmu_guest *g, uint64_t engine);
 void guest_windows_flush(struct mmu_guest *g);
 void guest_windows_give(struct mmu_guest *g);
@@ -206,14 +208,15 @@ void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
 void guest_flush_tlb(struct mmu_guest *g);
 uint64_t guest_register(struct mmu_guest *g, int id);
 
-/* The number of the present map of the bus. */
+/* Another one for each map of the bus, and whenever a page of a file fails. */
 static inline uint64_t guest_map_serial(const struct mmu_guest *g)
 {
 	/* Acquire: pairs with the release in bus.c: who sees the number sees the map. */
-	return atomic_load_explicit(&g->c.bus->serial, memory_order_acquire);
+	return atomic_load_explicit(&g->c.bus->serial, memory_order_acquire) +
+	       atomic_load_explicit(&hostfile_events, memory_order_relaxed);
 }
 
-/* Another map was published, so windows may show other memory than the engine thinks. */
+/* Memory may not be any more what the engine thinks: windows show something else, or a page failed. */
 static inline bool guest_map_changed(const struct mmu_guest *g)
 {
 	return guest_map_serial(g) != g->serial;

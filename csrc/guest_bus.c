@@ -183,6 +183,10 @@ uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user)
 		return read_far(g, hpa, size);
 	}
 	value = memory_load_aligned(near->host + hpa % NEAR_BLOCK, size);
+	if (hostfile_any_failed()) {	/* of this block, perhaps: the port finds out */
+		port_leave(port, read);
+		return read_far(g, hpa, size);
+	}
 	near->count->single[0][size / 2]++;
 	g->counters.bus_reads++;
 	port_leave(port, read);
@@ -208,6 +212,11 @@ void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, 
 		return;
 	}
 	memory_store_aligned(near->host + hpa % NEAR_BLOCK, size, value);
+	if (hostfile_any_failed()) {
+		port_leave(port, read);
+		write_far(g, hpa, size, value);
+		return;
+	}
 	near->count->single[1][size / 2]++;
 	g->counters.bus_writes++;
 	port_leave(port, read);

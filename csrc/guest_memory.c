@@ -50,12 +50,20 @@ static struct page_key bus_key(struct mmu_guest *g, paddr_t page)
 	return key;
 }
 
+/* RAM over a file that cannot give the page any more: accesses must come to the bus, which says so. */
+static bool ram_failed(struct mmu_guest *g, paddr_t page)
+{
+	uint8_t *host;
+
+	return hostfile_any() && (!mmu_port_host(g->c.probe, page.v, GUEST_PAGE, false, &host) || guest_page_failed(host));
+}
+
 /* Where a page is; `claim`: a page of a window may become RAM for it. */
 struct guest_place guest_place(struct mmu_guest *g, paddr_t page, bool claim)
 {
 	uint64_t engine;
 
-	if (guest_ram_find(g, page, &engine) || guest_window_find(g, page, claim, &engine))
+	if ((guest_ram_find(g, page, &engine) && !ram_failed(g, page)) || guest_window_find(g, page, claim, &engine))
 		return (struct guest_place){ { NULL, engine }, engine, true };
 	return (struct guest_place){ bus_key(g, page), GUEST_BUS_BASE + page.v, false };
 }

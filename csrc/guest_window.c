@@ -129,13 +129,23 @@ static uint64_t bank_of(const struct mmu_guest *g, const uint8_t *host)
 	return 0;
 }
 
+/*
+ * Whether a page at `host` is one that a file cannot give any more. It is touched to find out: better now than by
+ * the engine, which would go on with zeroes until it next asks for a translation.
+ */
+bool guest_page_failed(const uint8_t *host)
+{
+	memory_load_aligned(host, 1);
+	return hostfile_failed(host, GUEST_PAGE);
+}
+
 static uint64_t take_direct(struct mmu_guest *g, const struct page_home *home)
 {
 	struct guest_windows *w = &g->windows;
 	const struct mirror_home *first = &home->block[0];
 	uint64_t engine = home->host ? bank_of(g, home->host) : 0;
 
-	if (!engine || !room_for_one((void **)&w->pins, &w->pin_space, w->pin_count, sizeof(*w->pins)) ||
+	if (!engine || guest_page_failed(home->host) || !room_for_one((void **)&w->pins, &w->pin_space, w->pin_count, sizeof(*w->pins)) ||
 	    !places_pin(first->places, first->dpa))
 		return 0;
 	w->pins[w->pin_count++] = (struct guest_pin){ first->places, first->dpa };

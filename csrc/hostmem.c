@@ -4,14 +4,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+#include "hostfile.h"
 #include "mmu.h"
 #include "places.h"
+
+#define HUGETLBFS_MAGIC 0x958458f6	/* linux/magic.h */
 
 struct file_part {
 	struct file_part *next;
 	uint8_t *start;
 	size_t size;
+	struct hostfile *file;
 };
 
 struct mmu_hostmem {
@@ -48,34 +53,82 @@ int mmu_hostmem_create(uint64_t size, mmu_hostmem **ret)
 	return MMU_OK;
 }
 
+/* Bytes of the pages in which an open file is mapped, 0 on an error. */
+static size_t page_of_file(const mmu_hostmem *mem, int fd)
+{
+	struct statfs info;
+
+	if (fstatfs(fd, &info))
+		return 0;
+	return (unsigned long)info.f_type == HUGETLBFS_MAGIC ? (size_t)info.f_bsize : mem->page;
+}
+
 int mmu_hostmem_map_file(mmu_hostmem *mem, uint64_t offset, uint64_t size, int fd)
 {
+	size_t page = page_of_file(mem, fd);
 	struct file_part *part;
+	int rc;
 
-	if (size == 0 || (offset | size) & (mem->page - 1) || offset > mem->size ||
+	if (size == 0 || (offset | size) & ((page ? page : mem->page) - 1) || offset > mem->size ||
 	    size > mem->size - offset)
 		return MMU_ERANGE;
+	for (part = mem->files; part; part = part->next)
+		if (offset < (uint64_t)(part->start - mem->start) + part->size &&
+		    (uint64_t)(part->start - mem->start) < offset + size)
+			return MMU_EOVERLAP;
+	if (!page)
+		return MMU_EHOST;
 	part = malloc(sizeof(*part));
 	if (!part)
 		return MMU_ENOMEM;
-	*part = (struct file_part){ mem->files, mem->start + offset, size };
-	if (mmap(part->start, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
-	    MAP_FAILED) {
+	*part = (struct file_part){ .next = mem->files, .start = mem->start + offset, .size = size };
+	/* Before the first byte can be touched. */
+	rc = hostfile_create(part->start, size, page, &part->file);
+	if (rc == MMU_OK && mmap(part->start, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
+			    MAP_FAILED) {
+		hostfile_destroy(part->file);
+		rc = MMU_EHOST;
+	}
+	if (rc != MMU_OK) {
 		free(part);
-		return MMU_EHOST;
+		return rc;
 	}
 	mem->files = part;
 	return MMU_OK;
 }
 
+bool mmu_hostmem_failed(const mmu_hostmem *mem, uint64_t offset, uint64_t size, uint64_t *ret)
+{
+	for (const struct file_part *part = mem->files; part; part = part->next) {
+		uint64_t start = (uint64_t)(part->start - mem->start), first = offset, run, at;
+
+		if (first < start)
+			first = start;
+		if (first - start >= part->size || first - offset >= size)
+			continue;
+		run = size - (first - offset);
+		if (run > part->size - (first - start))
+			run = part->size - (first - start);
+		at = hostfile_first_failed(part->file, first - start, run);
+		if (at < run) {
+			*ret = first + at;
+			return true;
+		}
+	}
+	return false;
+}
+
 int mmu_hostmem_sync(mmu_hostmem *mem)
 {
+	uint64_t failed;
+
 	if (mem->files && mem->places)
 		places_refresh_home(mem->places);
 	for (struct file_part *part = mem->files; part; part = part->next)
 		if (msync(part->start, part->size, MS_SYNC))
 			return MMU_EHOST;
-	return MMU_OK;
+	errno = EIO;
+	return mmu_hostmem_failed(mem, 0, mem->size, &failed) ? MMU_EHOST : MMU_OK;
 }
 
 uint8_t *mmu_hostmem_address(const mmu_hostmem *mem)
@@ -108,10 +161,10 @@ int mmu_hostmem_read(const mmu_hostmem *mem, uint64_t offset, void *data, uint64
 	if (offset > mem->size || size > mem->size - offset)
 		return MMU_ERANGE;
 	if (mem->places)
-		places_read(mem->places, offset, data, size);
-	else if (size)
+		return places_read(mem->places, offset, data, size);
+	if (size)
 		memcpy(data, mem->start + offset, size);
-	return MMU_OK;
+	return hostfile_failed(mem->start + offset, size) ? MMU_FAULTED : MMU_OK;
 }
 
 int mmu_hostmem_write(mmu_hostmem *mem, uint64_t offset, const void *data, uint64_t size)
@@ -119,10 +172,10 @@ int mmu_hostmem_write(mmu_hostmem *mem, uint64_t offset, const void *data, uint6
 	if (offset > mem->size || size > mem->size - offset)
 		return MMU_ERANGE;
 	if (mem->places)
-		places_write(mem->places, offset, data, size);
-	else if (size)
+		return places_write(mem->places, offset, data, size);
+	if (size)
 		memcpy(mem->start + offset, data, size);
-	return MMU_OK;
+	return hostfile_failed(mem->start + offset, size) ? MMU_FAULTED : MMU_OK;
 }
 
 void mmu_hostmem_destroy(mmu_hostmem *mem)
@@ -133,6 +186,7 @@ void mmu_hostmem_destroy(mmu_hostmem *mem)
 	munmap(mem->start, mem->size);
 	for (struct file_part *part = mem->files, *next; part; part = next) {
 		next = part->next;
+		hostfile_destroy(part->file);
 		free(part);
 	}
 	free(mem);

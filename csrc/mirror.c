@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include "bus.h"
+#include "hostfile.h"
 #include "window.h"
 
 #define NO_PAGE UINT32_MAX
@@ -184,13 +185,15 @@ static int gather(mmu_mirror *m, const struct mirror_home *home, uint32_t page)
 	for (uint32_t i = 0; i < MIRROR_BLOCKS && settled; i++)
 		settled = settle(&s, home[i].places);
 	for (uint32_t i = 0; i < MIRROR_BLOCKS; i++) {
-		const struct mirror_home *h = &home[i];
-		uint8_t *block = host + i * PLACE_BLOCK;
+		const uint8_t *from = home[i].places->home + home[i].dpa;
 
-		if (settled)
-			memcpy(block, h->places->home + h->dpa, PLACE_BLOCK);
-		places_settle(h->places, h->dpa, settled ? block : NULL);
+		if (!settled)
+			break;
+		memcpy(host + i * PLACE_BLOCK, from, PLACE_BLOCK);
+		settled = !hostfile_failed(from, PLACE_BLOCK);
 	}
+	for (uint32_t i = 0; i < MIRROR_BLOCKS; i++)
+		places_settle(home[i].places, home[i].dpa, settled ? host + i * PLACE_BLOCK : NULL);
 	return settled ? MMU_OK : MMU_FAULTED;
 }
 

@@ -1,6 +1,7 @@
 /* One aligned piece of an access: who answers, and what. A piece over two ranges is cut in half. */
 #include "piece.h"
 #include <sched.h>
+#include "hostfile.h"
 #include "memory.h"
 #include "window.h"
 
@@ -79,6 +80,22 @@ static bool in_two_blocks(const mmu_port *port, const uint8_t *host, uint32_t si
 	return (uintptr_t)host % PLACE_BLOCK + size > PLACE_BLOCK && window_any_away(port);
 }
 
+/* A page of a file may have failed meanwhile. */
+static int load_memory(const uint8_t *host, uint32_t size, uint64_t *ret)
+{
+	*ret = memory_load(host, size);
+	if (!hostfile_failed(host, size))
+		return MMU_MEMTX_OK;
+	*ret = 0;
+	return MMU_MEMTX_ERROR;
+}
+
+static int store_memory(uint8_t *host, uint32_t size, uint64_t value)
+{
+	memory_store(host, size, value);
+	return hostfile_failed(host, size) ? MMU_MEMTX_ERROR : MMU_MEMTX_OK;
+}
+
 int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size, uint64_t *ret)
 {
 	const struct mmu_target *target;
@@ -98,8 +115,7 @@ int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t 
 	switch ((enum mmu_range_kind)r->kind) {
 	case MMU_RANGE_RAM:
 	case MMU_RANGE_ROM:
-		*ret = memory_load((const uint8_t *)r->host + offset, size);
-		return MMU_MEMTX_OK;
+		return load_memory((const uint8_t *)r->host + offset, size, ret);
 	case MMU_RANGE_IO:
 		return port_io_load(port, r->io, offset, size, ret);
 	case MMU_RANGE_STRIPED:
@@ -110,8 +126,9 @@ int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t 
 			return MMU_MEMTX_ERROR;
 		if (in_two_blocks(port, host, size))
 			return load_halves(port, map, pa, size, ret);
-		*ret = memory_load(window_wait(port, target->places, host), size);
-		striped_count(port, target, false, size);
+		rc = load_memory(window_wait(port, target->places, host), size, ret);
+		if (rc == MMU_MEMTX_OK)
+			striped_count(port, target, false, size);
 		return rc;
 	}
 	return MMU_MEMTX_DECODE_ERROR;
@@ -135,8 +152,7 @@ int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t
 	offset = r->offset + (pa - r->first);
 	switch ((enum mmu_range_kind)r->kind) {
 	case MMU_RANGE_RAM:
-		memory_store((uint8_t *)r->host + offset, size, value);
-		return MMU_MEMTX_OK;
+		return store_memory((uint8_t *)r->host + offset, size, value);
 	case MMU_RANGE_ROM:
 		return r->io ? port_io_store(port, r->io, offset, size, value) : MMU_MEMTX_OK;
 	case MMU_RANGE_IO:
@@ -149,8 +165,9 @@ int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t
 			return MMU_MEMTX_ERROR;
 		if (in_two_blocks(port, host, size))
 			return store_halves(port, map, pa, size, value);
-		memory_store(window_wait(port, target->places, host), size, value);
-		striped_count(port, target, true, size);
+		rc = store_memory(window_wait(port, target->places, host), size, value);
+		if (rc == MMU_MEMTX_OK)
+			striped_count(port, target, true, size);
 		return rc;
 	}
 	return MMU_MEMTX_DECODE_ERROR;

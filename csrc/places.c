@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "bus.h"
+#include "hostfile.h"
 
 /* ---- life ---- */
 
@@ -209,28 +210,44 @@ static uint8_t *host_run(struct mmu_places *places, uint64_t dpa, uint64_t *run)
 	return places->home + dpa;
 }
 
-void places_read(struct mmu_places *places, uint64_t dpa, uint8_t *data, uint64_t size)
+int places_read(struct mmu_places *places, uint64_t dpa, uint8_t *data, uint64_t size)
 {
+	int rc = MMU_OK;
+
 	pthread_mutex_lock(&places->lock);
 	for (uint64_t run; size; dpa += run, data += run, size -= run) {
+		const uint8_t *host;
+
 		run = size;
-		memcpy(data, host_run(places, dpa, &run), run);
+		host = host_run(places, dpa, &run);
+		memcpy(data, host, run);
+		if (hostfile_failed(host, run))
+			rc = MMU_FAULTED;
 	}
 	pthread_mutex_unlock(&places->lock);
+	return rc;
 }
 
-void places_write(struct mmu_places *places, uint64_t dpa, const uint8_t *data, uint64_t size)
+int places_write(struct mmu_places *places, uint64_t dpa, const uint8_t *data, uint64_t size)
 {
+	int rc = MMU_OK;
+
 	pthread_mutex_lock(&places->lock);
 	for (uint64_t run; size; dpa += run, data += run, size -= run) {
+		uint8_t *host;
+
 		run = size;
-		memcpy(host_run(places, dpa, &run), data, run);
+		host = host_run(places, dpa, &run);
+		memcpy(host, data, run);
+		if (hostfile_failed(host, run))
+			rc = MMU_FAULTED;
 	}
 	/* Release: pairs with the acquire in guest_code.c, as in port_wrote(). */
 	for (struct places_bus *shown = places->buses; shown; shown = shown->next)
 		if (atomic_load_explicit(&shown->bus->watchers, memory_order_relaxed))
 			atomic_fetch_add_explicit(&shown->bus->written, 1, memory_order_release);
 	pthread_mutex_unlock(&places->lock);
+	return rc;
 }
 
 void places_refresh_home(struct mmu_places *places)

@@ -90,9 +90,9 @@ void places_unpin(struct mmu_places *places, uint64_t dpa);
 /* Waits, for a port whose byte at home at `host` is on the move, and says where it is then. */
 uint8_t *port_wait(struct mmu_port *port, struct mmu_places *places, uint8_t *host);
 
-/* Accesses of the host: any thread, any range inside of the memory. */
-void places_read(struct mmu_places *places, uint64_t dpa, uint8_t *data, uint64_t size);
-void places_write(struct mmu_places *places, uint64_t dpa, const uint8_t *data, uint64_t size);
+/* Accesses of the host: any thread, any range inside of the memory. MMU_FAULTED when a page of a file failed. */
+int places_read(struct mmu_places *places, uint64_t dpa, uint8_t *data, uint64_t size);
+int places_write(struct mmu_places *places, uint64_t dpa, const uint8_t *data, uint64_t size);
 /* Brings home what is away up to date, where it is away it stays. */
 void places_refresh_home(struct mmu_places *places);
 /* From now on nothing may move; false when something is away. */

@@ -6,6 +6,7 @@
  */
 #include "port.h"
 #include "bus.h"
+#include "hostfile.h"
 #include "memory.h"
 #include "piece.h"
 #include "window.h"
@@ -22,6 +23,8 @@ static bool size_valid(uint32_t size)
  * registers, and end the reading that the first began; within a reading of the caller's (a walker's, a
  * device's callback) the first two go by a way that begins and ends none. Few stores, so that a load
  * that misses the caches keeps few of the processor's store buffers from the next one.
+ *
+ * After each access to memory one look at a word that is 0 until a page of a file fails; see hostfile.h.
  */
 #define OUT_OF_LINE __attribute__((noinline))
 #define ALWAYS_INLINE inline __attribute__((always_inline))
@@ -38,6 +41,9 @@ static inline uint8_t *plain_ram(const struct mmu_map *map, uint64_t address)
 
 	return offset <= map->ram.span && map->ram.host ? map->ram.host + offset : NULL;
 }
+
+/* Not counted. */
+#define NO_DEVICE UINT32_MAX
 
 /* ---- loads ---- */
 
@@ -82,6 +88,33 @@ static OUT_OF_LINE int load_any(mmu_port *port, struct port_read read,
 	return rc;
 }
 
+/* The end of a load of memory when pages of files have failed: of this one, perhaps. */
+static OUT_OF_LINE int end_suspect_load(mmu_port *port, struct port_read read, const uint8_t *host,
+					uint32_t device, uint32_t size, uint64_t *ret)
+{
+	bool failed = hostfile_hit(host, size);
+
+	if (failed)
+		*ret = 0;
+	else
+		window_count(port, device, false, size);
+	port_leave(port, read);
+	return failed ? MMU_MEMTX_ERROR : MMU_MEMTX_OK;
+}
+
+/* A load of aligned memory, and all that follows it. */
+static ALWAYS_INLINE int end_load(mmu_port *port, struct port_read read, const uint8_t *host,
+				  uint32_t device, uint32_t size, uint64_t *ret)
+{
+	*ret = memory_load_aligned(host, size);
+	if (hostfile_any_failed())
+		return end_suspect_load(port, read, host, device, size, ret);
+	if (device != NO_DEVICE)
+		window_count(port, device, false, size);
+	port_leave(port, read);
+	return MMU_MEMTX_OK;
+}
+
 /* An ordinary access, to a device unless it is to something else. */
 static OUT_OF_LINE int load_device(mmu_port *port, struct port_read read, uint64_t address,
 				   uint32_t size, uint64_t *ret)
@@ -109,10 +142,7 @@ static OUT_OF_LINE int load_striped(mmu_port *port, struct port_read read,
 
 	if (!host)
 		return load_any(port, read, address, size, ret);
-	*ret = memory_load_aligned(window_wait(port, target->places, host), size);
-	striped_count(port, target, false, size);
-	port_leave(port, read);
-	return MMU_MEMTX_OK;
+	return end_load(port, read, window_wait(port, target->places, host), target->number, size, ret);
 }
 
 static ALWAYS_INLINE int load_in_window(mmu_port *port, struct port_read read, uint64_t address,
@@ -129,10 +159,7 @@ static ALWAYS_INLINE int load_in_window(mmu_port *port, struct port_read read, u
 	at = slot_offset(slot, hpa);
 	if (at >= slot->room)
 		return load_striped(port, read, w, address, size, ret);
-	*ret = memory_load_aligned(window_wait(port, slot->places, slot->host + at), size);
-	window_count(port, slot->number, false, size);
-	port_leave(port, read);
-	return MMU_MEMTX_OK;
+	return end_load(port, read, window_wait(port, slot->places, slot->host + at), slot->number, size, ret);
 }
 
 static OUT_OF_LINE int load_window(mmu_port *port, const struct mmu_map *map, uint64_t address,
@@ -150,9 +177,7 @@ static OUT_OF_LINE int load_nested(mmu_port *port, struct port_read read, uint64
 		return load_any(port, read, address, size, ret);
 	if (!host)
 		return load_in_window(port, read, address, size, ret);
-	*ret = memory_load_aligned(host, size);
-	port_leave(port, read);
-	return MMU_MEMTX_OK;
+	return end_load(port, read, host, NO_DEVICE, size, ret);
 }
 
 int mmu_port_load(mmu_port *port, uint64_t address, uint32_t size, uint64_t *ret)
@@ -170,9 +195,7 @@ int mmu_port_load(mmu_port *port, uint64_t address, uint32_t size, uint64_t *ret
 	host = plain_ram(read.map, address);
 	if (!host)
 		return load_window(port, read.map, address, size, ret);
-	*ret = memory_load_aligned(host, size);
-	port_leave(port, read);
-	return MMU_MEMTX_OK;
+	return end_load(port, read, host, NO_DEVICE, size, ret);
 }
 
 /* ---- stores ---- */
@@ -212,6 +235,31 @@ static OUT_OF_LINE int store_any(mmu_port *port, struct port_read read,
 	return rc;
 }
 
+static OUT_OF_LINE int end_suspect_store(mmu_port *port, struct port_read read, const uint8_t *host,
+					 uint32_t device, uint32_t size)
+{
+	bool failed = hostfile_hit(host, size);
+
+	if (!failed)
+		window_count(port, device, true, size);
+	port_leave(port, read);
+	port_wrote(port);
+	return failed ? MMU_MEMTX_ERROR : MMU_MEMTX_OK;
+}
+
+static ALWAYS_INLINE int end_store(mmu_port *port, struct port_read read, uint8_t *host, uint32_t device,
+				   uint32_t size, uint64_t value)
+{
+	memory_store_aligned(host, size, value);
+	if (hostfile_any_failed())
+		return end_suspect_store(port, read, host, device, size);
+	if (device != NO_DEVICE)
+		window_count(port, device, true, size);
+	port_leave(port, read);
+	port_wrote(port);
+	return MMU_MEMTX_OK;
+}
+
 static OUT_OF_LINE int store_device(mmu_port *port, struct port_read read, uint64_t address,
 				    uint32_t size, uint64_t value)
 {
@@ -235,11 +283,7 @@ static OUT_OF_LINE int store_striped(mmu_port *port, struct port_read read,
 
 	if (!host)
 		return store_any(port, read, address, size, value);
-	memory_store_aligned(window_wait(port, target->places, host), size, value);
-	striped_count(port, target, true, size);
-	port_leave(port, read);
-	port_wrote(port);
-	return MMU_MEMTX_OK;
+	return end_store(port, read, window_wait(port, target->places, host), target->number, size, value);
 }
 
 static ALWAYS_INLINE int store_in_window(mmu_port *port, struct port_read read, uint64_t address,
@@ -256,11 +300,7 @@ static ALWAYS_INLINE int store_in_window(mmu_port *port, struct port_read read, 
 	at = slot_offset(slot, hpa);
 	if (at >= slot->room)
 		return store_striped(port, read, w, address, size, value);
-	memory_store_aligned(window_wait(port, slot->places, slot->host + at), size, value);
-	window_count(port, slot->number, true, size);
-	port_leave(port, read);
-	port_wrote(port);
-	return MMU_MEMTX_OK;
+	return end_store(port, read, window_wait(port, slot->places, slot->host + at), slot->number, size, value);
 }
 
 static OUT_OF_LINE int store_window(mmu_port *port, const struct mmu_map *map, uint64_t address,
@@ -278,10 +318,7 @@ static OUT_OF_LINE int store_nested(mmu_port *port, struct port_read read, uint6
 		return store_any(port, read, address, size, value);
 	if (!host)
 		return store_in_window(port, read, address, size, value);
-	memory_store_aligned(host, size, value);
-	port_leave(port, read);
-	port_wrote(port);
-	return MMU_MEMTX_OK;
+	return end_store(port, read, host, NO_DEVICE, size, value);
 }
 
 int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t value)
@@ -299,8 +336,5 @@ int mmu_port_store(mmu_port *port, uint64_t address, uint32_t size, uint64_t val
 	host = plain_ram(read.map, address);
 	if (!host)
 		return store_window(port, read.map, address, size, value);
-	memory_store_aligned(host, size, value);
-	port_leave(port, read);
-	port_wrote(port);
-	return MMU_MEMTX_OK;
+	return end_store(port, read, host, NO_DEVICE, size, value);
 }

@@ -3,6 +3,7 @@
 #define MMU_PORT_H
 #include "address.h"
 #include "bus.h"
+#include "hostfile.h"
 #include "mmu.h"
 
 /*
@@ -37,7 +38,10 @@ static inline struct map_ram port_ram(struct mmu_port *port)
 	return atomic_load_explicit(&port->bus->map, memory_order_acquire)->ram;
 }
 
-/* An aligned entry of 4 or 8 bytes at pa, when it lies in the run. Relaxed: one atomic load, no order. */
+/*
+ * An aligned entry of 4 or 8 bytes at pa, when it lies in the run. Relaxed: one atomic load, no order.
+ * False also when its page may have failed: the port finds out.
+ */
 static inline bool port_ram_load(const struct map_ram *ram, paddr_t pa, uint32_t size, uint64_t *ret)
 {
 	uint64_t offset = pa.v - ram->first;
@@ -47,7 +51,7 @@ static inline bool port_ram_load(const struct map_ram *ram, paddr_t pa, uint32_t
 		return false;
 	*ret = size == 8 ? __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED)
 			 : __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
-	return true;
+	return !hostfile_any_failed();
 }
 
 #endif

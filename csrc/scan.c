@@ -110,13 +110,13 @@ static int load(struct stream *s, const struct mmu_scan_level *level, uint32_t d
 	const uint8_t *host = s->host[depth];
 	int rc = MMU_MEMTX_OK;
 
-	if (!host)
+	if (host && level->width == 8)
+		*ret = __atomic_load_n((const uint64_t *)(const void *)host + index, __ATOMIC_RELAXED);
+	else if (host)
+		*ret = __atomic_load_n((const uint32_t *)(const void *)host + index, __ATOMIC_RELAXED);
+	if (!host || hostfile_any_failed())
 		rc = mmu_port_load(s->port, s->scan->frame[depth].table + index * level->width,
 				   level->width, ret);
-	else if (level->width == 8)
-		*ret = __atomic_load_n((const uint64_t *)(const void *)host + index, __ATOMIC_RELAXED);
-	else
-		*ret = __atomic_load_n((const uint32_t *)(const void *)host + index, __ATOMIC_RELAXED);
 	if (s->format->swap)
 		*ret = __builtin_bswap64(*ret) >> (64 - 8 * level->width);
 	return rc;

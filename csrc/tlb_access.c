@@ -1,4 +1,5 @@
 /* Accesses through the softmmu TLB: every page is translated before any byte is touched. */
+#include "hostfile.h"
 #include "memory.h"
 #include "tlb.h"
 
@@ -15,7 +16,7 @@ static uint32_t piece_size(uint64_t address, uint64_t size)
 /* Host memory of the part, while the map is still the one that the part was translated under. */
 static uint8_t *host_of(mmu_port *port, const struct mmu_tlb_part *part)
 {
-	return !port->trace && part->generation == tlb_generation(port) ? part->host : NULL;
+	return !port->trace && part->generation == tlb_generation(port) && !hostfile_any_failed() ? part->host : NULL;
 }
 
 /* The bus refused a piece. MMU_OK where the CPU does not notice. */
@@ -43,9 +44,9 @@ static int read_part(struct mmu_tlb *tlb, mmu_port *port, const struct mmu_tlb_p
 		uint64_t value = 0;
 		int rc = MMU_OK;
 
-		if (host) {
+		if (host)
 			value = memory_load(host + done, n);
-		} else {
+		if (!host || hostfile_any_failed()) {	/* of this page, perhaps: the port finds out */
 			tlb->stats.bus += !!(part->flags & MMU_TLB_MMIO);
 			rc = mmu_port_load(port, part->pa + done, n, &value);
 			if (rc > 0)
@@ -75,9 +76,9 @@ static int write_part(struct mmu_tlb *tlb, mmu_port *port, const struct mmu_tlb_
 		int rc = MMU_OK;
 
 		memcpy(&value, data + done, n);
-		if (host) {
+		if (host)
 			memory_store(host + done, n, value);
-		} else {
+		if (!host || hostfile_any_failed()) {
 			tlb->stats.bus += !!(part->flags & MMU_TLB_MMIO);
 			rc = mmu_port_store(port, part->pa + done, n, value);
 			if (rc > 0)

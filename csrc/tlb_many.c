@@ -4,6 +4,7 @@
  * behind the work. Other groups go access for access: to host memory where there is some, and else the way
  * of single accesses, after which everything is looked up again.
  */
+#include "hostfile.h"
 #include "memory.h"
 #include "tlb.h"
 #include "tlb_window.h"
@@ -32,7 +33,7 @@ struct look {
 	uint64_t mask;			/* of the offset of a slot in bytes */
 	uint64_t stamp, global;
 	struct tlb_linear linear;
-	bool fast;			/* nobody traces the port, and no RAM is at odd host addresses */
+	bool fast;	/* nobody traces the port, no RAM is at odd host addresses, no page of a file failed */
 	bool away;			/* bytes of windows may not be at home: the bus knows */
 };
 
@@ -52,7 +53,7 @@ static ALWAYS_INLINE struct look look(const struct batch *b)
 		.mask = (uint64_t)(b->tlb->entries - 1) * sizeof(struct tlb_entry),
 		.stamp = tlb_stamp(generation, b->tlb->cpu.space),
 		.global = tlb_stamp(generation, TLB_GLOBAL),
-		.linear = b->tlb->cpu.data, .fast = !b->port->trace && !t->odd,
+		.linear = b->tlb->cpu.data, .fast = !b->port->trace && !t->odd && !hostfile_any_failed(),
 		.away = window_any_away(b->port),
 	};
 }
@@ -247,6 +248,34 @@ static uint64_t one_by_one(const struct batch *b, const struct look *l, struct t
 	return k;
 }
 
+/*
+ * Pages of files have failed while accesses from..end-1 were made the fast way: those that met one are made again,
+ * the way of single accesses, which tells. The TLB is as it was when they were looked up.
+ */
+static __attribute__((noinline)) int mend(const struct batch *b, const struct look *l, uint64_t from, uint64_t end,
+					  uint32_t size, enum tlb_kind kind)
+{
+	struct tlb_window unused;
+	int rc = MMU_OK;
+
+	unused.route = NULL;
+	for (uint64_t i = from; i < end && rc == MMU_OK; i++) {
+		const struct mmu_target *target;
+		const uint8_t *host = find(l, &unused, b->vas[i], size, kind, &target);
+
+		if (!host || !hostfile_hit(host, size))
+			continue;
+		b->tlb->stats.hits--;
+		if (target) {
+			b->tlb->stats.bus--;
+			if (target->number < b->port->targets)
+				b->port->counts[target->number].single[kind == TLB_WRITE][size / 2]--;
+		}
+		rc = slow(b, i, size, kind);
+	}
+	return rc;
+}
+
 /* Whether the next access is one to the window that is ready, as far as its entry tells. */
 static ALWAYS_INLINE bool in_window(const struct look *l, const struct tlb_window *w, uint64_t va)
 {
@@ -264,6 +293,8 @@ static ALWAYS_INLINE int run(const struct batch *b, uint64_t *at, uint64_t end, 
 
 	w.route = NULL;
 	while (*at < end && l.linear.plain == plain) {
+		uint64_t from = *at;
+
 		if (l.fast && most == GROUP) {
 			if (in_window(&l, &w, b->vas[*at]))
 				*at += stream(b, &l, &w, *at, end, size, kind, plain);
@@ -275,6 +306,15 @@ static ALWAYS_INLINE int run(const struct batch *b, uint64_t *at, uint64_t end, 
 			uint64_t made = one_by_one(b, &l, &w, *at, n, size, kind);
 
 			*at += made;
+			if (hostfile_any_failed()) {
+				tlb_window_count(&w, b->port, kind == TLB_WRITE, size);
+				w.route = NULL;
+				rc = mend(b, &l, from, *at, size, kind);
+				if (rc != MMU_OK)
+					return rc;
+				l = look(b);
+				continue;
+			}
 			most = most == GROUP ? GROUP : 2 * most;
 			if (made == n)
 				continue;

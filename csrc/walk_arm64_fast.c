@@ -1,5 +1,6 @@
 /* The ordinary case of a batch of arm64 walks, level by level for a whole group; see walk_arm64.h. */
 #include <assert.h>
+#include "hostfile.h"
 #include "walk_arm64.h"
 #include "window.h"
 
@@ -135,6 +136,8 @@ static void one_level(const struct arm64_fast *fast, struct group *g, int level,
 		bool fits = !(base >> output_bits), used = true;
 		uint8_t i = g->index[k];
 
+		if (hostfile_any_failed())	/* of this entry, perhaps: the port finds out */
+			fits = false;
 		if (fits && level != 3 && (descriptor & 3) == 3) {
 			uint64_t child = base | (va >> next & below) << 3;
 

@@ -3,8 +3,9 @@
  * behind the others. This knows only what is common: long mode without a stage 2, entries in the
  * largest run of RAM or in device memory behind a window, nothing to update, access granted. Whatever
  * else a walk meets is left to x86_walk_one(), from the root; until then nobody has seen its reads:
- * those of devices are counted when the walk succeeds.
+ * those of devices are counted when the walk succeeds. Once a page of a file has failed, none does.
  */
+#include "hostfile.h"
 #include "memory.h"
 #include "walk_x86_flight.h"
 #include "window.h"
@@ -147,7 +148,7 @@ static ALWAYS_INLINE void level(struct x86_batch *b, struct flight *f, unsigned 
 		uint64_t rights = f->rights[i] & (entry ^ X86_PTE_XD);
 
 		if (page && (!tables || (entry & X86_PDE2M_PS))) {
-			if ((entry & leaf.care) == leaf.need && grant(b, rights, entry)) {
+			if ((entry & leaf.care) == leaf.need && grant(b, rights, entry) && !hostfile_any_failed()) {
 				out[i].pa = (entry & X86_PTE_ADDR & ~offset_mask) | (f->address[i] & offset_mask);
 				out[i].page_size = (uint32_t)(offset_mask + 1);
 				out[i].status = 0;

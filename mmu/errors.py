@@ -37,5 +37,9 @@ class MirrorWarning(RuntimeWarning):
     """Pages of windows are slower than asked for, because there is no memory for the mirror. Results are the same."""
 
 
+class FileWarning(RuntimeWarning):
+    """A file behind memory that a guest used cannot give its bytes any more: the guest read zeroes, or got errors."""
+
+
 class GuestError(MmuError, RuntimeError):
     """The guest engine refused or failed in a way that is not a guest fault."""

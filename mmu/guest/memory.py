@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from mmu.core import check, ffi, lib
+from mmu.errors import FileWarning
 from mmu.guest.engine import PAGE, Engine
 from mmu.memory.region import Ram
 
@@ -28,6 +30,7 @@ class EngineMemory:
         self._told = 0  # banks that C knows
         self._view: Any = None
         self._has_mirror, self._full = False, 0
+        self._failed: set[HostMemory] = set()  # of whose files the user was told
         kept.append(space.targets)  # a guest that goes away during a run gives their memories back what it has
 
     def sync(self) -> None:
@@ -53,11 +56,24 @@ class EngineMemory:
         return services
 
     def end(self) -> None:
-        """After a run: say when the mirror had no room."""
+        """After a run: say when the mirror had no room, or a file lost bytes that the guest may have used."""
+        for memory in self._memories():
+            self._tell(memory)
         full = lib.mmu_guest_counters(self._guest).mirror_full
         if full != self._full:
             self._full = full
             self._space.mirror_is_full()
+
+    def _memories(self) -> set[HostMemory]:
+        regions = (r.region for r in self._space.view.ranges)
+        return {t.memory for t in self._space.targets} | {r.memory for r in regions if isinstance(r, Ram)}
+
+    def _tell(self, memory: HostMemory) -> None:
+        """Warn of a memory's first failure, once."""
+        failure = None if memory in self._failed else memory.failure(0, memory.size)
+        if failure is not None:
+            self._failed.add(memory)
+            warnings.warn(f"{self._space.name}: {failure}", FileWarning, stacklevel=4)
 
     def _map_mirror(self) -> bool:
         if not self._has_mirror:

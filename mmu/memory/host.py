@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from typing import Any
 
 from mmu.core import check, ffi, lib
-from mmu.errors import AddressRangeError
+from mmu.errors import AddressRangeError, BusError
+from mmu.types import MemTxResult
+
+
+@dataclass(frozen=True, slots=True)
+class MappedFile:
+    """Bytes 0..size-1 of a file are at `offset` of a memory. `inode` tells the file from one that took its name."""
+
+    path: str
+    inode: tuple[int, int]
+    offset: int
+    size: int
+
+    def complaint(self, at: int) -> str:
+        """Why byte *at* of the file is not to be had, as far as can be told now."""
+        try:
+            info = os.stat(self.path)
+        except OSError as error:
+            now = f"cannot be looked at ({error.strerror})"
+        else:
+            now = f"has {info.st_size} bytes now"
+            if (info.st_dev, info.st_ino) != self.inode:
+                now = "is another file now"
+            elif info.st_size >= self.size:
+                now += ", and yet the system could not read or store it (is the disk full, or broken?)"
+        return f"byte {at:#x} of {self.path} is lost: {self.size} bytes were mapped; the file {now}"
 
 
 class HostMemory:
@@ -18,7 +45,7 @@ class HostMemory:
         check(lib.mmu_hostmem_create(size, out), f"host memory of {size:#x} bytes")
         self._handle = ffi.gc(out[0], lib.mmu_hostmem_destroy)
         self.size = size
-        self.files: list[tuple[int, int]] = []  # (offset, bytes) of what is laid over files
+        self.files: list[MappedFile] = []
 
     @property
     def address(self) -> Any:
@@ -47,23 +74,43 @@ class HostMemory:
     def map_file(self, offset: int, size: int, fd: int) -> None:
         """Lay bytes 0..size-1 of the open file over the memory at *offset*, shared: stores reach the file.
 
-        Both must be multiples of the host page. Raises AddressRangeError or OSError; the file is not grown.
+        Both must be multiples of the host page. Raises AddressRangeError or OSError, RegionOverlapError where a file
+        is already; the file is not grown.
+        A page that the file cannot give any more (it was cut short, the disk is full) is lost for good: accesses to
+        it end with MemTxResult.ERROR, what a guest has mapped reads as 0 until then, and `failure` tells.
         """
         self._range(offset, size)
         check(lib.mmu_hostmem_map_file(self._handle, offset, size, fd),
-              f"file mapping {offset:#x}+{size:#x} in {self.size:#x} bytes must be host pages")
-        self.files.append((offset, size))
+              f"file mapping {offset:#x}+{size:#x} in {self.size:#x} bytes must be host pages that no file has yet")
+        info = os.fstat(fd)
+        try:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            path = f"file descriptor {fd}"
+        self.files.append(MappedFile(path, (info.st_dev, info.st_ino), offset, size))
+
+    def failure(self, offset: int, size: int) -> str | None:
+        """One line on the first byte of offset .. offset+size-1 that a file lost; None when all are there."""
+        first = ffi.new("uint64_t *")
+        if not self.files or not lib.mmu_hostmem_failed(self._handle, offset, size, first):
+            return None
+        file = next(f for f in self.files if f.offset <= first[0] < f.offset + f.size)
+        return file.complaint(first[0] - file.offset)
 
     def read(self, offset: int, size: int) -> bytes:
         self._range(offset, size)
         out = ffi.new("char[]", size)
-        check(lib.mmu_hostmem_read(self._handle, offset, out, size), "read")
+        self._check(lib.mmu_hostmem_read(self._handle, offset, out, size), offset, size)
         return bytes(ffi.buffer(out))
 
     def write(self, offset: int, data: bytes) -> None:
         self._range(offset, len(data))
-        check(lib.mmu_hostmem_write(self._handle, offset, ffi.from_buffer(data), len(data)), "write")
+        self._check(lib.mmu_hostmem_write(self._handle, offset, ffi.from_buffer(data), len(data)), offset, len(data))
+
+    def _check(self, status: int, offset: int, size: int) -> None:
+        if check(status):
+            raise BusError(self.failure(offset, size) or f"bytes {offset:#x}+{size:#x} are lost", MemTxResult.ERROR)
 
     def sync(self) -> None:
-        """Wait until what is mapped from files is in the files."""
-        check(lib.mmu_hostmem_sync(self._handle), "writing device files back")
+        """Wait until what is mapped from files is in the files. Raises OSError when it is not, and never will be."""
+        check(lib.mmu_hostmem_sync(self._handle), self.failure(0, self.size) or "writing device files back")

@@ -52,7 +52,7 @@ def touched(memory: HostMemory) -> Iterator[tuple[int, int]]:
     page = os.sysconf("SC_PAGESIZE")
     base = int(ffi.cast("uintptr_t", memory.address))
     pages = -(-memory.size // page)
-    files = sorted(memory.files)
+    files = sorted((f.offset, f.size) for f in memory.files)
     with open(PAGEMAP, "rb", buffering=0) as pagemap:
         first = 0
         for offset, length in [*files, (pages * page, 0)]:

@@ -12,6 +12,7 @@ from typing import Any, overload
 
 from mmu.core import check, ffi, lib, memtx
 from mmu.errors import AddressRangeError, BusError, MirrorWarning
+from mmu.memory import files
 from mmu.memory.flatview import FlatRange, FlatView
 from mmu.memory.mirror import Mirror
 from mmu.memory.region import SPACE_SIZE, Container, Region
@@ -271,7 +272,7 @@ class AddressSpace:
         status = _read(self.port, address, buffer, size)
         if status:
             result = memtx(status, f"read at {address:#x}")
-            raise BusError(f"read of {size} bytes at {address:#x} ended with {result.name}", result)
+            raise self._error("read", address, size, result)
         data: bytes = _unpack(buffer, size)
         return data
 
@@ -279,7 +280,12 @@ class AddressSpace:
         """Raises BusError when any part of it is refused."""
         result = self._write(address, data)
         if result:
-            raise BusError(f"write of {len(data)} bytes at {address:#x} ended with {result.name}", result)
+            raise self._error("write", address, len(data), result)
+
+    def _error(self, what: str, address: int, size: int, result: MemTxResult) -> BusError:
+        failure = files.why(self._view, address, size) if MemTxResult.ERROR in result else None
+        reason = f": {failure}" if failure else ""
+        return BusError(f"{what} of {size} bytes at {address:#x} ended with {result.name}{reason}", result)
 
     def _write(self, address: int, data: bytes) -> MemTxResult:
         size = len(data)

@@ -36,9 +36,9 @@ MUTATIONS = (
         "bus: nothing there reads as zero without an error",
         "csrc/piece.c",
         "\tif (!r)\n\t\treturn MMU_MEMTX_DECODE_ERROR;\n\toffset = r->offset + (pa - r->first);\n"
-        "\tswitch ((enum mmu_range_kind)r->kind) {\n\tcase MMU_RANGE_RAM:\n\tcase MMU_RANGE_ROM:\n\t\t*ret =",
+        "\tswitch ((enum mmu_range_kind)r->kind) {\n\tcase MMU_RANGE_RAM:\n\tcase MMU_RANGE_ROM:\n\t\treturn load_",
         "\tif (!r)\n\t\treturn MMU_MEMTX_OK;\n\toffset = r->offset + (pa - r->first);\n"
-        "\tswitch ((enum mmu_range_kind)r->kind) {\n\tcase MMU_RANGE_RAM:\n\tcase MMU_RANGE_ROM:\n\t\t*ret =",
+        "\tswitch ((enum mmu_range_kind)r->kind) {\n\tcase MMU_RANGE_RAM:\n\tcase MMU_RANGE_ROM:\n\t\treturn load_",
         SPACE,
     ),
     Mutation(

@@ -17,8 +17,8 @@ MUTATIONS = (
     Mutation(
         "mirror: blocks are read as if they lay next to each other",
         "csrc/block.c",
-        "\tif (!places || !window_any_away(b.port)) {",
-        "\tif (!places || !window_any_away(b.port) || size > 1) {",
+        "\tif (!places || !window_any_away(b.port))",
+        "\tif (!places || !window_any_away(b.port) || size > 1)",
         MIRROR,
     ),
     Mutation(

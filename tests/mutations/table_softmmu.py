@@ -128,8 +128,8 @@ MUTATIONS = (
     Mutation(
         "softmmu C: memory that went away in the middle is read",
         ACCESS,
-        "return !port->trace && part->generation == tlb_generation(port) ? part->host : NULL;",
-        "return port->trace ? NULL : part->host;",
+        "!port->trace && part->generation == tlb_generation(port) && ",
+        "!port->trace && ",
         single("test_a_device_may_take_the_memory_of_an_access_away"),
     ),
     Mutation(
@@ -240,8 +240,8 @@ MUTATIONS = (
     Mutation(
         "softmmu batch: accesses pass by a trace",
         MANY,
-        ".fast = !b->port->trace && !t->odd,",
-        ".fast = !t->odd,",
+        ".fast = !b->port->trace && !t->odd && ",
+        ".fast = !t->odd && ",
         ROUTES,
     ),
     Mutation(

@@ -53,6 +53,11 @@ int mmu_hostmem_create(uint64_t size, mmu_hostmem **ret)
 	return MMU_OK;
 }
 
+void mmu_hostmem_advise_huge(mmu_hostmem *mem)
+{
+	madvise(mem->start, mem->size, MADV_HUGEPAGE);
+}
+
 /* Bytes of the pages in which an open file is mapped, 0 on an error. */
 static size_t page_of_file(const mmu_hostmem *mem, int fd)
 {

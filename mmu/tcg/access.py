@@ -6,31 +6,28 @@ Source: QEMU, accel/tcg/cputlb.c (mmu_lookup, io_prepare, int_ld_mmio_beN, int_s
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mmu.tcg.locks import Locks
-from mmu.tcg.memory import Memory
+from mmu.tcg.memory import DISCARD_WRITE, MMIO, Memory
 from mmu.tcg.signals import AtomicRequest, GuestFault, RecompileRequest
-from mmu.tcg.softmmu import ORDER, SoftTlb
+from mmu.tcg.softmmu import ORDER, READ, WRITE, SoftTlb
 from mmu.tcg.stops import EmulatorAbort, HostSegv
 from mmu.tcg.switches import Switches
 from mmu.tcg.trace import Recorder, Tag
 from mmu.tlb.cpu import Found
 from mmu.tlb.softmmu import pieces
 from mmu.tlb.table import NONE, PAGE, PAGE_MASK, Entry, Flag
-from mmu.types import Access, Fault, MemTxResult
+from mmu.types import Fault, MemTxResult
 
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace
     from mmu.memory.space import Port
 
-KIND = Access.READ | Access.WRITE | Access.FETCH
-INLINE = Flag.NOTDIRTY | Flag.INVALID  # the flags that are left in a comparator since others moved
+INLINE = int(Flag.NOTDIRTY | Flag.INVALID)  # the flags that are left in a comparator since others moved
 
 
-@dataclass(frozen=True, slots=True)
-class HostPc:
+class HostPc(NamedTuple):
     """A place in generated code, by a made-up host address. `registered`: its block can be found by it."""
 
     address: int
@@ -38,18 +35,19 @@ class HostPc:
 
 
 class Mmu:
-    """What a CPU knows of translation. Architectures derive from it."""
+    """What a CPU knows of translation. Architectures derive from it. Kinds of access are those of `mmu.types.Access`,
+    as plain numbers."""
 
     ignores_bus_errors = True
 
-    def index(self, access: Access) -> Hashable:
+    def index(self, access: int) -> Hashable:
         """The mmu index of an access with the present registers."""
         raise NotImplementedError
 
-    def walk(self, accesses: Accesses, va: int, access: Access, ra: HostPc | None) -> Found | Fault:
+    def walk(self, accesses: Accesses, va: int, access: int, ra: HostPc | None) -> Found | Fault:
         raise NotImplementedError
 
-    def bus_fault(self, va: int, access: Access, result: MemTxResult) -> Fault:
+    def bus_fault(self, va: int, access: int, result: MemTxResult) -> Fault:
         """The external abort of an access that the bus refused."""
         raise NotImplementedError
 
@@ -83,12 +81,12 @@ class Accesses:
 
     # -- translation --------------------------------------------------------------------------------
 
-    def entry(self, va: int, access: Access, ra: HostPc | None) -> Entry:
+    def entry(self, va: int, access: int, ra: HostPc | None) -> Entry:
         """The TLB entry of the page of *va*, filled if need be. Raises GuestFault."""
         if self.memory.changed and not self.switches.io_must_be_last:
             self.take_over()
         index, page = self.mmu.index(access), va & PAGE_MASK
-        entry = self.tlb.find(index, page, ORDER[access & KIND])
+        entry = self.tlb.find(index, page, ORDER[access & 7])
         if entry is None:
             self.walks += 1
             found = self.mmu.walk(self, va, access, ra)
@@ -97,7 +95,7 @@ class Accesses:
             entry = self.tlb.fill(index, page, found)
         return entry
 
-    def parts(self, va: int, size: int, access: Access, ra: HostPc | None) -> list[tuple[int, Entry, int]]:
+    def parts(self, va: int, size: int, access: int, ra: HostPc | None) -> list[tuple[int, Entry, int]]:
         """(address, entry, bytes) page by page: all are translated before any byte is touched."""
         room = PAGE - va % PAGE
         first = self.entry(va, access, ra)
@@ -108,31 +106,30 @@ class Accesses:
 
     # -- data ---------------------------------------------------------------------------------------
 
-    def load(self, va: int, size: int, access: Access, ra: HostPc | None, tag: Tag = "data") -> bytes:
+    def load(self, va: int, size: int, access: int, ra: HostPc | None, tag: Tag = "data") -> bytes:
         """Raises GuestFault, RecompileRequest, EmulatorStop."""
-        out = b""
-        kind = ORDER[access & KIND]
+        out, kind = b"", ORDER[access & 7]
         for at, entry, n in self.parts(va, size, access, ra):
             pa = entry.pa | at % PAGE
-            if entry.comparators[kind] & Flag.MMIO:
+            if entry.comparators[kind] & MMIO:
                 out += self._pieces(at, pa, n, None, access, ra, tag)
             else:
                 out += self.memory.read(pa, n)
         return out
 
-    def store(self, va: int, size: int, value: int, access: Access, ra: HostPc | None) -> None:
+    def store(self, va: int, size: int, value: int, access: int, ra: HostPc | None) -> None:
         data = value.to_bytes(size, "little")
         for at, entry, n in self.parts(va, size, access, ra):
             pa, here, data = entry.pa | at % PAGE, data[:n], data[n:]
             flags = entry.comparators[1]
-            if flags & Flag.MMIO:
+            if flags & MMIO:
                 self._pieces(at, pa, n, int.from_bytes(here, "little"), access, ra, "data")
-            elif not flags & Flag.DISCARD_WRITE:
+            elif not flags & DISCARD_WRITE:
                 self.memory.write(pa, here)
                 self._stored(pa, n)
 
     def _pieces(
-        self, va: int, pa: int, size: int, value: int | None, access: Access, ra: HostPc | None, tag: Tag
+        self, va: int, pa: int, size: int, value: int | None, access: int, ra: HostPc | None, tag: Tag
     ) -> bytes:
         """An access to a region without host memory, by its naturally aligned pieces, under one lock."""
         self.touched = pa
@@ -169,15 +166,15 @@ class Accesses:
 
         Raises AtomicRequest for what is misaligned or has no host address.
         """
-        entry = self.entry(va, Access.WRITE, ra)
+        entry = self.entry(va, WRITE, ra)
         if entry.comparators[0] == NONE:
-            entry = self.entry(va, Access.READ, ra)
+            entry = self.entry(va, READ, ra)
         if va % size:
             raise AtomicRequest
         flags = (entry.comparators[0] | entry.comparators[1]) & ~PAGE_MASK
         if self.switches.atomic_flags:
             flags &= INLINE
-        if flags & (Flag.MMIO | Flag.DISCARD_WRITE):
+        if flags & (MMIO | DISCARD_WRITE):
             raise AtomicRequest
         pa = entry.pa | va % PAGE
         if self.memory.dispatches(pa):  # the address that a page without host memory has is its offset

@@ -25,6 +25,7 @@ from mmu.types import Access, Fault, FaultKind, MemTxResult
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace
 
+UNPRIVILEGED = int(Access.UNPRIVILEGED)
 UDF = bytes(4)
 ZVA_SIZE = 64  # bytes that DC ZVA clears
 IRQ = 0x80  # after the vector of a synchronous exception
@@ -49,16 +50,16 @@ class Arm64Mmu(Mmu):
     def __init__(self, cpu: ModelArm64) -> None:
         self._cpu = cpu
 
-    def index(self, access: Access) -> Hashable:
-        return self._cpu.mode(), access & Access.UNPRIVILEGED
+    def index(self, access: int) -> Hashable:
+        return self._cpu.mode(), access & UNPRIVILEGED
 
-    def walk(self, accesses: Accesses, va: int, access: Access, ra: HostPc | None) -> Found | Fault:
+    def walk(self, accesses: Accesses, va: int, access: int, ra: HostPc | None) -> Found | Fault:
         regs = self._cpu.paging_registers()
-        answer = walk(accesses, regs, va, access)
-        return answer if isinstance(answer, Fault) else Rights(regs).found(answer, access)
+        answer = walk(accesses, regs, va, Access(access))
+        return answer if isinstance(answer, Fault) else Rights(regs).found(answer, Access(access))
 
-    def bus_fault(self, va: int, access: Access, result: MemTxResult) -> Fault:
-        return Fault(FaultKind.BUS, None, va, access, detail={"result": result})
+    def bus_fault(self, va: int, access: int, result: MemTxResult) -> Fault:
+        return Fault(FaultKind.BUS, None, va, Access(access), detail={"result": result})
 
 
 class ModelArm64(Arm64Cpu):
@@ -97,8 +98,8 @@ class ModelArm64(Arm64Cpu):
             self._registers = self.walk_registers()
         return self._registers
 
-    def kind(self, access: Access, va: int, instruction: Instruction) -> Access:
-        return access | Access.UNPRIVILEGED if instruction.special == "unprivileged" else access
+    def kind(self, access: int, va: int, instruction: Instruction) -> int:
+        return access | UNPRIVILEGED if instruction.special == "unprivileged" else access
 
     def read_pc(self) -> int:
         return self.engine.read(self._numbers["pc"])

@@ -15,14 +15,16 @@ from mmu.tcg.blocks import NO_PAGE, Block, Blocks, Flags
 from mmu.tcg.counters import Counters
 from mmu.tcg.guest import Guest
 from mmu.tcg.instruction import Flow, Instruction
+from mmu.tcg.memory import MMIO
 from mmu.tcg.signals import AtomicRequest, GuestEvent, GuestFault, RecompileRequest
+from mmu.tcg.softmmu import FETCH, READ, WRITE
 from mmu.tcg.stops import Deadlock, EmulatorStop
 from mmu.tcg.switches import Switches
 from mmu.tcg.trace import Abort, AtomicExit, Interrupt, Recompile, Recorder
 from mmu.tcg.trace import GuestFault as GuestFaultEvent
 from mmu.tcg.translator import Translator
-from mmu.tlb.table import PAGE_MASK, Flag
-from mmu.types import Access, Fault
+from mmu.tlb.table import PAGE_MASK
+from mmu.types import Fault
 
 LOOKUP = -1  # how a block is left
 TURNS = 256  # blocks between two looks at the clock
@@ -225,15 +227,15 @@ class Emulator:
         block = self.blocks.by_address(self.pc, mode, flags)
         if block is not None:
             return block
-        entry = self.accesses.entry(self.pc, Access.FETCH, None)
-        if entry.comparators[2] & Flag.MMIO:
+        entry = self.accesses.entry(self.pc, FETCH, None)
+        if entry.comparators[2] & MMIO:
             return None
         block = self.blocks.by_page(self.pc, entry.pa, mode, flags)
         if block is None:
             return None
         if block.page1 != NO_PAGE:
-            second = self.accesses.entry((self.pc & PAGE_MASK) + 4096 & (1 << 64) - 1, Access.FETCH, None)
-            if second.pa != block.page1 or second.comparators[2] & Flag.MMIO:
+            second = self.accesses.entry((self.pc & PAGE_MASK) + 4096 & (1 << 64) - 1, FETCH, None)
+            if second.pa != block.page1 or second.comparators[2] & MMIO:
                 return None
         self.blocks.remember(block)
         return block
@@ -360,14 +362,14 @@ class Emulator:
         if self._atomic:
             self._atomic = False
             self.accesses.atomic(va, size, self._place)
-        access = self.guest.kind(Access.READ, va, self._instruction)
+        access = self.guest.kind(READ, va, self._instruction)
         return self.accesses.load(va, size, access, self._place)
 
     def write(self, va: int, size: int, value: int) -> None:
         if self._atomic:
             self._atomic = False
             self.accesses.atomic(va, size, self._place)
-        access = self.guest.kind(Access.WRITE, va, self._instruction)
+        access = self.guest.kind(WRITE, va, self._instruction)
         self.accesses.store(va, size, value, access, self._place)
 
     def _stored(self, pa: int, size: int) -> None:

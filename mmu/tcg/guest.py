@@ -9,7 +9,7 @@ from mmu.guest.stepper import Stepper
 from mmu.guest.stop import Delivered, Stop
 from mmu.tcg.access import Accesses, Mmu
 from mmu.tcg.instruction import Decoder, Instruction
-from mmu.types import Access, Fault
+from mmu.types import Fault
 
 
 class Guest(Protocol):
@@ -32,7 +32,7 @@ class Guest(Protocol):
         """Registers that translate or give rights may have changed."""
         ...
 
-    def kind(self, access: Access, va: int, instruction: Instruction) -> Access:
+    def kind(self, access: int, va: int, instruction: Instruction) -> int:
         """READ or WRITE at *va* by *instruction*, with what else is true of the access."""
         ...
 

@@ -7,12 +7,29 @@ Source: QEMU, system/cpus.c (bql_lock), cpu-common.c (start_exclusive, cpu_exec_
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 from mmu.tcg.signals import Signal
 from mmu.tcg.stops import Deadlock, EmulatorAbort
 from mmu.tcg.switches import Switches
 from mmu.tcg.trace import Exclusive, Lock, Recorder
+
+
+class Hold:
+    """The big lock for the length of a block. What ends the emulator ends it with the lock as it is."""
+
+    __slots__ = ("_locks", "_take")
+
+    def __init__(self, locks: Locks, take: bool) -> None:
+        self._locks, self._take = locks, take
+
+    def __enter__(self) -> None:
+        if self._take:
+            self._locks.take()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._take and (kind is None or issubclass(kind, Signal)):
+            self._locks.release()
 
 
 class Locks:
@@ -41,31 +58,17 @@ class Locks:
         self.depth = 0
         self.trace.append(Lock("lock", "-"))
 
-    @contextmanager
-    def _while_held(self, take: bool) -> Iterator[None]:
-        """What ends the emulator ends it with the lock as it is."""
-        if take:
-            self.take()
-        try:
-            yield
-        except Signal:
-            if take:
-                self.release()
-            raise
-        if take:
-            self.release()
-
-    def held(self) -> AbstractContextManager[None]:
+    def held(self) -> Hold:
         """Taken by the main loop."""
-        return self._while_held(True)
+        return Hold(self, True)
 
-    def for_access(self) -> AbstractContextManager[None]:
+    def for_access(self) -> Hold:
         """As the helpers of generated code do around an access to a device."""
-        return self._while_held(self.switches.double_lock or not self.depth)
+        return Hold(self, self.switches.double_lock or not self.depth)
 
-    def if_needed(self) -> AbstractContextManager[None]:
+    def if_needed(self) -> Hold:
         """As accesses to an address space do: never twice."""
-        return self._while_held(not self.depth)
+        return Hold(self, not self.depth)
 
     # -- exclusive sections -------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from mmu.memory.space import Port
 
 PAGE = 4096
-Flags = tuple[Flag, Flag, Flag]
+MMIO, DISCARD_WRITE = int(Flag.MMIO), int(Flag.DISCARD_WRITE)  # plain numbers: they are looked at often
+Flags = tuple[int, int, int]
 NAMES = {n: MemTxResult(n).name or str(MemTxResult(n)) for n in range(8)}
 
 
@@ -53,12 +54,13 @@ class Memory:
         page = pa // PAGE
         found = self._flags.get(page)
         if found is None:
-            found = self._flags[page] = page_flags(self.view, page * PAGE)
+            read, write, fetch = page_flags(self.view, page * PAGE)
+            found = self._flags[page] = int(read), int(write), int(fetch)
         return found
 
     def dispatches(self, pa: int) -> bool:
         """Does a load there go to a region without host memory?"""
-        return bool(self.flags(pa)[0] & Flag.MMIO)
+        return bool(self.flags(pa)[0] & MMIO)
 
     def _map(self) -> AddressSpace | None:
         """A space of the regions as they were, while the CPU does not see a change; None: ours will do."""

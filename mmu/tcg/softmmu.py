@@ -10,10 +10,11 @@ from collections.abc import Callable, Hashable
 
 from mmu.tcg.memory import Memory
 from mmu.tlb.cpu import Found
-from mmu.tlb.table import ANY, NONE, PAGE_MASK, Entry, Flag, Scope, Table
+from mmu.tlb.table import ANY, NONE, PAGE_MASK, Entry, Scope, Table
 from mmu.types import Access
 
-ORDER = {Access.READ: 0, Access.WRITE: 1, Access.FETCH: 2}  # of comparators
+READ, WRITE, FETCH = int(Access.READ), int(Access.WRITE), int(Access.FETCH)
+ORDER = (0, 0, 1, 0, 2)  # of comparators, by READ, WRITE or FETCH
 EVERYTHING = Scope()
 
 
@@ -34,7 +35,7 @@ class SoftTlb:
         if table is None:
             table = self._tables[index] = Table(self._entries)
         pa = found.pa & PAGE_MASK
-        entry = Entry(page, pa, comparators(page, found.allowed, self.memory.flags(pa)), None, self.memory.view)
+        entry = Entry(page, pa, comparators(page, int(found.allowed), self.memory.flags(pa)), None, self.memory.view)
         table.fill(entry, 0, found.size)
         return entry
 
@@ -53,11 +54,11 @@ class SoftTlb:
         self._flushed(va & PAGE_MASK)
 
 
-def comparators(page: int, allowed: Access, flags: tuple[Flag, Flag, Flag]) -> tuple[int, int, int]:
+def comparators(page: int, allowed: int, flags: tuple[int, int, int]) -> tuple[int, int, int]:
     """For loads, stores and fetches of a page whose memory has *flags* (`Memory.flags`)."""
     read, write, fetch = flags
     return (
-        page | read if allowed & Access.READ else NONE,
-        page | write if allowed & Access.WRITE else NONE,
-        page | fetch if allowed & Access.FETCH else NONE,
+        page | read if allowed & READ else NONE,
+        page | write if allowed & WRITE else NONE,
+        page | fetch if allowed & FETCH else NONE,
     )

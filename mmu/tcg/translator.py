@@ -10,13 +10,14 @@ from collections.abc import Hashable
 from mmu.tcg.access import Accesses
 from mmu.tcg.blocks import NO_PAGE, Block, Blocks, Flags, segments
 from mmu.tcg.instruction import Decoder, Flow, Instruction
+from mmu.tcg.memory import MMIO
+from mmu.tcg.softmmu import FETCH
 from mmu.tcg.stops import EmulatorAbort
 from mmu.tcg.trace import Block as BlockEvent
-from mmu.tlb.table import PAGE, PAGE_MASK, Flag
-from mmu.types import Access
+from mmu.tlb.table import PAGE, PAGE_MASK
 
 MOST = 512  # instructions of a block
-FETCH = 2  # its comparator
+FETCHES = 2  # their comparator
 
 
 class _CrossesPage(Exception):
@@ -29,8 +30,8 @@ class Reading:
     def __init__(self, accesses: Accesses, decoder: Decoder, pc: int) -> None:
         self.accesses, self.decoder, self.pc = accesses, decoder, pc
         self.first = pc & PAGE_MASK
-        entry = accesses.entry(pc, Access.FETCH, None)
-        self.page0 = NO_PAGE if entry.comparators[FETCH] & Flag.MMIO else entry.pa
+        entry = accesses.entry(pc, FETCH, None)
+        self.page0 = NO_PAGE if entry.comparators[FETCHES] & MMIO else entry.pa
         self.page1 = NO_PAGE
         self.straddles = False  # from RAM into device memory
         self._host = b"" if self.page0 == NO_PAGE else accesses.memory.read(self.page0 + pc % PAGE, PAGE - pc % PAGE)
@@ -52,7 +53,7 @@ class Reading:
     def _unit(self, va: int, size: int) -> bytes:
         at = va - self.pc
         if self.page0 == NO_PAGE:
-            return self.accesses.load(va, size, Access.FETCH, None, "fetch")
+            return self.accesses.load(va, size, FETCH, None, "fetch")
         if at + size <= len(self._host):
             return self._host[at : at + size]
         return self._second_page(va, size)
@@ -60,8 +61,8 @@ class Reading:
     def _second_page(self, va: int, size: int) -> bytes:
         """A unit that reaches into the next page; in device memory, all of it is read the slow way."""
         accesses = self.accesses
-        entry = accesses.entry(self.first + PAGE & (1 << 64) - 1, Access.FETCH, None)
-        if not entry.comparators[FETCH] & Flag.MMIO:
+        entry = accesses.entry(self.first + PAGE & (1 << 64) - 1, FETCH, None)
+        if not entry.comparators[FETCHES] & MMIO:
             self.page1 = entry.pa
             self._host += accesses.memory.read(entry.pa, PAGE)
             return self._unit(va, size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmu.tlb.table import Flag
+from mmu.tcg.memory import MMIO
 from mmu.types import Access, Fault, MemTxResult, Place, Translation
 from mmu.x86.descent import Entries, Entry, LostRaceError, Request
 from mmu.x86.format import Level
@@ -60,7 +60,7 @@ class Tables:
     def _slow(self, address: int, value: int | None) -> int:
         """A load or store of 4 bytes through the softmmu, from nowhere in generated code."""
         memory = self._accesses.memory
-        if memory.flags(address)[value is not None] & Flag.MMIO:
+        if memory.flags(address)[value is not None] & MMIO:
             return self._accesses.dispatch(address, 4, value, None, "ptw")
         if value is None:
             return memory.load(address, 4, "ptw")[0]

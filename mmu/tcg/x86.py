@@ -36,6 +36,7 @@ FLUSHING = {
     "cr3": 0,
     "cr4": sum(Cr4.fields[n].mask for n in ("PGE", "PAE", "PSE", "SMEP", "SMAP", "LA57")),
 }
+IMPLICIT = int(Access.IMPLICIT)
 TABLES = ("gdtr", "ldtr", "tr", "idtr")
 
 
@@ -51,15 +52,15 @@ class X86Mmu(Mmu):
     def __init__(self, cpu: ModelX86) -> None:
         self._cpu = cpu
 
-    def index(self, access: Access) -> Hashable:
-        return self._cpu.mode()[bool(access & Access.IMPLICIT)]
+    def index(self, access: int) -> Hashable:
+        return self._cpu.mode()[access & IMPLICIT != 0]
 
-    def walk(self, accesses: Accesses, va: int, access: Access, ra: HostPc | None) -> Found | Fault:
+    def walk(self, accesses: Accesses, va: int, access: int, ra: HostPc | None) -> Found | Fault:
         regs = self._cpu.paging_registers()
-        answer = walk(accesses, regs, va, access, ra)
-        return answer if isinstance(answer, Fault) else Rights(regs).found(answer, access)
+        answer = walk(accesses, regs, va, Access(access), ra)
+        return answer if isinstance(answer, Fault) else Rights(regs).found(answer, Access(access))
 
-    def bus_fault(self, va: int, access: Access, result: Any) -> Fault:
+    def bus_fault(self, va: int, access: int, result: Any) -> Fault:
         raise AssertionError("x86 does not see what the bus refuses")
 
 
@@ -101,10 +102,10 @@ class ModelX86(X86Cpu):
             self._registers = self.walk_registers()
         return self._registers
 
-    def kind(self, access: Access, va: int, instruction: Instruction) -> Access:
+    def kind(self, access: int, va: int, instruction: Instruction) -> int:
         """A program at CPL 3 that makes the CPU look into its descriptor tables does so with supervisor rights."""
         if self.mode()[0] == (True, False) and any(b <= va <= b + limit for _, b, limit in map(self.table, TABLES)):
-            return access | Access.IMPLICIT
+            return access | IMPLICIT
         return access
 
     def read_pc(self) -> int:
@@ -176,14 +177,14 @@ class ModelX86(X86Cpu):
         step = 4 if halves else size
         try:
             data = b"".join(
-                self.emulator.accesses.load(va + done, step, access, None) for done in range(0, size, step))
+                self.emulator.accesses.load(va + done, step, int(access), None) for done in range(0, size, step))
         except GuestFault as refused:
             raise Refused(Refusal(refused.fault)) from None
         return int.from_bytes(data, "little")
 
     def store(self, va: int, size: int, value: int, access: Access = Access.WRITE) -> None:
         try:
-            self.emulator.accesses.store(va, size, value, access, None)
+            self.emulator.accesses.store(va, size, value, int(access), None)
         except GuestFault as refused:
             raise Refused(Refusal(refused.fault)) from None
 

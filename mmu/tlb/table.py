@@ -29,6 +29,7 @@ class Flag(IntFlag):
     WATCHPOINT = 0x80  # of loads and stores: somebody watches a part of the page
 
 
+HIT = PAGE_MASK | int(Flag.INVALID)  # bits of a comparator that say whether it is the page's
 NONE = ANY  # a comparator of a right that is not there: its INVALID bit is set
 
 
@@ -88,7 +89,7 @@ class Table:
         """
         index = self.index(page)
         entry = self.slots[index]
-        if _ours(entry, page, space, view) and entry.comparators[kind] & (PAGE_MASK | Flag.INVALID) == page:
+        if _ours(entry, page, space, view) and entry.comparators[kind] & HIT == page:
             return entry, False
         for n, victim in enumerate(self.victims):
             if _ours(victim, page, space, view) and victim.comparators[kind] == page:

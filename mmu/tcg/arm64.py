@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mmu.arm64 import Abort, Registers, exception
-from mmu.arm64.format import Esr, ExceptionClass, Ttbr
+from mmu.arm64.format import Esr, ExceptionClass, Hcr, Ttbr
 from mmu.guest.arm64 import SECURE_MONITOR_CALL, UNKNOWN_REASON, Arm64Cpu
 from mmu.guest.format import Pstate
 from mmu.guest.stepper import Stepper
@@ -33,6 +33,7 @@ IRQ = 0x80  # after the vector of a synchronous exception
 # vmsa_ttbr_write (when the ASID changes).
 FLUSHING = ("sctlr_el1", "tcr_el1")
 TTBRS = ("ttbr0_el1", "ttbr1_el1")
+STAGE2 = ("vtcr_el2", "vttbr_el2")  # not known to the engine, which does not translate
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,13 @@ class Arm64Mmu(Mmu):
 
 
 class ModelArm64(Arm64Cpu):
-    """The CPU of `mmu.Machine(..., emulator=...)`; see `mmu.tcg.guest.Guest`."""
+    """The CPU of `mmu.Machine(..., emulator=...)`; see `mmu.tcg.guest.Guest`.
+
+    Stage 2 is on when vttbr_el2 was written, as a hypervisor does that the guest does not see.
+    """
 
     def __init__(self, space: AddressSpace, switches: Switches) -> None:
+        self._stage2 = dict.fromkeys(STAGE2, 0)
         self.switches = switches
         self.decoder: Arm64Decoder = decoder()
         self.mmu = Arm64Mmu(self)
@@ -92,6 +97,20 @@ class ModelArm64(Arm64Cpu):
 
     def mode_changed(self) -> None:
         self._mode = self._registers = None
+
+    def read(self, name: str) -> int:
+        return self._stage2[name] if name in STAGE2 else super().read(name)
+
+    def write(self, name: str, value: int) -> None:
+        if name in STAGE2:
+            self._stage2[name] = value
+            self.mode_changed()
+        else:
+            super().write(name, value)
+
+    def walk_registers(self) -> Registers:
+        found, (vtcr, vttbr) = super().walk_registers(), (self._stage2[name] for name in STAGE2)
+        return replace(found, hcr_el2=Hcr.VM.mask, vtcr_el2=vtcr, vttbr_el2=vttbr) if vttbr else found
 
     def paging_registers(self) -> Registers:
         if self._registers is None:

@@ -84,9 +84,11 @@ class QemuWalker(Walker):
         return done
 
     def table_address(self, address: int, access: Access) -> int:
-        """Where a descriptor lies. Whether stage 2 lets it be written is asked for host memory only (stage2_ro_update).
+        """Where a descriptor lies. Whether stage 2 lets it be written is asked for host memory only (stage2_ro_update;
+        before there were updates of others, these were refused first: arm_hafdbs_mmio).
         """
-        if access is Access.WRITE and self._accesses.switches.stage2_ro_update:
+        switches = self._accesses.switches
+        if access is Access.WRITE and (switches.stage2_ro_update or switches.arm_hafdbs_mmio):
             at = super().table_address(address, Access.READ)
             if self._accesses.memory.dispatches(at):
                 return at

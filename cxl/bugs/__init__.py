@@ -34,6 +34,7 @@ NAMES = (
     "bus-error-x86",
     "bus-error-arm",
     "ptw-rom",
+    "stage2-ro-update",
     "rsvd-error-code",
     "step-atomic-setl",
     "excl-bql-deadlock",

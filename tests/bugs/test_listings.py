@@ -24,7 +24,7 @@ def disassembled(arch, code, address):
     return [f"{i.mnemonic} {i.op_str}".strip() for i in capstone.Cs(*kinds[arch]).disasm(code, address)]
 
 
-@pytest.mark.parametrize("module, text", listings())
+@pytest.mark.parametrize("module, text", list(listings()))
 def test_the_bytes_are_those_of_the_instructions(module, text):
     said = [line.strip().partition("   ")[2].strip() for line in text.strip().splitlines()]
     straddling = "straddle" in module or "second_page" in module

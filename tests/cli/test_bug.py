@@ -150,8 +150,3 @@ def test_matrix_is_printed(cells, capsys, monkeypatch, tmp_path):
 
     Cells().feed(page)
     assert seen == [c.seen.outcome.value for row in cells.values() for c in row.values()]
-
-
-def test_every_switch_of_the_model_is_in_the_atlas():
-    in_atlas = {name.replace("_", "-") for bug in every() for name in bug.switches}
-    assert in_atlas <= set(BUGS)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
 from mmu.types import Access, Fault, Place, Step, Translation
 
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+DECIMAL = ("vector", "level", "stage", "target_el")
 
 
 def size_text(size: int) -> str:
@@ -27,6 +31,21 @@ def flags_text(step: Step) -> str:
 def access_text(access: Access) -> str:
     """"write, shadow stack" for WRITE|SHADOW_STACK."""
     return ", ".join((member.name or "").lower().replace("_", " ") for member in access)
+
+
+def exception_text(value: Any) -> str:
+    """ "PageFault: vector 14, error code 0x6, cr2 0x1000": numbers in hexadecimal but for DECIMAL, which come first."""
+    members = asdict(value) if is_dataclass(value) and not isinstance(value, type) else {}
+    words = []
+    for name in sorted(members, key=lambda name: name not in DECIMAL):
+        field = members[name]
+        if isinstance(field, bool):
+            field = "yes" if field else "no"
+        elif isinstance(field, int) and name not in DECIMAL:
+            field = f"{field:#x}"
+        if field is not None:
+            words.append(f"{name.replace('_', ' ')} {field}")
+    return f"{type(value).__name__}: {', '.join(words)}"
 
 
 def _step_text(step: Step, width: int) -> str:

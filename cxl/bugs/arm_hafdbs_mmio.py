@@ -47,7 +47,7 @@ BUG = Bug(
     ),
     switches=("arm_hafdbs_mmio",),
     scenarios={"aarch64": arm64},
-    faulty=Expected(Outcome.GUEST_FAULT, "", {"bus_writes": {"ptw": 0, "data": 0, "fetch": 0}}),
+    faulty=Expected(Outcome.GUEST_FAULT, "fsc 0x31, ", {"bus_writes": {"ptw": 0, "data": 0, "fetch": 0}}),
     fixed=Expected(Outcome.OK, counts={
         "bus_reads": {"ptw": 2, "data": 0, "fetch": 0}, "bus_writes": {"ptw": 1, "data": 0, "fetch": 0}}),
 )

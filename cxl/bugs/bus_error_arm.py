@@ -25,7 +25,7 @@ def arm64(switches: Switches) -> Observation:
     return rig.observe(registers={"x0": DATA}, results={"x2": 1})
 
 
-REFUSED = Expected(Outcome.GUEST_FAULT, "", {"bus_reads": {"ptw": 1, "data": 0, "fetch": 0}})
+REFUSED = Expected(Outcome.GUEST_FAULT, "fsc 0x17, ", {"bus_reads": {"ptw": 1, "data": 0, "fetch": 0}})
 
 BUG = Bug(
     name="bus-error-arm",

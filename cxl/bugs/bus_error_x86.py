@@ -25,7 +25,7 @@ def x86(switches: Switches) -> Observation:
     return rig.observe(registers={"rdi": DATA}, results={"rbx": 1})
 
 
-REFUSED = Expected(Outcome.GUEST_FAULT, "error_code=0", {"bus_reads": {"ptw": 1, "data": 0, "fetch": 0}})
+REFUSED = Expected(Outcome.GUEST_FAULT, "error code 0x0, ", {"bus_reads": {"ptw": 1, "data": 0, "fetch": 0}})
 
 BUG = Bug(
     name="bus-error-x86",

@@ -15,6 +15,7 @@ from cxl.bugs.bug import Observation, Outcome
 from cxl.bugs.counts import counts_of
 from mmu import AddressSpace, Machine, Ram, Rom
 from mmu.arm64.format import Page4K, Table4K
+from mmu.show import exception_text
 from mmu.tcg import EmulatorStop
 from mmu.x86.format import Pde, Pte
 
@@ -162,5 +163,6 @@ class Rig:
         elif stop.reason == "limit":
             outcome, message = Outcome.HANG, f"{BUDGET} instructions and no end"
         else:
-            outcome, message = Outcome.GUEST_FAULT, f"{stop.exception}" if stop.exception else f"{stop.detail}"
+            message = stop.detail if stop.exception is None else exception_text(stop.exception)
+            outcome = Outcome.GUEST_FAULT
         return Observation(outcome, message, stop.pc, counts, result.registers, trace)

@@ -42,6 +42,6 @@ BUG = Bug(
     ),
     switches=("rsvd_error_code",),
     scenarios={"x86_64": x86},
-    faulty=Expected(Outcome.GUEST_FAULT, "error_code=8"),
-    fixed=Expected(Outcome.GUEST_FAULT, "error_code=9"),
+    faulty=Expected(Outcome.GUEST_FAULT, "error code 0x8, "),
+    fixed=Expected(Outcome.GUEST_FAULT, "error code 0x9, "),
 )

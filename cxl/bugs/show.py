@@ -55,7 +55,7 @@ def record(bug: Bug) -> dict[str, Any]:
 
 def story(bug: Bug) -> str:
     trigger = textwrap.wrap(" ".join(bug.trigger.split()), WIDTH)
-    lines = [f"{bug.name}: {bug.title}", "", *trigger, "", f"fix: {bug.fix}"]
+    lines = [f"{bug.name}: {bug.title}", "", *trigger, "", f"status: {bug.fix}"]
     lines.append(f"faulty in: {', '.join(faulty_in(bug)) or 'none of ' + ', '.join(RELEASES)}")
     lines.append(f"switch: {', '.join(bug.switches) or 'none'}")
     for arch in bug.arches:

@@ -53,6 +53,6 @@ BUG = Bug(
     switches=("stage2_ro_update",),
     scenarios={"aarch64": scenario},
     faulty=Expected(Outcome.WRONG_DATA, "AF was set in a table that is read only"),
-    fixed=Expected(Outcome.GUEST_FAULT, "s1ptw=True", {"bus_writes": {"ptw": 0, "data": 0, "fetch": 0}}),
-    elsewhere={r: (Expected(Outcome.GUEST_FAULT, "UNSUPPORTED_ATOMIC"), "arm-hafdbs-mmio") for r in ("7.2", "8.2")},
+    fixed=Expected(Outcome.GUEST_FAULT, "s1ptw yes", {"bus_writes": {"ptw": 0, "data": 0, "fetch": 0}}),
+    elsewhere={r: (Expected(Outcome.GUEST_FAULT, "fsc 0x31, "), "arm-hafdbs-mmio") for r in ("7.2", "8.2")},
 )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ARCHES = ("x86_64", "aarch64")
 STDOUT = "-"
+WIDTH = 124
 
 
 @click.group()
@@ -36,7 +37,9 @@ def list_(as_json: bool) -> None:
         return
     from rich.table import Table
 
-    table = Table("bug", "status", "what happens", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("bug", "status", "what happens"):
+        table.add_column(column, no_wrap=column != "what happens")
     for b in every():
         table.add_row(b.name, str(b.fix).split(" (")[0], b.title)
     click.echo(_drawn(table))
@@ -131,7 +134,9 @@ def _table(cells: dict[str, dict[str, Cell]]) -> str:
 
     from mmu.tcg import RELEASES
 
-    table = Table("bug", *RELEASES, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("bug", *RELEASES):
+        table.add_column(column, no_wrap=True)
     for name, row in cells.items():
         table.add_row(name, *(cell.seen.outcome.value for cell in row.values()))
     return _drawn(table)
@@ -141,5 +146,5 @@ def _drawn(table: object) -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    Console(file=out, width=120, no_color=True).print(table)
+    Console(file=out, width=WIDTH, no_color=True).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from cxl.job import Job, Walk
-from mmu.show import access_text, size_text, walk_text
+from mmu.show import access_text, exception_text, size_text, walk_text
 from mmu.types import Fault, Place, Translation
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 RESULT = {"x86_64": "rax", "aarch64": "x0"}  # where a program leaves its result
 PER_LINE = 4
 INITIATORS = {"data": "guest data", "tables": "page walks", "code": "code", "mirror": "mirror"}
-DECIMAL = ("vector", "level", "stage", "target_el")
 TRAFFIC = ("reads", "read_bytes", "writes", "write_bytes")
 
 
@@ -35,21 +34,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value
-
-
-def exception_text(value: Any) -> str:
-    """ "PageFault: vector 14, error code 0x6, cr2 0x1000": numbers in hexadecimal but for DECIMAL, which come first."""
-    members = asdict(value) if is_dataclass(value) and not isinstance(value, type) else {}
-    words = []
-    for name in sorted(members, key=lambda name: name not in DECIMAL):
-        field = members[name]
-        if isinstance(field, bool):
-            field = "yes" if field else "no"
-        elif isinstance(field, int) and name not in DECIMAL:
-            field = f"{field:#x}"
-        if field is not None:
-            words.append(f"{name.replace('_', ' ')} {field}")
-    return f"{type(value).__name__}: {', '.join(words)}"
 
 
 def _device_table(result: RunResult) -> str:

@@ -14,12 +14,16 @@ from cxl.cli.stream import stream
 from cxl.job import programmed
 
 
-def _record(hpa: int, found: Route | Miss) -> dict[str, Any]:
-    levels = [
+def level_records(found: Route | Miss) -> list[dict[str, Any]]:
+    return [
         {"kind": v.kind, "name": v.name, "decoder": v.decoder, "ways": v.ways, "granularity": v.granularity,
          "index": v.index, "target": v.target}
         for v in found.levels
     ]  # fmt: skip
+
+
+def _record(hpa: int, found: Route | Miss) -> dict[str, Any]:
+    levels = level_records(found)
     if isinstance(found, Route):
         return {"hpa": hpa, "device": found.device, "dpa": found.dpa, "levels": levels}
     return {"hpa": hpa, "miss": found.reason, "level": found.level, "levels": levels}

@@ -17,6 +17,7 @@ COMMANDS = {
     "groom": "cxl.cli.groom",
     "run": "cxl.cli.run",
     "topology": "cxl.cli.topology",
+    "walk": "cxl.cli.walk",
 }
 
 

@@ -127,12 +127,18 @@ static inline void striped_count(mmu_port *port, const struct mmu_target *target
 	window_count(port, target->number, write, size);
 }
 
-static inline void window_count_block(mmu_port *port, uint32_t number, bool write, uint64_t bytes)
+/* So many blocks of `bytes` each. */
+static inline void window_count_blocks(mmu_port *port, uint32_t number, bool write, uint64_t blocks, uint64_t bytes)
 {
 	if (number >= port->targets)
 		return;
-	port->counts[number].blocks[write]++;
-	port->counts[number].block_bytes[write] += bytes;
+	port->counts[number].blocks[write] += blocks;
+	port->counts[number].block_bytes[write] += blocks * bytes;
+}
+
+static inline void window_count_block(mmu_port *port, uint32_t number, bool write, uint64_t bytes)
+{
+	window_count_blocks(port, number, write, 1, bytes);
 }
 
 #endif

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from mmu._core import ffi, lib
 from mmu.errors import AddressRangeError, RegionOverlapError
 from mmu.types import MemTxResult
 
-__all__ = ["check", "ffi", "io_context", "lib", "memtx"]
+__all__ = ["check", "ffi", "io_context", "lib", "memtx", "unset_bytes"]
 
 # A callback runs on the thread that entered C, so what it raised waits here for that thread.
 _pending = threading.local()
@@ -55,6 +56,25 @@ _MEMTX = tuple(MemTxResult(n) for n in range(8))
 def memtx(status: int, message: str = "") -> MemTxResult:
     """MemTxResult of a port call's status; raises on a negative one."""
     return _MEMTX[status] if status >= 0 else _MEMTX[check(status, message)]
+
+
+def unset_bytes(size: int) -> bytes:
+    """Bytes for C to fill before anybody looks at them, at least 2: a copy out of a buffer costs as much as the read.
+
+    CPython's C API allows to fill what PyBytes_FromStringAndSize(NULL, size) gives.
+    """
+    made: bytes = _bytes_maker()(None, size)
+    return made
+
+
+@lru_cache(maxsize=1)
+def _bytes_maker() -> Any:
+    import ctypes
+
+    # A function object of our own: types set on those of ctypes.pythonapi would be everybody's.
+    make = ctypes.PyDLL(None)["PyBytes_FromStringAndSize"]
+    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_ssize_t)
+    return make
 
 
 def io_context(device: Device) -> Any:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, overload
 
-from mmu.core import check, ffi, lib, memtx
+from mmu.core import check, ffi, lib, memtx, unset_bytes
 from mmu.errors import AddressRangeError, BusError, MirrorWarning
 from mmu.memory import files
 from mmu.memory.flatview import FlatRange, FlatView
@@ -30,6 +30,7 @@ _read, _write = lib.mmu_port_read, lib.mmu_port_write
 _new, _unpack, _WORD, _CHARS = ffi.new, ffi.unpack, ffi.typeof("uint64_t *"), ffi.typeof("char[]")
 _new_unset = ffi.new_allocator(should_clear_after_alloc=False)
 _OK = MemTxResult.OK
+LARGE = 4096  # bytes from which on a read goes straight into the result
 
 _KINDS = {lib.MMU_TRACE_READ: "read", lib.MMU_TRACE_WRITE: "write", lib.MMU_TRACE_EXCHANGE: "exchange"}
 
@@ -268,12 +269,15 @@ class AddressSpace:
         # As access() does, without the call of it: this is what Python programs do all the time.
         if address < 0 or size < 0 or address + size > SPACE_SIZE:
             raise AddressRangeError(f"{size} bytes at {address:#x} leave the 64-bit address space")
-        buffer = _new_unset(_CHARS, size)
-        status = _read(self.port, address, buffer, size)
+        if size < LARGE:
+            buffer = _new_unset(_CHARS, size)
+            status = _read(self.port, address, buffer, size)
+            data: bytes = _unpack(buffer, size)
+        else:
+            data = unset_bytes(size)
+            status = _read(self.port, address, ffi.from_buffer(data), size)
         if status:
-            result = memtx(status, f"read at {address:#x}")
-            raise self._error("read", address, size, result)
-        data: bytes = _unpack(buffer, size)
+            raise self._error("read", address, size, memtx(status, f"read at {address:#x}"))
         return data
 
     def write(self, address: int, data: bytes) -> None:

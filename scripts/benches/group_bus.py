@@ -9,7 +9,8 @@ import numpy as np
 
 from mmu import AddressSpace, Container, NativeMmio, Ram
 from mmu.core import ffi, lib
-from scripts.benches.harness import Bench, Row, WrongAnswer, expect
+from scripts.benches.blocks import blocks, repeat
+from scripts.benches.harness import Bench, Row, expect
 from scripts.benches.machine import GRANULARITY, RAM_SIZE, WINDOW, Machine, machine, own_addresses
 from scripts.benches.native import Loops
 
@@ -19,7 +20,6 @@ REGIONS = (1, 10, 100, 1000)
 FLAT = 1.1
 CALLS = 200_000
 AIM_NS = 1000
-BLOCK = 1 << 20
 REFERENCE = "address test, then memory"
 
 
@@ -28,7 +28,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     yield from _singles(bench, m, loops)
     yield from _regions(bench, loops)
     yield from _calls(bench, m)
-    yield from _blocks(bench, m)
+    yield from blocks(bench, m)
 
 
 def _singles(bench: Bench, m: Machine, loops: Loops) -> Iterator[Row]:
@@ -115,32 +115,8 @@ def _calls(bench: Bench, m: Machine) -> Iterator[Row]:
             "space.store(pa, 8, value)": lambda at=at: s.store(at, 8, 1),
         }
         for name, call in calls.items():
-            times = bench.times({"ours": lambda call=call: _repeat(call, count)}, count)
+            times = bench.times({"ours": lambda call=call: repeat(call, count)}, count)
             yield bench.row(f"{name}, {where}", times["ours"], "aim", AIM_NS, 1.0)
-
-
-def _repeat(call: Callable[[], object], count: int) -> None:
-    for _ in range(count):
-        call()
-
-
-def _blocks(bench: Bench, m: Machine) -> Iterator[Row]:
-    """1 MiB at once, over and over: it stays in the caches, as does what it is compared with."""
-    times, s = bench.items(200), m.space
-    data = np.random.default_rng(2).integers(0, 256, BLOCK, np.uint8)
-    copy, raw = np.zeros_like(data), data.tobytes()
-    for where, base, limit in (("RAM", 0, 3.0), ("a 4-way 256 B window", WINDOW, 6.0)):
-        s.write(base, raw)
-        if s.read(base, BLOCK) != raw:
-            raise WrongAnswer(f"1 MiB of {where} is not what was written")
-        runs = {
-            f"read of 1 MiB, {where}": lambda base=base: s.read(base, BLOCK),
-            f"write of 1 MiB, {where}": lambda base=base: s.write(base, raw),
-            "memcpy": lambda: np.copyto(copy, data),
-        }
-        measured = bench.times({n: lambda run=run: _repeat(run, times) for n, run in runs.items()}, times)
-        for name in list(runs)[:2]:
-            yield bench.row(name, measured[name], "memcpy", measured["memcpy"], limit)
 
 
 def port_call(space: AddressSpace, function: str) -> list[int]:

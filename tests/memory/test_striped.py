@@ -213,6 +213,35 @@ def test_every_size_is_counted():
     assert (t.reads, t.writes, t.read_bytes, t.write_bytes) == (16, 4, 85 + 3, 15)
 
 
+def test_each_granule_of_a_block_is_counted_for_its_device():
+    targets = [Target(f"mem{i}", HostMemory(4096)) for i in range(2)]
+    space = window(targets, 2, 256)
+    space.read(WINDOW + 256, 4 * 256 + 10)
+    space.write(WINDOW, bytes(3 * 256))
+    counted = {n: (t.reads, t.read_bytes, t.writes, t.write_bytes) for n, t in space.traffic().items()}
+    assert counted == {"mem0": (2, 512, 2, 512), "mem1": (3, 522, 1, 256)}
+
+
+def test_a_block_finds_granules_that_xor_maps_spread():
+    targets = [Target(f"mem{i}", HostMemory(8192)) for i in range(2)]
+    space, striped = AddressSpace(), Striped(16384, WINDOW, targets)
+    space.map(WINDOW, striped)
+    slots = tuple(Slot(i, WINDOW, 0, 2, 256) for i in range(2))
+    striped.set_route(Route((Span(WINDOW, WINDOW + 16383, 8, 0, 256, slots, (1 << 8 | 1 << 10,)),)))
+    space.write(WINDOW, PATTERN)
+    for at in range(0, 4096, 256):
+        which, dpa = (at >> 8 ^ at >> 10) & 1, at // 512 * 256
+        assert targets[which].memory.read(dpa, 256) == PATTERN[at : at + 256]
+    assert space.read(WINDOW, 4096) == PATTERN
+
+
+def test_a_block_has_the_bytes_of_a_device_up_to_its_end_within_a_granule():
+    space = window([Target("small", HostMemory(4096 + 100))], 1, 256)
+    data = PATTERN[:1024]
+    assert space.access(WINDOW + 4096 - 512, data=data) == MemTxResult.ERROR
+    assert space.access(WINDOW + 4096 - 512, 1024) == (data[:612] + bytes(412), MemTxResult.ERROR)
+
+
 def test_an_8_byte_store_across_a_granule_reaches_two_devices():
     targets = [Target(f"mem{i}", HostMemory(4096)) for i in range(2)]
     space = window(targets, 2, 256)

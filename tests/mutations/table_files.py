@@ -71,8 +71,8 @@ MUTATIONS = (
     ),
     Mutation(
         "files: a block over lost bytes is OK",
-        "csrc/block.c",
-        "return hostfile_any_failed() ? suspect(b, host, size) : MMU_MEMTX_OK;",
+        "csrc/block.h",
+        "return hostfile_any_failed() ? block_suspect(b, host, size) : MMU_MEMTX_OK;",
         "return MMU_MEMTX_OK;",
         LOST,
     ),

@@ -16,9 +16,9 @@ MUTATIONS = (
     ),
     Mutation(
         "mirror: blocks are read as if they lay next to each other",
-        "csrc/block.c",
-        "\tif (!places || !window_any_away(b.port))",
-        "\tif (!places || !window_any_away(b.port) || size > 1)",
+        "csrc/block_window.c",
+        "\tif (!places || !g->away) {",
+        "\tif (!places || !g->away || size > 1) {",
         MIRROR,
     ),
     Mutation(

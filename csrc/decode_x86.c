@@ -41,19 +41,19 @@ static bool is_segment_prefix(uint8_t byte)
 	return byte == 0x26 || byte == 0x2e || byte == 0x36 || byte == 0x3e || byte == 0x64 || byte == 0x65;
 }
 
-static bool is_prefix(uint8_t byte)
-{
-	return byte == 0x66 || byte == 0x67 || byte == 0xf0 || byte == 0xf2 || byte == 0xf3 ||
-	       is_segment_prefix(byte);
-}
-
 static bool is_rex(uint8_t byte)
 {
 	return (byte & 0xf0) == 0x40;
 }
 
-/* C4 or C5 was read; *base_extended: VEX.B. */
-static bool take_vex(struct bytes *b, uint8_t first, struct x86_instruction *i, bool *base_extended)
+bool x86_is_prefix(uint8_t byte)
+{
+	return byte == 0x66 || byte == 0x67 || byte == 0xf0 || byte == 0xf2 || byte == 0xf3 ||
+	       is_rex(byte) || is_segment_prefix(byte);
+}
+
+/* C4 or C5 was read; *rex: as a REX prefix would say it. */
+static bool take_vex(struct bytes *b, uint8_t first, struct x86_instruction *i, uint8_t *rex)
 {
 	uint8_t one, two, op;
 
@@ -64,19 +64,19 @@ static bool take_vex(struct bytes *b, uint8_t first, struct x86_instruction *i, 
 		return false;
 	if (!take(b, &op))
 		return false;
-	*base_extended = first == 0xc4 && !(one & 0x20);
+	*rex = first == 0xc4 ? ~one >> 5 & 7 : ~one >> 5 & 4;
 	i->opcode = (first == 0xc4 ? (uint32_t)(one & 3) << 8 : MAP_0F) | op;
 	return true;
 }
 
-static bool take_opcode(struct bytes *b, struct x86_instruction *i, bool *base_extended)
+static bool take_opcode(struct bytes *b, struct x86_instruction *i, uint8_t *rex)
 {
 	uint8_t byte;
 
 	if (!take(b, &byte))
 		return false;
 	if (byte == 0xc4 || byte == 0xc5)
-		return take_vex(b, byte, i, base_extended);
+		return take_vex(b, byte, i, rex);
 	i->opcode = byte;
 	if (byte != 0x0f)
 		return true;
@@ -92,34 +92,73 @@ static bool take_opcode(struct bytes *b, struct x86_instruction *i, bool *base_e
 	return true;
 }
 
+struct prefixes {
+	uint8_t rex;
+	bool segment, address;		/* any segment; 67 */
+};
+
+static bool take_displacement(struct bytes *b, uint32_t size, struct x86_instruction *i)
+{
+	uint32_t value = 0;
+	uint8_t byte = 0;
+
+	for (uint32_t n = 0; n < size; n++) {
+		if (!take(b, &byte))
+			return false;
+		value |= (uint32_t)byte << (8 * n);
+	}
+	i->displacement = size == 1 ? (int8_t)byte : (int32_t)value;
+	return true;
+}
+
+static bool take_memory(struct bytes *b, const struct prefixes *p, uint8_t modrm, struct x86_instruction *i)
+{
+	uint8_t mod = modrm >> 6, base = modrm & 7, sib = 0, size = mod == 1 ? 1 : mod == 2 ? 4 : 0;
+	bool has_sib = base == 4;
+
+	i->index = -1;
+	if (has_sib) {
+		if (!take(b, &sib))
+			return false;
+		base = sib & 7;
+		i->scale = sib >> 6;
+		i->index = (int8_t)((sib >> 3 & 7) | (p->rex & 2) << 2);
+		if (i->index == 4)
+			i->index = -1;
+	}
+	i->base = (int8_t)(base | (p->rex & 1) << 3);
+	i->odd = p->segment || p->address;
+	if (base == 5 && !mod) {	/* no base, or RIP */
+		size = 4;
+		i->base = -1;
+		i->odd |= !has_sib;
+	}
+	i->stack_base = !p->segment && (i->base == 4 || i->base == 5);
+	return take_displacement(b, size, i);
+}
+
 bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 {
 	struct bytes b = { code, code + (size > X86_LONGEST ? X86_LONGEST : size) };
-	struct x86_instruction i = { 0 };
-	bool segment = false, extended = false;
-	uint8_t modrm, sib, base, mod;
+	struct x86_instruction i = { .base = -1, .index = -1 };
+	struct prefixes p = { 0 };
+	uint8_t modrm;
 
-	for (; b.at < b.end && (is_prefix(*b.at) || is_rex(*b.at)); b.at++) {
-		extended = is_rex(*b.at) && (*b.at & 1);	/* of REX only the last counts, next to the opcode */
-		segment |= is_segment_prefix(*b.at);
+	for (; b.at < b.end && x86_is_prefix(*b.at); b.at++) {
+		p.rex = is_rex(*b.at) ? *b.at : 0;	/* only the last counts, next to the opcode */
+		p.segment |= is_segment_prefix(*b.at);
+		p.address |= *b.at == 0x67;
 	}
-	if (!take_opcode(&b, &i, &extended))
+	if (!take_opcode(&b, &i, &p.rex))
 		return false;
 	i.has_modrm = has_modrm(i.opcode);
 	if (i.has_modrm) {
 		if (!take(&b, &modrm))
 			return false;
-		mod = modrm >> 6;
-		base = modrm & 7;
 		i.reg = modrm >> 3 & 7;
-		i.memory = mod != 3;
-		if (i.memory && base == 4) {
-			if (!take(&b, &sib))
-				return false;
-			base = sib & 7;
-		}
-		/* Without displacement, 5 stands for none or RIP. */
-		i.stack_base = i.memory && !segment && !extended && (base == 4 || (base == 5 && mod));
+		i.memory = modrm >> 6 != 3;
+		if (i.memory && !take_memory(&b, &p, modrm, &i))
+			return false;
 	}
 	*ret = i;
 	return true;

@@ -13,7 +13,15 @@ struct x86_instruction {
 	bool vex, has_modrm;
 	bool memory;			/* ModRM stands for memory */
 	bool stack_base;		/* and its address counts from RSP or RBP, without a segment prefix */
+	/* Its address is base + (index << scale) + displacement, registers as REX numbers them, -1 none; `odd`: or else. */
+	bool odd;
+	int8_t base, index;
+	uint8_t scale;
+	int32_t displacement;
 };
+
+/* A prefix that may stand before an opcode. */
+bool x86_is_prefix(uint8_t byte);
 
 /* Decodes the instruction that begins at code[0]. False: `size` bytes are too few, or it is none of ours. */
 bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret);

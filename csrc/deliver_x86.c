@@ -8,7 +8,7 @@
 enum { DE = 0, DB = 1, BP = 3, OF = 4, UD = 6, DF = 8, TS = 10, NP = 11, SS = 12, GP = 13, PF = 14, AC = 17,
        MC = 18 };
 enum { INTERRUPT_GATE = 14, TRAP_GATE = 15, CODE = 8, CONFORMING = 4, TSS_RSP0 = 4, TSS_IST1 = 0x24,
-       GATE_SIZE = 16, FRAME_WORDS = 6 };
+       GATE_SIZE = 16, FRAME_WORDS = 6, RCX = 1, RSP = 4, R11 = 11 };
 enum segment { SEGMENT_CS = 1, SEGMENT_SS = 2 };	/* in the engine's order */
 
 /* A set of vectors, all below 32. */
@@ -282,7 +282,7 @@ static int enter(struct delivery *d, uint64_t *handler_ret)
 	if (get(gate[0], GUEST_GATELOW_TYPE) == INTERRUPT_GATE)
 		cleared |= GUEST_RFLAGS_IF;
 	switch_segments(d->g, &to);
-	guest_set_register(d->g, d->g->c.ids.sp, stack);
+	guest_set_register(d->g, d->g->c.ids.general[RSP], stack);
 	guest_set_register(d->g, d->g->c.ids.flags, d->flags & ~cleared);
 	*handler_ret = get(gate[0], GUEST_GATELOW_OFFSET_LOW) |
 		       get(gate[0], GUEST_GATELOW_OFFSET_MID) << 16 |
@@ -324,7 +324,7 @@ static void set_cr2(struct mmu_guest *g, const struct mmu_guest_event *event)
 static void read_frame_registers(struct delivery *d)
 {
 	const struct mmu_guest_ids *id = &d->g->c.ids;
-	int ids[] = { id->sp, id->flags, id->cs, id->ss };
+	int ids[] = { id->general[RSP], id->flags, id->cs, id->ss };
 	void *values[] = { &d->rsp, &d->flags, &d->cs, &d->ss };
 
 	d->g->c.engine.reg_read_batch(d->g->c.engine.uc, ids, values, sizeof(ids) / sizeof(ids[0]));
@@ -421,8 +421,8 @@ static bool system_call(struct mmu_guest *g, uint64_t *pc)
 		}
 		return false;
 	}
-	guest_set_register(g, id->rcx, *pc);
-	guest_set_register(g, id->r11, flags & ~GUEST_RFLAGS_RF);
+	guest_set_register(g, id->general[RCX], *pc);
+	guest_set_register(g, id->general[R11], flags & ~GUEST_RFLAGS_RF);
 	guest_set_register(g, id->flags, (flags & ~mask.value & ~GUEST_RFLAGS_RF) | GUEST_RFLAGS_ONE);
 	selector = (uint32_t)get(star.value, GUEST_STAR_SYSCALL) & ~UINT32_C(3);
 	switch_segments(g, &(struct x86_switch){ .cs = selector, .ss = selector + 8, .code = FLAT_CODE,

@@ -99,6 +99,7 @@ void mmu_guest_hooks(struct mmu_guest_hooks *ret)
 		.unmapped = (void *)(uintptr_t)guest_unmapped,
 		.interrupt = (void *)(uintptr_t)on_interrupt,
 		.code = (void *)(uintptr_t)on_code,
+		.system = (void *)(uintptr_t)guest_on_system,
 		.syscall = (void *)(uintptr_t)on_syscall,
 		.sysenter = (void *)(uintptr_t)on_sysenter,
 		.port_in = (void *)(uintptr_t)on_port_in,
@@ -119,6 +120,10 @@ int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret)
 	g = calloc(1, sizeof(*g));
 	if (!g)
 		return MMU_ENOMEM;
+	if (mmu_tlb_create(GUEST_TLB_ENTRIES, &g->tlb.tlb) != MMU_OK) {
+		free(g);
+		return MMU_ENOMEM;
+	}
 	g->c = *config;
 	g->arch = config->arch == MMU_GUEST_X86_64 ? &guest_x86 : &guest_arm64;
 	*ret = g;
@@ -131,6 +136,7 @@ void mmu_guest_destroy(mmu_guest *g)
 		return;
 	guest_code_unwatch(g);
 	guest_windows_give(g);
+	mmu_tlb_destroy(g->tlb.tlb);
 	free(g->windows.slots);
 	free(g->windows.pages);
 	free(g->windows.pins);
@@ -193,6 +199,8 @@ void mmu_guest_flush(mmu_guest *g)
 	g->view.host = NULL;
 	g->c.engine.control(g->c.engine.uc, CONTROL_FLUSH_TB);
 	guest_flush_tlb(g);
+	guest_sites_forget(g);
+	g->tlb.blind = false;
 	serial = guest_map_serial(g);
 	if (serial == g->serial)
 		return;
@@ -209,6 +217,7 @@ void mmu_guest_begin(mmu_guest *g, uint64_t instructions, uint64_t exceptions, u
 	g->delivered_count = 0;
 	g->counters.error_access = 0;
 	guest_code_watch(g);
+	guest_tlb_flush(g);	/* the host may have changed tables and registers */
 	mmu_guest_flush(g);
 }
 
@@ -292,19 +301,25 @@ uint64_t mmu_guest_trace(mmu_guest *g, struct mmu_guest_mark *marks, uint64_t ca
 	return count;
 }
 
+/* A walk on behalf of the guest is over: counts it, and notes where it stands in the trace. */
+void guest_count_walk(struct mmu_guest *g, int rc)
+{
+	g->counters.walks++;
+	g->counters.faults += rc == MMU_FAULTED;
+	if (!g->marks)
+		return;
+	if (g->mark_count < g->mark_capacity)
+		g->marks[g->mark_count] = (struct mmu_guest_mark){
+			mmu_port_trace_used(g->c.data), mmu_port_trace_used(g->c.walk) };
+	g->mark_count++;
+}
+
 /* A walk on behalf of the guest: counted, traced, and with its effects on the tables. */
 int guest_walk(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,
 	       struct mmu_guest_stop *stop)
 {
 	int rc = g->arch->walk(g, g->c.walk, va, access, true, ret, stop);
 
-	g->counters.walks++;
-	g->counters.faults += rc == MMU_FAULTED;
-	if (!g->marks)
-		return rc;
-	if (g->mark_count < g->mark_capacity)
-		g->marks[g->mark_count] = (struct mmu_guest_mark){
-			mmu_port_trace_used(g->c.data), mmu_port_trace_used(g->c.walk) };
-	g->mark_count++;
+	guest_count_walk(g, rc);
 	return rc;
 }

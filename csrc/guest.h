@@ -101,6 +101,27 @@ struct guest_windows {
 	uint32_t page_count, page_space, pin_count, pin_space;
 };
 
+/*
+ * Translations that outlive the engine's, which has few entries and drops them often. They go when the
+ * architecture says so: the hooks on TLBI, and on the x86 instructions that guest_site.c finds.
+ */
+enum { GUEST_TLB_ENTRIES = 4096 };
+struct guest_tlb {
+	mmu_tlb *tlb;
+	bool blind;			/* code may hold a flush that no hook is on: nothing is answered */
+	bool set;			/* the registers below are those of the TLB */
+	struct mmu_x86_regs x86;
+	struct mmu_arm64_regs arm64;
+};
+
+/* Places (virtual, inclusive) with a hook: x86 instructions that may flush the TLB. */
+enum { SITES = 64 };
+struct guest_site { uint64_t first, last; size_t hook; };
+struct guest_sites {
+	struct guest_site at[SITES];
+	uint32_t count;
+};
+
 struct mmu_guest {
 	struct mmu_guest_config c;
 	const struct guest_arch *arch;
@@ -109,6 +130,8 @@ struct mmu_guest {
 	struct mmu_guest_bank *banks;
 	uint32_t bank_count;
 	struct guest_windows windows;
+	struct guest_tlb tlb;
+	struct guest_sites sites;
 	enum guest_phase phase;
 	enum guest_event event;
 	struct mmu_guest_stop stop;
@@ -146,6 +169,8 @@ struct guest_arch {
 	/* MMU_OK (*ret), MMU_FAULTED (the arch's fault in *stop) or MMU_ECALLBACK. */
 	int (*walk)(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t access, bool update,
 		    struct guest_translation *ret, struct mmu_guest_stop *stop);
+	/* Tells the TLB of the registers as they are. Returns guest_translation.index; negative on failure. */
+	int (*tlb_registers)(struct mmu_guest *g);
 	/* MMU_ACCESS_* bits that the instruction under way adds to a data access. */
 	uint32_t (*kind_of_access)(struct mmu_guest *g, uint64_t va);
 	/* Delivers what g->stop tells of: true to go on at *pc, false when the host must see g->stop. */
@@ -197,11 +222,23 @@ bool guest_unmapped(void *uc, int type, uint64_t address, int size, int64_t valu
 void guest_probe(struct mmu_guest *g);
 bool guest_peek(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret);
 
+/* guest_tlb.c */
+int guest_translate(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,
+		    struct mmu_guest_stop *stop);
+void guest_tlb_flush(struct mmu_guest *g);
+void guest_tlb_flush_page(struct mmu_guest *g, uint64_t va);
+uint32_t guest_on_system(void *uc, int reg, const void *operation, void *user);
+
+/* guest_site.c */
+void guest_sites_scan(struct mmu_guest *g, uint64_t page);
+void guest_sites_forget(struct mmu_guest *g);
+
 /* deliver_x86.c, deliver_arm64.c */
 bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc);
 bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc);
 
 /* guest.c */
+void guest_count_walk(struct mmu_guest *g, int rc);
 int guest_walk(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,
 	       struct mmu_guest_stop *stop);
 void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);

@@ -20,12 +20,16 @@ struct mmu_guest_engine {
 	int (*context_save)(void *uc, void *context);
 	int (*context_restore)(void *uc, void *context);
 	int (*reg_write)(void *uc, int id, const void *value);
+	int (*hook_add)(void *uc, size_t *hook, int type, void *callback, void *user, uint64_t begin,
+			uint64_t end, ...);
+	int (*hook_del)(void *uc, size_t hook);
 };
 
 /* The engine's numbers of registers. Unused ones stay 0. */
 struct mmu_guest_ids {
-	int pc, sp;
-	int cr0, cr2, cr3, cr4, cs, ss, flags, msr, gdtr, idtr, ldtr, tr, rcx, r11;	/* x86 */
+	int pc, sp;				/* sp: of arm64 */
+	int cr0, cr2, cr3, cr4, cs, ss, flags, msr, gdtr, idtr, ldtr, tr;		/* x86 */
+	int general[16];			/* x86: as instructions number them */
 	int pstate, ttbr0, ttbr1, mair, coprocessor;					/* arm64 */
 	int vbar, elr, esr, far_, sp_el0, sp_el1;
 };
@@ -77,7 +81,7 @@ uint64_t mmu_guest_nowhere_base(void);
 
 /* The callbacks, for the engine's hooks; the user data of all of them is the guest. */
 struct mmu_guest_hooks {
-	void *fill, *unmapped, *interrupt, *code, *syscall, *sysenter, *port_in, *port_out;
+	void *fill, *unmapped, *interrupt, *code, *system, *syscall, *sysenter, *port_in, *port_out;
 	void *bus_read, *bus_write;
 };
 void mmu_guest_hooks(struct mmu_guest_hooks *ret);
@@ -139,7 +143,8 @@ struct mmu_guest_delivered {
 
 struct mmu_guest_counters {
 	uint64_t fills;			/* TLB misses that the engine asked about */
-	uint64_t walks;			/* page walks: one for each fill, and for exception delivery */
+	uint64_t walks;			/* page walks: for fills that the guest's own TLB does not answer, and for
+					   exception delivery */
 	uint64_t faults;		/* walks that refused */
 	uint64_t bus_reads, bus_writes;	/* accesses of at most 4 bytes that left the engine */
 	uint64_t shadows;		/* pages of code copied out of windows or devices */

@@ -22,6 +22,34 @@ struct mmu_arm64_regs guest_arm64_registers(struct mmu_guest *g)
 	return regs;
 }
 
+/* Which of the engine's TLBs an entry goes to. */
+static uint32_t arm64_index(const struct mmu_arm64_regs *regs)
+{
+	return regs->el | (uint32_t)regs->pan << 2;
+}
+
+static int arm64_tlb_registers(struct mmu_guest *g)
+{
+	struct mmu_arm64_regs regs = guest_arm64_registers(g), *last = &g->tlb.arm64;
+	bool other_tables = regs.ttbr0_el1 != last->ttbr0_el1 || regs.ttbr1_el1 != last->ttbr1_el1;
+	bool same = !other_tables && regs.sctlr_el1 == last->sctlr_el1 && regs.tcr_el1 == last->tcr_el1 &&
+		    regs.mair_el1 == last->mair_el1 && regs.el == last->el && regs.pan == last->pan &&
+		    regs.uao == last->uao;
+
+	if (!g->tlb.set || !same) {
+		int rc = mmu_tlb_set_arm64(g->tlb.tlb, g->c.walk, &regs);
+
+		if (rc != MMU_OK)
+			return rc;
+		/* An ASID may keep entries of other tables, but who forgot TLBI should see it soon. */
+		if (g->tlb.set && other_tables)
+			guest_tlb_flush(g);
+		*last = regs;
+		g->tlb.set = true;
+	}
+	return (int)arm64_index(&regs);
+}
+
 static int arm64_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t access, bool update,
 		      struct guest_translation *ret, struct mmu_guest_stop *stop)
 {
@@ -38,8 +66,7 @@ static int arm64_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t
 			    &stop->arm64, NULL);
 	if (rc == MMU_OK)
 		*ret = (struct guest_translation){ .pa = pa_of(t.pa), .allowed = t.allowed,
-			.index = regs.el | (uint32_t)regs.pan << 2 |
-				 (access & MMU_ACCESS_UNPRIVILEGED) << 3 };
+			.index = arm64_index(&regs) | (access & MMU_ACCESS_UNPRIVILEGED) << 3 };
 	return rc;
 }
 
@@ -63,6 +90,7 @@ static uint32_t arm64_kind_of_access(struct mmu_guest *g, uint64_t va)
 }
 
 const struct guest_arch guest_arm64 = {
-	.walk = arm64_walk, .kind_of_access = arm64_kind_of_access, .handle = guest_arm64_handle,
+	.walk = arm64_walk, .kind_of_access = arm64_kind_of_access, .tlb_registers = arm64_tlb_registers,
+	.handle = guest_arm64_handle,
 	.aborts = true,
 };

@@ -110,6 +110,7 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 		code->engine = place.engine;
 		if (g->view.host && g->phase != GUEST_PROBING)
 			guest_code_keep(g, code, g->view.host);
+		guest_sites_scan(g, va);
 		note_place(g, code, va, t->index, known);
 		return answer(ret, place.engine, ENGINE_MAY_FETCH);
 	}
@@ -121,6 +122,7 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 	}
 	g->view.host = guest_code_host(g, code);
 	code->engine = guest_code_engine(g, code);
+	guest_sites_scan(g, va);
 	note_place(g, code, va, t->index, known);
 	return answer(ret, guest_code_engine(g, code), ENGINE_MAY_FETCH);
 }
@@ -217,7 +219,7 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 	if (type != ENGINE_FETCH)
 		access |= g->arch->kind_of_access(g, va);
 	g->counters.fills++;
-	rc = guest_walk(g, va, access, &t, &g->stop);
+	rc = guest_translate(g, va, access, &t, &g->stop);
 	if (rc != MMU_OK) {
 		guest_stop(g, rc == MMU_FAULTED ? MMU_GUEST_FAULT : MMU_GUEST_CALLBACK);
 		g->stop.va = va;

@@ -19,6 +19,12 @@ struct mmu_x86_regs guest_x86_registers(struct mmu_guest *g)
 	return regs;
 }
 
+/* Which of the engine's TLBs an entry goes to. */
+static int x86_index(const struct mmu_x86_regs *regs)
+{
+	return (regs->cpl == 3) | regs->ac << 1;
+}
+
 static int x86_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t access, bool update,
 		    struct guest_translation *ret, struct mmu_guest_stop *stop)
 {
@@ -29,8 +35,23 @@ static int x86_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t a
 
 	if (rc == MMU_OK)
 		*ret = (struct guest_translation){ .pa = pa_of(t.pa), .allowed = t.allowed,
-			.index = (uint32_t)(regs.cpl == 3) | (uint32_t)regs.ac << 1 };
+			.index = (uint32_t)x86_index(&regs) };
 	return rc;
+}
+
+static int x86_tlb_registers(struct mmu_guest *g)
+{
+	struct mmu_x86_regs regs = guest_x86_registers(g);
+
+	if (!g->tlb.set || memcmp(&regs, &g->tlb.x86, sizeof(regs))) {
+		int rc = mmu_tlb_set_x86(g->tlb.tlb, g->c.walk, &regs);
+
+		if (rc != MMU_OK)
+			return rc;
+		g->tlb.x86 = regs;
+		g->tlb.set = true;
+	}
+	return x86_index(&regs);
 }
 
 /* One-byte and 0F two-byte opcodes that read a descriptor; groups by the reg field of ModRM. */
@@ -100,4 +121,4 @@ static uint32_t x86_kind_of_access(struct mmu_guest *g, uint64_t va)
 }
 
 const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access,
-				       .handle = guest_x86_handle };
+				       .tlb_registers = x86_tlb_registers, .handle = guest_x86_handle };

@@ -137,6 +137,10 @@ static void insert(struct mmu_tlb *tlb, struct tlb_table *t, const struct tlb_en
 		*lost = *slot;
 	}
 	*slot = *e;
+	if (t->filled_count < TLB_FILLED)
+		t->filled[t->filled_count] = (uint32_t)(slot - t->slots);
+	if (t->filled_count <= TLB_FILLED)
+		t->filled_count++;
 }
 
 /* What answers at the page: sets the addend, the route and the flags of all three kinds. */
@@ -242,20 +246,16 @@ static void record_watched(struct mmu_tlb *tlb, uint64_t va, uint64_t size, uint
 		tlb->watched[tlb->watched_count++] = (struct mmu_tlb_watched){ va, size, access };
 }
 
-int tlb_part(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint64_t size, enum tlb_kind kind,
-	     struct mmu_tlb_part *ret, struct mmu_tlb_fault *fault)
+/* The entry that serves `address`, which va stands for: one that is kept, or *filled after a walk. */
+static int look_up(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint64_t address, enum tlb_kind kind,
+		   struct tlb_entry *filled, const struct tlb_entry **ret, struct mmu_tlb_fault *fault)
 {
-	const struct tlb_linear *l = kind == TLB_FETCH ? &tlb->cpu.fetch : &tlb->cpu.data;
-	uint64_t address = tlb_linear(l, va), page = address & TLB_PAGE_MASK;
 	const struct tlb_entry *e;
-	struct tlb_entry filled;
-	uint32_t flags;
 	bool victim;
-	int rc;
 
 	if (tlb->cpu.arch == TLB_UNSET)
 		return MMU_ERANGE;
-	e = find(tlb, page, kind, tlb_generation(port), &victim);
+	e = find(tlb, address & TLB_PAGE_MASK, kind, tlb_generation(port), &victim);
 	if (e && (e->comparator[kind] & MMU_TLB_NOTDIRTY)) {
 		tlb->stats.upgrades++;
 		e = NULL;
@@ -263,13 +263,45 @@ int tlb_part(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint64_t size, en
 	if (e) {
 		tlb->stats.hits++;
 		tlb->stats.victim_hits += victim;
-	} else {
-		tlb->stats.misses++;
-		rc = fill(tlb, port, va, address, kind, &filled, fault);
-		if (rc != MMU_OK)
-			return rc;
-		e = &filled;
+		*ret = e;
+		return MMU_OK;
 	}
+	tlb->stats.misses++;
+	*ret = filled;
+	return fill(tlb, port, va, address, kind, filled, fault);
+}
+
+int tlb_page(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, enum tlb_kind kind, struct tlb_page *ret,
+	     struct mmu_tlb_fault *fault)
+{
+	const struct tlb_linear *l = kind == TLB_FETCH ? &tlb->cpu.fetch : &tlb->cpu.data;
+	const struct tlb_entry *e;
+	struct tlb_entry filled;
+	int rc = look_up(tlb, port, va, tlb_linear(l, va), kind, &filled, &e, fault);
+
+	ret->walked = rc != MMU_OK || e == &filled;
+	if (rc != MMU_OK)
+		return rc;
+	ret->pa = e->pa | (va & (TLB_PAGE - 1));
+	ret->allowed = 0;
+	for (unsigned k = TLB_READ; k <= TLB_FETCH; k++)
+		if (!(e->comparator[k] & (MMU_TLB_INVALID | MMU_TLB_NOTDIRTY)))
+			ret->allowed |= UINT32_C(1) << k;
+	return MMU_OK;
+}
+
+int tlb_part(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint64_t size, enum tlb_kind kind,
+	     struct mmu_tlb_part *ret, struct mmu_tlb_fault *fault)
+{
+	const struct tlb_linear *l = kind == TLB_FETCH ? &tlb->cpu.fetch : &tlb->cpu.data;
+	uint64_t address = tlb_linear(l, va);
+	const struct tlb_entry *e;
+	struct tlb_entry filled;
+	uint32_t flags;
+	int rc = look_up(tlb, port, va, address, kind, &filled, &e, fault);
+
+	if (rc != MMU_OK)
+		return rc;
 	flags = e->comparator[kind] & ~TLB_PAGE_MASK;
 	if ((flags & MMU_TLB_WATCHPOINT) &&
 	    tlb_is_watched(tlb, address, address + size - 1, UINT32_C(1) << kind))

@@ -30,8 +30,12 @@ struct tlb_key {
 	struct mmu_arm64_regs arm64;
 };
 
+enum { TLB_FILLED = 128 };
+
 struct tlb_table {
 	struct tlb_entry *slots;
+	/* Slots filled since the last complete flush, unless they are more than TLB_FILLED: others are empty. */
+	uint32_t filled[TLB_FILLED], filled_count;
 	struct tlb_entry victims[MMU_TLB_VICTIMS];
 	uint32_t turn;
 	bool dirty;			/* something was filled since the last complete flush */
@@ -141,6 +145,17 @@ uint64_t tlb_table_flush(struct mmu_tlb *tlb, struct tlb_table *t, const struct 
 uint64_t tlb_table_forget(struct mmu_tlb *tlb, struct tlb_table *t, const struct mmu_tlb_scope *s,
 			  uint64_t generation);
 bool tlb_is_watched(const struct mmu_tlb *tlb, uint64_t first, uint64_t last, uint32_t access);
+
+/* What an entry says of a page: where va is, and which MMU_ACCESS_READ, WRITE and FETCH need no other walk. */
+struct tlb_page {
+	uint64_t pa;
+	uint32_t allowed;
+	bool walked;			/* no entry did: set whatever comes back */
+};
+
+/* Translates va alone; the port is entered. MMU_OK, MMU_FAULTED or negative. */
+int tlb_page(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, enum tlb_kind kind, struct tlb_page *ret,
+	     struct mmu_tlb_fault *fault_ret);
 
 /* va..va+size-1, all in one page: the port is entered. MMU_OK, MMU_FAULTED or negative. */
 int tlb_part(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint64_t size, enum tlb_kind kind,

@@ -29,6 +29,19 @@ static bool meets_large(const struct tlb_table *t, uint64_t first, uint64_t last
 	return t->has_large && first <= (t->large | ~t->large_mask) && t->large <= last;
 }
 
+/* All slots, or those that hold something when they are few. */
+static uint64_t flush_slots(const struct mmu_tlb *tlb, struct tlb_table *t, const struct mmu_tlb_scope *s,
+			    uint64_t generation)
+{
+	bool few = t->filled_count <= TLB_FILLED;
+	uint32_t count = few ? t->filled_count : tlb->entries;
+	uint64_t gone = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		gone += remove_entry(&t->slots[few ? t->filled[i] : i], 0, TLB_PAGE_MASK, s, generation);
+	return gone;
+}
+
 uint64_t tlb_table_flush(struct mmu_tlb *tlb, struct tlb_table *t, const struct mmu_tlb_scope *s,
 			 uint64_t generation)
 {
@@ -38,8 +51,7 @@ uint64_t tlb_table_flush(struct mmu_tlb *tlb, struct tlb_table *t, const struct 
 	if (more >= tlb->entries || meets_large(t, s->first, s->last)) {
 		first = 0;
 		last = TLB_PAGE_MASK;
-		for (uint32_t i = 0; i < tlb->entries; i++)
-			gone += remove_entry(&t->slots[i], first, last, s, generation);
+		gone += flush_slots(tlb, t, s, generation);
 	} else {
 		for (uint64_t i = 0; i <= more; i++)
 			gone += remove_entry(tlb_slot(tlb, t, first + (i << TLB_PAGE_SHIFT)), first,
@@ -47,8 +59,10 @@ uint64_t tlb_table_flush(struct mmu_tlb *tlb, struct tlb_table *t, const struct 
 	}
 	for (uint32_t i = 0; i < MMU_TLB_VICTIMS; i++)
 		gone += remove_entry(&t->victims[i], first, last, s, generation);
-	if (!first && last == TLB_PAGE_MASK && s->any_space && s->global_too)
+	if (!first && last == TLB_PAGE_MASK && s->any_space && s->global_too) {
 		t->dirty = t->has_large = t->odd = false;
+		t->filled_count = 0;
+	}
 	return gone;
 }
 

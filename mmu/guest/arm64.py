@@ -51,6 +51,7 @@ class Arm64Cpu(Cpu):
     NUMBER = lib.MMU_GUEST_AARCH64
     ENGINE = ("UC_ARCH_ARM64", "UC_MODE_ARM")
     PHYS_BITS = 48
+    HOOKS = (("INSN", "system", "UC_ARM64_INS_SYS"),)
     TABLES = {"L0": 0, "L1": 1, "L2": 2, "L3": 3}
 
     # -- what Cpu asks ------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ class Arm64Cpu(Cpu):
         model: int = self.constants.UC_CPU_ARM64_MAX
         return model
 
-    def ids(self) -> dict[str, int]:
+    def ids(self) -> dict[str, int | list[int]]:
         names = {
             "pc": "pc", "pstate": "pstate", "ttbr0": "ttbr0_el1", "ttbr1": "ttbr1_el1", "mair": "mair_el1",
             "coprocessor": "cp_reg", "vbar": "vbar_el1", "elr": "elr_el1", "esr": "esr_el1", "far_": "far_el1",

@@ -26,7 +26,8 @@ Outcome = int | Delivered | Stop  # where to go on, the handler that was entered
 
 PORTS = ("data", "walk", "code", "probe", "blocks")
 ENGINE_FUNCTIONS = (
-    "reg_read", "reg_read_batch", "reg_write", "emu_start", "emu_stop", "context_save", "context_restore",
+    "reg_read", "reg_read_batch", "reg_write", "emu_start", "emu_stop", "context_save", "context_restore", "hook_add",
+    "hook_del",
 )  # fmt: skip
 
 
@@ -91,7 +92,7 @@ class Cpu:
     def model(self) -> int:
         raise NotImplementedError
 
-    def ids(self) -> dict[str, int]:
+    def ids(self) -> Mapping[str, int | list[int]]:
         """Register numbers for struct mmu_guest_ids."""
         raise NotImplementedError
 

@@ -20,6 +20,7 @@ from mmu.x86 import GeneralProtection, MachineCheck, PageFault, PageTables, Regi
 from mmu.x86.format import Cr0, Cr4, Efer
 
 MSR = {"efer": 0xC0000080, "star": 0xC0000081, "lstar": 0xC0000082, "sfmask": 0xC0000084, "kernel_gs_base": 0xC0000102}
+ENCODED = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))  # in instructions
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)))
 SHOWN = (
     *GENERAL, "rip", "rflags", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "cr0", "cr2", "cr3", "cr4",
@@ -27,7 +28,7 @@ SHOWN = (
 )  # fmt: skip
 
 TABLE = "<H6xQII"  # uc_x86_mmr: selector, base, limit, flags
-SAME_IDS = ("cr0", "cr2", "cr3", "cr4", "cs", "ss", "msr", "gdtr", "idtr", "ldtr", "tr", "rcx", "r11")
+SAME_IDS = ("cr0", "cr2", "cr3", "cr4", "cs", "ss", "msr", "gdtr", "idtr", "ldtr", "tr")
 MSR_LAYOUT = "<I4xQ"  # uc_x86_msr
 
 
@@ -60,9 +61,10 @@ class X86Cpu(Cpu):
         model: int = self.constants.UC_CPU_X86_BROADWELL
         return model
 
-    def ids(self) -> dict[str, int]:
-        names = {"pc": "rip", "sp": "rsp", "flags": "rflags"} | {n: n for n in SAME_IDS}
-        return {field: self._number(name) for field, name in names.items()}
+    def ids(self) -> dict[str, int | list[int]]:
+        names = {"pc": "rip", "flags": "rflags"} | {n: n for n in SAME_IDS}
+        general = [self._number(name) for name in ENCODED]
+        return {"general": general} | {field: self._number(name) for field, name in names.items()}
 
     def places(self) -> Mapping[str, int]:
         return asdict(x86_places())

@@ -18,6 +18,7 @@ static struct mmu_guest_hooks hooks;
 static mmu_guest *guest;
 static atomic_bool stopped;
 static uint64_t pc;
+static void (*site)(void *, uint64_t, uint32_t, void *);
 static uint8_t blob[256];
 
 static uint64_t next(void)
@@ -129,6 +130,8 @@ static int emu_start(void *uc, uint64_t begin, uint64_t until, uint64_t timeout,
 			guest_bus_read(uc, entry.pa - GUEST_BUS_BASE + va % 4096, 1u << next() % 3, guest);
 		else if (entry.pa < GUEST_RAM_BASE)
 			guest_bus_write(uc, entry.pa - GUEST_BUS_BASE + va % 4096, 1u << next() % 3, next(), guest);
+		if (site && next() % 4 == 0)
+			site(uc, pc, 4, guest);
 		if (next() % 64 == 0)
 			interrupt(uc, (uint32_t)next(), guest);
 	}
@@ -140,6 +143,25 @@ static int reg_write(void *uc, int id, const void *value)
 	(void)uc;
 	(void)id;
 	(void)value;
+	return 0;
+}
+
+static int hook_add(void *uc, size_t *hook, int type, void *callback, void *user, uint64_t begin, uint64_t end,
+		    ...)
+{
+	(void)uc;
+	(void)type;
+	expect(callback && user == guest, "a hook of nobody");
+	expect(begin <= end, "a hook on everything");
+	site = (void (*)(void *, uint64_t, uint32_t, void *))(uintptr_t)callback;
+	*hook = next();
+	return next() % 16 == 0;
+}
+
+static int hook_del(void *uc, size_t hook)
+{
+	(void)uc;
+	(void)hook;
 	return 0;
 }
 
@@ -170,7 +192,7 @@ static void run(uint32_t arch, mmu_bus *bus, uint8_t *ram, uint8_t *shadow)
 	pthread_t thread;
 
 	config.engine = (struct mmu_guest_engine){ NULL, reg_read, reg_read_batch, emu_start, emu_stop,
-						   control, context, context, reg_write };
+						   control, context, context, reg_write, hook_add, hook_del };
 	config.ids = (struct mmu_guest_ids){ .pc = ID_PC, .sp = ID_OTHER, .cr0 = ID_OTHER, .cr3 = ID_OTHER,
 		.cr4 = ID_OTHER, .cs = ID_CS, .ss = ID_CS, .flags = ID_OTHER, .msr = ID_MSR, .gdtr = ID_TABLE,
 		.idtr = ID_TABLE, .ldtr = ID_TABLE, .tr = ID_TABLE, .pstate = ID_OTHER, .ttbr0 = ID_OTHER,

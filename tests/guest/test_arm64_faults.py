@@ -112,6 +112,14 @@ def test_other_exceptions(m, source, esr, pc, far):
     assert (stop.reason, stop.exception, stop.pc) == ("fault", Synchronous(esr, far), pc)
 
 
+def test_a_handler_is_told_that_a_store_exclusive_is_a_write(m):
+    m.tables.map(0x2800_0000, m.tables.root, 256 << 10, executable=False)
+    entry = 0x2800_0000 + find(m, DATA) - m.tables.root
+    gone = "ldxr x9, [x8]; str xzr, [x11]; dsb ish; tlbi vmalle1; dsb ish; isb"
+    result = with_vectors(m, f"{gone}; stxr w9, x10, [x8]", {SPX: "mrs x13, esr_el1; wfi"}, x8=DATA + 8, x11=entry)
+    assert result.registers["x13"] == DATA_ABORT | TRANSLATION_3 | WNR
+
+
 def test_the_fault_is_what_walk_says_of_the_same_registers(m):
     stop = fault(m, "str x9, [x8, #0x128]", x8=READ_ONLY)
     again = arm64.walk(m.space, m.walk_registers(), READ_ONLY + 0x128, Access.WRITE, update=False)

@@ -44,6 +44,7 @@ def expected(code):
 @example(bytes.fromhex("498b0424").ljust(15, b"\0"))  # mov rax, [r12]
 @example(bytes.fromhex("ff3424").ljust(15, b"\0"))  # push [rsp]
 @example(bytes.fromhex("8f0424").ljust(15, b"\0"))  # pop [rsp]
+@example(bytes.fromhex("48833b00").ljust(15, b"\0"))  # cmp qword ptr [rbx], 0
 @example(bytes.fromhex("c8100000").ljust(15, b"\0"))  # enter
 def test_c_sees_what_capstone_sees(code):
     code = code[:15]

@@ -73,7 +73,8 @@ def run(k, drawn):
     m.write(USER, cause)
     efer = m.registers["efer"] & ~(0 if drawn["sce"] else 1)
     flags = 2 | drawn["ac"] << 18
-    m.set(r8=HOLE, r9=READ_ONLY, r10=ODD, rbx=0x44, efer=efer, star=KERNEL_CODE << 32, lstar=CODE + 0xC00)
+    m.set(r8=HOLE, r9=READ_ONLY, r10=ODD, rbx=0x44, efer=efer, star=KERNEL_CODE << 32, lstar=CODE + 0xC00,
+          sfmask=1 << 18)
     m.write(CODE + 0xC00, b"\xf4")
     m.write(CODE, asm("x86_64", kernel.ENTER))
     entered = m.run(limit=4)
@@ -108,6 +109,8 @@ GATE = {"kind": 14, "dpl": 0, "ist": 0, "present": 1, "selector": KERNEL_CODE}
 @example(PLAIN | {"gates": {0x33: GATE, 13: GATE}, "user": True, "cause": "int 0x33"})
 @example(PLAIN | {"gates": {10: GATE, 14: GATE | {"ist": 7}}, "tss_limit": 0x25})
 @example(PLAIN | {"gates": {6: GATE | {"selector": CONFORMING}}, "user": True, "cause": "syscall"})
+@example(PLAIN | {"gates": {12: GATE | {"ist": 1}}, "cause": "stack"})
+@example(PLAIN | {"gates": {6: GATE | {"selector": 4}, 13: GATE}, "cause": "ud"})
 @example(PLAIN | {"sce": True, "cause": "syscall", "user": True, "ac": True})
 def test_x86_delivery_in_c_is_that_of_the_reference(drawn):
     native, reference = outcome("native", drawn), outcome("reference", drawn)

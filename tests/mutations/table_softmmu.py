@@ -35,6 +35,20 @@ MUTATIONS = (
         single("test_arm64_registers_remove_nothing_and_asids_keep_entries_apart"),
     ),
     Mutation(
+        "softmmu C: a complete flush knows 128 slots",
+        "csrc/tlb_flush.c",
+        "\tbool few = t->filled_count <= TLB_FILLED;\n",
+        "\tbool few = t->filled_count <= TLB_FILLED + 1;\n",
+        single("test_a_complete_flush_finds_all_however_many"),
+    ),
+    Mutation(
+        "softmmu C: a complete flush forgets which slots were filled too early",
+        "csrc/tlb.c",
+        "\tif (t->filled_count <= TLB_FILLED)\n\t\tt->filled_count++;\n",
+        "\tif (t->filled_count < TLB_FILLED)\n\t\tt->filled_count++;\n",
+        single("test_a_complete_flush_finds_all_however_many"),
+    ),
+    Mutation(
         "softmmu C: a victim is found whatever its flags",
         TLB,
         "v->comparator[kind] != page)",

@@ -456,6 +456,18 @@ def test_a_page_flush_near_a_large_page_empties_the_index(board, tlb):
     assert tlb.flush(NEAR) == 1
 
 
+@pytest.mark.parametrize("pages", [1, 127, 128, 129, 256])
+def test_a_complete_flush_finds_all_however_many(impl, board, pages):
+    tlb = impl(board.space, board.regs(), 256)
+    for _ in range(2):
+        for n in range(pages):
+            tlb.read(LARGE + n * PAGE, 8)
+        assert tlb.flush() == pages
+        assert tlb.entries() == []
+        assert walked(tlb, lambda: tlb.read(LARGE + (pages - 1) * PAGE, 8)) == 1
+        tlb.flush()
+
+
 def test_large_pages_far_apart_widen_the_range(board, tlb):
     board.tables[1].map(LARGE + 4 * M, RAM, 2 * M)
     tlb.read(LARGE, 8)

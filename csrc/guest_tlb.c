@@ -1,0 +1,85 @@
+/* The guest's own TLB, behind that of the engine: a fill walks only when this does not know the page. */
+#include "deliver.h"
+#include "port.h"
+#include "tlb.h"
+
+static void tell_fault(struct mmu_guest *g, const struct mmu_tlb_fault *fault, struct mmu_guest_stop *stop)
+{
+	if (g->c.arch == MMU_GUEST_X86_64)
+		stop->x86 = fault->x86;
+	else
+		stop->arm64 = fault->arm64;
+}
+
+/* As guest_walk(), for an access of the instruction under way; but it walks only on a miss. */
+int guest_translate(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,
+		    struct mmu_guest_stop *stop)
+{
+	enum tlb_kind kind = access == MMU_ACCESS_WRITE ? TLB_WRITE :
+			     access == MMU_ACCESS_FETCH ? TLB_FETCH : TLB_READ;
+	struct mmu_tlb_fault fault;
+	struct port_read read;
+	struct tlb_page page;
+	int rc, index;
+
+	/* Accesses of other rights than the registers say are none of the TLB's. */
+	if (g->tlb.blind || access != UINT32_C(1) << kind)
+		return guest_walk(g, va, access, ret, stop);
+	index = g->arch->tlb_registers(g);
+	if (index < 0)
+		return guest_walk(g, va, access, ret, stop);
+	read = port_enter(g->c.walk);
+	rc = tlb_page(g->tlb.tlb, g->c.walk, va, kind, &page, &fault);
+	port_leave(g->c.walk, read);
+	if (page.walked)
+		guest_count_walk(g, rc);
+	if (rc == MMU_OK)
+		*ret = (struct guest_translation){ pa_of(page.pa), page.allowed, (uint32_t)index };
+	else if (rc == MMU_FAULTED)
+		tell_fault(g, &fault, stop);
+	return rc;
+}
+
+static void flush(struct mmu_guest *g, uint64_t first, uint64_t last)
+{
+	const struct mmu_tlb_scope scope = { .first = first, .last = last, .indexes = UINT32_MAX,
+					     .any_space = 1, .global_too = 1 };
+
+	mmu_tlb_flush(g->tlb.tlb, g->c.walk, &scope);
+}
+
+void guest_tlb_flush(struct mmu_guest *g)
+{
+	flush(g, 0, UINT64_MAX);
+	g->tlb.set = false;
+}
+
+/* The page of va, of every address space: more than is asked for is never wrong. */
+void guest_tlb_flush_page(struct mmu_guest *g, uint64_t va)
+{
+	flush(g, va, va);
+}
+
+/* ---- arm64: TLBI ---- */
+
+enum { CRN_TLBI = 8, OP2_VMALL = 0, OP2_ASID = 2 };
+
+/* UC_HOOK_INSN, SYS. Before the instruction, which accesses nothing through the TLB. 0: the engine carries it out. */
+uint32_t guest_on_system(void *uc, int reg, const void *operation, void *user)
+{
+	const struct system_register *op = operation;
+	struct mmu_guest *g = user;
+	uint64_t va;
+
+	(void)uc;
+	(void)reg;
+	if (op->crn != CRN_TLBI || g->phase == GUEST_PROBING)
+		return 0;
+	if (op->op1 || !(op->crm & 1) || op->op2 == OP2_VMALL || op->op2 == OP2_ASID) {
+		guest_tlb_flush(g);
+		return 0;
+	}
+	va = op->value << TLB_PAGE_SHIFT;	/* VA[55:12] stands in bits 43:0 */
+	guest_tlb_flush_page(g, mmu_tlb_flush_address(g->tlb.tlb, va));
+	return 0;
+}

@@ -1,0 +1,106 @@
+"""Mistakes in the guest loop in C: delivery of exceptions, and the TLB behind that of the engine."""
+
+from tests.mutations import Mutation
+
+X86, ARM64, RUN = "csrc/deliver_x86.c", "csrc/deliver_arm64.c", "csrc/guest_run.c"
+TLB, SITE, FILL = "csrc/guest_tlb.c", "csrc/guest_site.c", "csrc/guest_fill.c"
+
+
+def delivery(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/guest/test_x86_delivery.py::{name}" for name in names)
+
+
+def second(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/guest/test_second_tlb.py::{name}" for name in names)
+
+
+TWINS = ("tests/guest/test_delivery_twins.py::test_x86_delivery_in_c_is_that_of_the_reference",)
+ARM_TWINS = ("tests/guest/test_delivery_twins.py::test_arm64_delivery_in_c_is_that_of_the_reference",)
+DECODE = ("tests/guest/test_decode.py",)
+ARM = ("tests/guest/test_arm64_faults.py",)
+FLUSHES = second("test_x86_instructions_that_flush")
+
+MUTATIONS = (
+    Mutation("loop: the engine remembers an exception", X86,
+             "\tblob_put(blob, at->previous, UINT32_MAX);\n", "",
+             delivery("test_a_hundred_faults_are_a_hundred_faults")),
+    Mutation("loop: any program may use any gate", X86,
+             "(d->event.software && get(gate[0], GUEST_GATELOW_DPL) < (d->cs & 3))",
+             "(d->event.software && get(gate[0], GUEST_GATELOW_DPL) > 3)",
+             delivery("test_int_n_needs_a_gate_for_users")),
+    Mutation("loop: a frame is not aligned", X86,
+             "\t*ret &= ~UINT64_C(15);\n", "\t*ret &= ~UINT64_C(7);\n",
+             delivery("test_the_frame_of_a_fault_at_the_same_privilege")),
+    Mutation("loop: a handler keeps the privilege of the program", X86,
+             "& ~UINT32_C(3)) | to->cpl);", "& ~UINT32_C(3)) | (to->cpl | 3));",
+             delivery("test_a_user_loads_a_segment_from_a_table_it_cannot_read")),
+    Mutation("loop: the interrupt stacks are counted from 0", X86,
+             "TSS_IST1 + 8 * (ist - 1)", "TSS_IST1 + 8 * ist", delivery(
+                 "test_an_interrupt_stack_is_used_whatever_the_privilege")),
+    Mutation("loop: an error code is pushed for every vector", X86,
+             "\tbool with_code = in_set(WITH_CODE, d->event.vector) && !d->event.software;\n",
+             "\tbool with_code = d->event.vector < 32;\n",
+             delivery("test_an_interrupt_gate_masks_interrupts_and_a_trap_gate_does_not")),
+    Mutation("loop: two exceptions are always a double fault", X86,
+             "(first->vector == PF && (second->vector == PF || contributes))", "first->vector < 32",
+             delivery("test_a_benign_exception_before_a_page_fault_is_no_double_fault")),
+    Mutation("loop: frames are pushed with the rights of the program", X86,
+             "push_frame(d, cpl != before ? MMU_ACCESS_IMPLICIT : 0, &stack)", "push_frame(d, 0, &stack)",
+             delivery("test_a_fault_of_a_user_program_switches_stacks_and_back")),
+    Mutation("loop: SYSCALL keeps the flags", X86,
+             "(flags & ~mask.value & ~GUEST_RFLAGS_RF)", "(flags & ~GUEST_RFLAGS_RF)",
+             TWINS),
+    Mutation("loop: a read-modify-write faults as a read", X86,
+             "x86_writes_back(&i))", "false)",
+             delivery("test_a_fault_of_a_user_program_switches_stacks_and_back")),
+    Mutation("loop: a fault through the stack is a general protection fault", X86,
+             "\tif (non_canonical && x86_through_stack(&i, again.access))\n", "\tif (non_canonical && false)\n", TWINS),
+    Mutation("loop: INT n that fails is reported behind itself", X86,
+             "\t\t\td.pc -= interrupt_length(&d);\n", "\t\t\t;\n", TWINS),
+    Mutation("loop: a selector error loses its table", X86,
+             "(selector & (GUEST_SELECTORCODE_TI | GUEST_SELECTORCODE_INDEX)) | more",
+             "(selector & GUEST_SELECTORCODE_INDEX) | more", TWINS),
+    Mutation("loop: an address behind a REX prefix counts from the stack", "csrc/decode_x86.c",
+             "\ti->base = (int8_t)(base | (p->rex & 1) << 3);\n", "\ti->base = (int8_t)base;\n", DECODE),
+    Mutation("loop: CMP writes what it reads", "csrc/decode_x86.c",
+             "\t\treturn 0x7f;\t\t\t/* all but CMP */\n", "\t\treturn 0xff;\n", DECODE),
+    Mutation("loop: exceptions of EL0 go to the vectors of EL1", ARM64,
+             "\t\thandler += VECTOR_LOWER;\n", "\t\thandler += VECTOR_SPX;\n", ARM),
+    Mutation("loop: a handler runs on the stack of the program", ARM64,
+             "\tif (!el1 || !(pstate & GUEST_PSTATE_SP))\n\t\tuse_own_stack(g);\n", "", ARM_TWINS),
+    Mutation("loop: PAN is not set on entry", ARM64,
+             " || !(sctlr.value & ARM64_SCTLR_SPAN);", ";", ARM_TWINS),
+    Mutation("loop: a store-exclusive faults as a read", ARM64,
+             "\t    !is_store_exclusive(word))\n", "\t    word)\n", ARM),
+    Mutation("loop: one exception more than allowed", RUN,
+             "g->counters.exceptions >= g->exception_limit)", "g->counters.exceptions > g->exception_limit)", TWINS),
+    Mutation("loop: INVLPG leaves what the second TLB holds", SITE,
+             "\t\tflush_page(g, &i);\n", "\t\t;\n", FLUSHES),
+    Mutation("loop: INVLPG is about the base alone", SITE,
+             " + (general(g, i->index) << i->scale)", "", FLUSHES),
+    Mutation("loop: INVLPG ignores a segment", SITE, "\tif (i->odd)\n", "\tif (i->odd && i->base < -1)\n", FLUSHES),
+    Mutation("loop: MOV to a control register leaves the second TLB as it is", SITE,
+             "i.opcode == OP_MOV_CR || ", "", FLUSHES),
+    Mutation("loop: EFER counts from the next flush on", SITE, "\t\tguest_flush_tlb(g);\t/*", "\t\t/*",
+             second("test_nxe_counts_as_soon_as_it_is_written")),
+    Mutation("loop: an instruction across two pages is not searched for", SITE,
+             "\tif (first < GUEST_PAGE)\t", "\tif (first > GUEST_PAGE)\t",
+             second("test_a_flush_across_two_pages_of_code")),
+    Mutation("loop: too many flushes go unseen", SITE, "\t\tg->tlb.blind = true;\n\t\treturn;\n\t}\n\ts->at",
+             "\t\treturn;\n\t}\n\ts->at", second("test_more_flushes_than_there_are_hooks")),
+    Mutation("loop: TLBI leaves what the second TLB holds", TLB,
+             "\tif (op->crn != CRN_TLBI ||", "\tif (op->crn ||", second("test_arm64_instructions_that_flush")),
+    Mutation("loop: TLBI takes its operand for an address", TLB, "op->value << TLB_PAGE_SHIFT", "op->value",
+             second("test_arm64_instructions_that_flush")),
+    Mutation("loop: TLBI knows no upper half", TLB,
+             "mmu_tlb_flush_address(g->tlb.tlb, va)", "va & UINT64_C(0xffffffffffffff)",
+             second("test_an_upper_half_address_is_flushed_by_its_56_bits")),
+    Mutation("loop: a new run begins with old translations", "csrc/guest.c",
+             "\tguest_tlb_flush(g);\t/* the host", "\t/* the host",
+             second("test_the_host_changes_tables_between_runs")),
+    Mutation("loop: the second TLB gives every right", TLB, "pa_of(page.pa), page.allowed,", "pa_of(page.pa), 3,",
+             second("test_the_first_store_walks_to_set_the_dirty_flag")),
+    Mutation("loop: the second TLB does not know who asks", "csrc/guest_x86.c",
+             "if (!g->tlb.set || memcmp(&regs, &g->tlb.x86, sizeof(regs))) {", "if (!g->tlb.set) {",
+             second("test_a_user_has_no_entry_of_the_kernel")),
+)

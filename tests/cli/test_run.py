@@ -96,7 +96,7 @@ def test_traffic_by_device_adds_up(capsys):
     data = counters["data"].values()
     assert sum(t["reads"] + t["writes"] for t in data) == counters["bus_reads"] + counters["bus_writes"]
     assert counters["bus_errors"] == 0
-    assert counters["fills"] == counters["walks"] > 0
+    assert counters["fills"] >= counters["walks"] > 0
     assert sum(t["read_bytes"] for t in counters["code"].values()) == 4096
 
 

@@ -123,8 +123,8 @@ MUTATIONS = (
     Mutation(
         "mirror: what a guest has is lost with it",
         "csrc/guest.c",
-        "\tguest_code_unwatch(g);\n\tguest_windows_give(g);\n\tfree(",
-        "\tguest_code_unwatch(g);\n\tfree(",
+        "\tguest_windows_give(g);\n\tmmu_tlb_destroy(",
+        "\tmmu_tlb_destroy(",
         MIRROR,
     ),
     Mutation(

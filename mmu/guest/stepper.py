@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmu.core import ffi
+from mmu.errors import GuestError
 from mmu.guest.engine import PAGE, Engine
 from mmu.memory.host import HostMemory
 
@@ -18,7 +19,7 @@ IMAGES_BASE, DATA_BASE = 1 << 53, 1 << 54  # physical addresses that only the en
 IMAGES, DATA_PAGES = 1 << 14, 1 << 9
 PER_INSTRUCTION = 64  # pages of data, at most
 FETCH, READ_MEMORY, WRITE_MEMORY = 18, 16, 17  # UC_MEM_FETCH, UC_MEM_READ, UC_MEM_WRITE
-READ_WRITE, READ_EXECUTE = 3, 5
+READ_WRITE, EXECUTE = 3, 4  # a page of code that is read has data of its own
 PAGE_MASK = (1 << 64) - PAGE
 FLUSH_TLB, FLUSH_TB = 11 | 1 << 30, 10 | 1 << 30
 INVALID_INSTRUCTION, EXCEPTION = 10, 21  # UC_ERR_INSN_INVALID, UC_ERR_EXCEPTION
@@ -144,7 +145,7 @@ class Stepper:
         if kind == FETCH:
             self._fetched.add(va)
             out[0] = IMAGES_BASE + self._shown.get(va, 0) * PAGE
-            out[1] = READ_EXECUTE
+            out[1] = EXECUTE
         else:
             out[0] = DATA_BASE + self._slot(va) * PAGE
             out[1] = READ_WRITE
@@ -161,8 +162,10 @@ class Stepper:
         if self._failure is not None:
             return
         at = address - DATA_BASE
-        va = self._pages[at // PAGE] + at % PAGE
         try:
+            if not 0 <= at < DATA_PAGES * PAGE:
+                raise GuestError(f"the instruction engine accessed {address:#x}, where it has no data")
+            va = self._pages[at // PAGE] + at % PAGE
             if kind == WRITE_MEMORY:
                 self._write(va, size, value & (1 << 8 * size) - 1)
             else:

@@ -16,7 +16,7 @@ from mmu.tcg.counters import Counters
 from mmu.tcg.guest import Guest
 from mmu.tcg.instruction import Flow, Instruction
 from mmu.tcg.memory import MMIO
-from mmu.tcg.signals import AtomicRequest, GuestEvent, GuestFault, RecompileRequest
+from mmu.tcg.signals import AtomicRequest, GuestEvent, GuestFault, RecompileRequest, Unsupported
 from mmu.tcg.softmmu import FETCH, READ, WRITE
 from mmu.tcg.stops import Deadlock, EmulatorStop
 from mmu.tcg.switches import Switches
@@ -149,6 +149,9 @@ class Emulator:
                 self._pending, last, halted = (self.guest.exception_of(signal.fault), signal.fault), None, False
             except GuestEvent as signal:
                 self._pending, last, halted = (signal.event, None), None, False
+            except Unsupported as signal:
+                self.pc = signal.pc
+                return Stop("unsupported", self.pc, detail=signal.detail)
             self._leave()
             if halted and not self._woken():
                 return Stop("halt", self.pc)

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mmu.core import lib
+from mmu.core import ffi, lib
 from mmu.guest.cpu import Refused
 from mmu.guest.format import Rflags
 from mmu.guest.stepper import Stepper
@@ -17,7 +17,7 @@ from mmu.tcg.access import Accesses, HostPc, Mmu
 from mmu.tcg.cpu import Emulator
 from mmu.tcg.decode_x86 import X86Decoder, decoder
 from mmu.tcg.instruction import Instruction
-from mmu.tcg.signals import GuestEvent, GuestFault
+from mmu.tcg.signals import GuestEvent, GuestFault, Unsupported
 from mmu.tcg.switches import Switches
 from mmu.tcg.walk_x86 import walk
 from mmu.tlb.cpu import Found
@@ -83,6 +83,12 @@ class ModelX86(X86Cpu):
             self.engine, HLT, lambda va, size: self.emulator.read(va, size),
             lambda va, size, value: self.emulator.write(va, size, value))
         self._kept += self.stepper.memories
+        hooks = ffi.new("struct mmu_guest_hooks *")
+        lib.mmu_guest_hooks(hooks)
+        for kind, field, instruction in self.HOOKS:
+            if field in ("port_in", "port_out"):  # nothing is there
+                number = getattr(self.constants, instruction)
+                self.engine.hook(kind, getattr(hooks, field), self.guest, instruction=number)
 
     # -- state --------------------------------------------------------------------------------------
 
@@ -124,7 +130,7 @@ class ModelX86(X86Cpu):
             assert isinstance(following, int)
             return following
         if name == "sysenter":
-            raise GuestEvent(Interrupt(UD))
+            raise Unsupported(pc + instruction.length, "SYSENTER (use SYSCALL)")
         if name == "invlpg":
             accesses.tlb.flush_page(self._operand(code, pc))
         elif name.startswith("mov "):

@@ -168,3 +168,15 @@ def test_zeroes_by_cache_line_reach_a_device_byte_by_byte():
     result = b.load("add x1, x0, #70; dc zva, x1; wfi").run()
     assert b.space.read(WINDOW, 256) == b"\xff" * 64 + bytes(64) + b"\xff" * 128
     assert bus(result, "data") == [("w", 64 + n, 1) for n in range(64)]
+
+
+@pytest.mark.parametrize("source", ["ldr x0, [x0]; add x2, x2, #1; wfi", "ldr x1, [x0], #8; add x2, x2, #1; wfi"])
+def test_an_instruction_that_runs_again_has_the_registers_it_had(source):
+    """Its destination, or the address that it writes back, is that of its own operand."""
+    b = Bench(Switches(), (), "aarch64", data_pa=WINDOW)
+    b.put(WINDOW, 0x1234)
+    result = b.load(source).run()
+    assert result.counters.recompiles == 1
+    expected = {0x1234, 0} if "x0, [" in source else {DATA + 8, 0x1234}
+    assert {result.registers["x0"], result.registers["x1"]} == expected
+    assert bus(result, "data") == [("r", 0, 8)]

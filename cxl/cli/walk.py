@@ -12,14 +12,14 @@ import click
 
 from cxl.cli.decode import level_records
 from cxl.cli.options import NUMBER, json_option, topology_of, topology_options
-from cxl.cli.report import exception_text, plain, walk_record
+from cxl.cli.report import plain, walk_record
 from cxl.cli.run import placed
 from cxl.decode import Route
 from cxl.examples import find
 from cxl.job import SIDES, Job, Placement, Walk
 from mmu import Access, Fault, Translation, arm64, x86
 from mmu.guest.trees import trees
-from mmu.show import walk_text
+from mmu.show import exception_text, walk_text
 
 if TYPE_CHECKING:
     from cxl.topology import Topology

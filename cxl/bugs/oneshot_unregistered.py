@@ -18,12 +18,28 @@ X86 = """
 """
 
 
-def x86(switches: Switches) -> Observation:
+ARM64 = """
+    01 00 40 f9                     ldr x1, [x0]
+    42 04 00 91                     add x2, x2, #1
+    7f 20 03 d5                     wfi
+"""
+
+
+def scenario(arch: str, code: str, address: str, results: dict[str, int], switches: Switches) -> Observation:
     """Code and data in the window."""
-    rig = Rig("x86_64", switches)
-    rig.code(CODE, X86, "w")
+    rig = Rig(arch, switches)
+    rig.code(CODE, code, "w")
     rig.fill(rig.map(DATA, "w"), VALUE.to_bytes(8, "little"))
-    return rig.observe(registers={"rdi": DATA}, results={"rax": VALUE, "rbx": 1})
+    return rig.observe(registers={address: DATA}, results=results)
+
+
+def x86(switches: Switches) -> Observation:
+    return scenario("x86_64", X86, "rdi", {"rax": VALUE, "rbx": 1}, switches)
+
+
+def arm64(switches: Switches) -> Observation:
+    return scenario("aarch64", ARM64, "x0", {"x1": VALUE, "x2": 1}, switches)
+
 
 BUG = Bug(
     name="oneshot-unregistered",
@@ -37,7 +53,7 @@ BUG = Bug(
     references=("qemu-devel 2021: one-shot blocks get CF_LAST_IO; later they were registered as well",),
     switches=("oneshot_unregistered",),
     needs={"icount": True},
-    scenarios={"x86_64": x86},
+    scenarios={"x86_64": x86, "aarch64": arm64},
     faulty=Expected(Outcome.ABORT, "could not find TB for pc="),
     fixed=Expected(Outcome.OK),
 )

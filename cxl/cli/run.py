@@ -12,6 +12,8 @@ from cxl.cli.report import run_record, run_text
 from cxl.examples import find
 from cxl.job import SIDES, Job, Placement
 
+PLAIN, MODEL = 10.0, 120.0  # seconds that a run may take; a model of an emulator is slower
+
 
 def placed(what: str) -> Callable[[F], F]:
     return click.option(
@@ -34,14 +36,16 @@ def placed(what: str) -> Callable[[F], F]:
     "--flags", type=click.Choice(["set", "clear"]), default="set", show_default=True,
     help="With --release: accessed and dirty flags, set beforehand as Linux does, or left to the walks.")
 @click.option("--explain", type=NUMBER, metavar="VA", help="Whose walk to explain.  [default: what faulted, else data]")
-@click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds until the guest is stopped.")
+@click.option(
+    "--timeout", type=float,
+    help=f"Seconds until the guest is stopped.  [default: {PLAIN:g}; {MODEL:g} with --release]")
 @click.option("--limit", type=int, help="Instructions until the guest is stopped.")
 @click.option("--snapshot", metavar="FILE", help="Write the machine, as it is when it stops, to FILE.")
 @json_option
 def run(
     program: str, arch: str, qemu_args: str | None, topology: str | None, cedt: str | None,
     tables: str, code: str, data: str, stack: str | None,
-    dispatch: str, release: str | None, flags: str, explain: int | None, timeout: float, limit: int | None,
+    dispatch: str, release: str | None, flags: str, explain: int | None, timeout: float | None, limit: int | None,
     snapshot: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run PROGRAM: a path (.s, .bin, .elf) or the name of a shipped example.
@@ -52,7 +56,8 @@ def run(
     where = Placement(tables, code, data, stack or data)
     job = Job(topology_of(qemu_args, topology, cedt), arch, where, dispatch, release, flags == "set")
     try:
-        result = job.run(source, timeout, limit)
+        seconds = (PLAIN if release is None else MODEL) if timeout is None else timeout
+        result = job.run(source, seconds, limit)
         walk = job.walk(result, explain)
         if snapshot is not None:
             from cxl.snapshot import save

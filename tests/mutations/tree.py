@@ -92,8 +92,8 @@ class Tree:
     def pytest(self, *tests: str) -> tuple[int, list[str]]:
         """(exit status, ids of the tests that failed); stops at the first failure."""
         command = [
-            sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=line", "--no-header", "-p", "no:cacheprovider",
-            "-p", "tests.mutations.profile", *tests,
+            sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=line", "--show-capture=no", "--no-header",
+            "-p", "no:cacheprovider", "-p", "tests.mutations.profile", *tests,
         ]  # fmt: skip
         try:
             done = self.run(*command, timeout=TEST_TIMEOUT)

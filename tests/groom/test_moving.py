@@ -217,18 +217,27 @@ def test_when_an_entry_cannot_be_changed_all_are_as_they_were():
     try:
         m = job.machine
         m.load(b"\xf4")
-        # The same tree behind a root in ROM: what it refers to cannot follow.
+        # The same tree with a table of the second level in ROM: what that refers to cannot follow.
+        fixed = walk(m, m.plan.code.va).steps[1].address & -PAGE
         space = AddressSpace()
         space.map(0, Ram(64 * MIB))
-        space.map(128 * MIB, Rom(m.space.read(m.tables.root, PAGE)))
+        space.map(128 * MIB, Rom(m.space.read(fixed, PAGE)))
         topology.attach(space)
+        m.space.write(m.tables.root, (128 * MIB | 7).to_bytes(8, "little"))
         other = type(m)(space)
-        other.set(cr3=128 * MIB)
+        other.set(cr3=m.tables.root)
         before = {node.address: space.read(node.address, PAGE) for node in other_nodes(other)}
         moves = plan_moves(other, topology, survey(other, topology))
         with pytest.raises(BusError, match="cannot be changed"):
             migrate(other, moves)
         assert {node.address: space.read(node.address, PAGE) for node in other_nodes(other)} == before
+        # A root outside the window: entries in place had been changed before the refusal, and are not any more.
+        space.write(MIB, space.read(m.tables.root, PAGE))
+        other.set(cr3=MIB)
+        before = space.read(MIB, PAGE)
+        with pytest.raises(BusError, match="cannot be changed"):
+            migrate(other, plan_moves(other, topology, survey(other, topology)))
+        assert space.read(MIB, PAGE) == before
         other.close()
     finally:
         job.close()

@@ -58,6 +58,7 @@ def test_each_level_alone_can_be_in_the_window(guest, arch, depth):
     ran = g.run()
     assert ran == halted(**{RESULT[arch]: VALUE})
     assert ran.trace.find("bus", tag="ptw").count(bus("r", 8, at=entries[depth])) == 1
+    assert {e.region for e in ran.trace} == {"window0"}
     assert ran.trace.count(bus(tag="data")) == 0
 
 

@@ -33,7 +33,21 @@ def programmed(topology: Topology) -> Topology:
     return topology
 
 
-def _emulator(topology: Topology, release: str) -> Switches:
+def go(machine: Machine, timeout: float, limit: int | None) -> tuple[RunResult, EmulatorStop | None]:
+    """A run that an emulator may not survive: then its end as a stop like others, and what it was."""
+    from mmu.guest.stop import Stop
+    from mmu.machine import RunResult
+    from mmu.tcg import EmulatorStop
+
+    try:
+        return machine.run(timeout=timeout, limit=limit), None
+    except EmulatorStop as end:
+        pc = machine.cpu.pc if end.pc is None else end.pc
+        return RunResult(Stop(end.outcome, pc, detail=str(end)), end.registers, end.trace, end.counters), end
+
+
+def emulated(topology: Topology, release: str) -> Switches:
+    """Let *topology* show on a bus what that release of QEMU does. Returns its switches."""
     from mmu.tcg import release as switches_of
 
     switches = switches_of(release)
@@ -86,7 +100,7 @@ class Job:
         self.topology, self.placement, self.release = topology, placement or Placement(), release
         self._flags_set = flags_set
         self.ended: EmulatorStop | None = None  # how the emulator ended, if that was not by the guest
-        emulator = None if release is None else _emulator(topology, release)
+        emulator = None if release is None else emulated(topology, release)
         self.regions: list[Region] = list(programmed(topology).regions.values())
         self.space = AddressSpace()
         for i, (base, size) in enumerate(topology.ram):
@@ -119,12 +133,13 @@ class Job:
     def run(self, program: Any, timeout: float = 10.0, limit: int | None = None) -> RunResult:
         """Load and run; afterwards what the guest wrote is in the devices' backing files."""
         self.machine.load(program)
-        if self.release is None:
-            result = self.machine.run(timeout=timeout, limit=limit)
-        else:
-            if self._flags_set:
-                self._touch()
-            result = self._emulated(timeout, limit)
+        return self.go(timeout, limit)
+
+    def go(self, timeout: float = 10.0, limit: int | None = None) -> RunResult:
+        """Run from where the guest stands. An emulator's own end is a stop like others, and more of it in `ended`."""
+        if self.release is not None and self._flags_set:
+            self._touch()
+        result, self.ended = go(self.machine, timeout, limit)
         for device in self.topology.devices.values():
             device.sync()
         return result
@@ -141,19 +156,6 @@ class Job:
 
         registers = self.machine.walk_registers()
         return (x86.walk if isinstance(registers, x86.Registers) else arm64.walk), registers
-
-    def _emulated(self, timeout: float, limit: int | None) -> RunResult:
-        """A run that the emulator may not survive: its own end is a stop like others, and more of it in `ended`."""
-        from mmu.guest.stop import Stop
-        from mmu.machine import RunResult
-        from mmu.tcg import EmulatorStop
-
-        try:
-            return self.machine.run(timeout=timeout, limit=limit)
-        except EmulatorStop as end:
-            self.ended = end
-            pc = self.machine.cpu.pc if end.pc is None else end.pc
-            return RunResult(Stop(end.outcome, pc, detail=str(end)), end.registers, end.trace, end.counters)
 
     def walk(self, result: RunResult, va: int | None = None) -> Walk:
         """Walk the tables as they stand, for *va* (default: what faulted, else the first data byte). Sets no flag."""

@@ -18,6 +18,7 @@ from cxl.blueprint import Backing, Blueprint
 from cxl.decoder import DecoderBlock, Settings
 from cxl.errors import TopologyError
 from cxl.exchange.toml import read, write
+from cxl.job import emulated
 from cxl.topology import Topology
 from mmu.errors import SnapshotError
 from mmu.memory import AddressSpace, Ram
@@ -42,15 +43,19 @@ def save(path: str | PathLike[str], machine: Machine, topology: Topology) -> Non
     }).save(path)  # fmt: skip
 
 
-def load(path: str | PathLike[str]) -> tuple[Machine, Topology]:
-    """The machine of a file, as it was. Raises OSError, and SnapshotError with what is wrong. Close the machine."""
+def load(path: str | PathLike[str], release: str | None = None) -> tuple[Machine, Topology]:
+    """The machine of a file, as it was. Raises OSError, and SnapshotError with what is wrong. Close the machine.
+
+    *release*: it goes on as in that release of QEMU (`mmu.tcg`).
+    """
     from mmu.machine import Machine
     from mmu.snapshot import Snapshot
 
     snapshot = Snapshot.load(path)
     try:
         topology = _topology(snapshot.extra)
-        machine = Machine(space_of(topology), snapshot.arch, dispatch="exact")
+        emulator = None if release is None else emulated(topology, release)
+        machine = Machine(space_of(topology), snapshot.arch, dispatch="exact", emulator=emulator)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SnapshotError(f"{path}: the topology is damaged: {error}") from None
     try:

@@ -14,7 +14,7 @@ from cxl.cli.run import placed
 from cxl.examples import find
 from cxl.groom import KINDS, Grooming
 from cxl.groom import groom as groomed
-from cxl.job import SIDES, Job, Placement
+from cxl.job import SIDES, Job, Placement, go
 
 if TYPE_CHECKING:
     from cxl.topology import Topology
@@ -53,18 +53,21 @@ SPAN = Span()
 @click.option(
     "--to", type=SPAN, metavar="START:SIZE",
     help="RAM that is free to move to.  [default: RAM that is zero and that nothing refers to]")
+@click.option("--release", metavar="R", help="Run it as this release of QEMU would, such as 8.2.")
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds until the guest is stopped.")
 @click.option("--limit", type=int, help="Instructions until the guest is stopped.")
 @json_option
 def groom(
     program: str | None, snapshot: str | None, arch: str, qemu_args: str | None, topology: str | None,
     cedt: str | None, tables: str, code: str, data: str, stack: str | None, dma: tuple[tuple[int, int], ...],
-    only: tuple[str, ...], apply: bool, to: tuple[int, int] | None, timeout: float, limit: int | None, as_json: bool,
+    only: tuple[str, ...], apply: bool, to: tuple[int, int] | None, release: str | None, timeout: float,
+    limit: int | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run PROGRAM (as `cxl-mmu run` does), or go on from a snapshot, and say what of it is in CXL windows.
 
     Exit status 0 when nothing of that is in a window, 1 when something is. With --apply: 0 when nothing is left there
-    and the program ends with the same registers and memory, else 1.
+    and the program ends with the same registers and memory, else 1. Under a --release that ended before the program
+    did: 0 when it does not end any more.
     """
     if (program is None) == (snapshot is None):
         raise click.UsageError("give PROGRAM or --snapshot FILE" + (", not both" if program else ""))
@@ -74,17 +77,18 @@ def groom(
         if snapshot is not None:
             from cxl.snapshot import load
 
-            machine, topo = load(snapshot)
+            machine, topo = load(snapshot, release)
             stack_.callback(machine.close)
         else:
             assert program is not None
             source = find(program, arch)
-            job = Job(topology_of(qemu_args, topology, cedt), arch, Placement(tables, code, data, stack or data))
+            where = Placement(tables, code, data, stack or data)
+            job = Job(topology_of(qemu_args, topology, cedt), arch, where, release=release)
             stack_.callback(job.close)
             machine, topo = job.machine.load(source), job.topology
 
         def run() -> RunResult:
-            return machine.run(timeout=timeout, limit=limit)
+            return go(machine, timeout, limit)[0] if snapshot is not None else job.go(timeout, limit)
 
         found = groomed(machine, topo, run, dma=dma, kinds=only or KINDS, apply=apply, to=to)
         _sync(topo)

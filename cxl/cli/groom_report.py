@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cxl.cli.report import plain
+from cxl.groom.compare import EMULATOR_ENDS
 from cxl.groom.find import KINDS, NOBODY, Found
 from mmu.show import size_text
 
@@ -32,9 +33,14 @@ def text(machine: Machine, found: Grooming) -> str:
         if found.moves:
             lines.append(f"  {found.changed} entries and registers changed")
         lines += ["after", *_side(machine, found.after, found.kinds)]
-        lines += ["differences", *(f"  {line}" for line in found.differences)] if found.differences else [
-            "same registers and memory"]  # fmt: skip
+        lines += ["differences", *(f"  {line}" for line in found.differences)] if found.differences else [_same(found)]
     return "\n".join(lines)
+
+
+def _same(found: Grooming) -> str:
+    if found.before.result.stop.reason in EMULATOR_ENDS:
+        return "the emulator does not end any more"
+    return "same registers and memory"
 
 
 def _side(machine: Machine, side: Side, kinds: tuple[str, ...]) -> Iterator[str]:

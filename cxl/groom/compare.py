@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 SHOWN = 8  # differences that are listed
+EMULATOR_ENDS = ("abort", "hang", "crash")  # reasons of a stop that are not the guest's
 Contents = Mapping[int, tuple[int, int, int | None]]
 
 
@@ -48,10 +49,17 @@ def contents(machine: Machine) -> Contents:
 
 
 def differences(machine: Machine, before: Side, after: Side) -> list[str]:
-    """Where the two runs differ, as sentences; roots of tables may, and so may what only a table holds."""
+    """Where the two runs differ, as sentences; roots of tables may, and so may what only a table holds.
+
+    An emulator that ended before the guest did has computed nothing to compare: then the guest must end after.
+    """
     out = []
     roots = {tree.register for tree in trees(machine.cpu)}
     a, b = before.result, after.result
+    if a.stop.reason in EMULATOR_ENDS:
+        return [f"the emulator ends all the same: {b.stop.detail}"] if b.stop.reason in EMULATOR_ENDS else []
+    if "timeout" in (a.stop.reason, b.stop.reason):
+        return ["nothing can be compared: the time was up before the guest ended"]
     if _end(a) != _end(b):
         out.append(f"stop: {a.stop.reason} at {a.stop.pc:#x} before, {b.stop.reason} at {b.stop.pc:#x} after")
     for name, value in a.registers.items():

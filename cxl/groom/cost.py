@@ -1,4 +1,4 @@
-"""What a run costs, page by page: the bus accesses of page walks and of the guest's own loads and stores."""
+"""What a run costs, page by page: the bus accesses of page walks, fetches, loads and stores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 CAPACITY = 1 << 18  # accesses that are recorded for each initiator
-INITIATORS = ("walk", "data")  # ports of a guest's CPU
+INITIATORS = ("walk", "code", "data")  # ports of a guest's CPU
 
 
 @dataclass
@@ -24,7 +24,8 @@ class Usage:
 
     `complete`: none was left out because there were more than CAPACITY. `walks`: page walks of the run.
     Loads and stores count only where they go to the bus: what is in RAM, the engine reaches by itself. Code is copied
-    page by page before it runs, which is counted by device (`Counters.code`) and not here.
+    page by page before it runs, which is counted by device (`Counters.code`) and not here; in the model of an emulator
+    it is fetched, and counts.
     """
 
     walks: int = 0

@@ -74,11 +74,58 @@ def test_a_snapshot_goes_on_from_the_middle(arch, tmp_path, capsys):
     assert record["before"]["registers"] == whole["registers"]
 
 
+def test_grooming_saves_a_program_from_its_emulator(capsys):
+    """8.2 aborts when it delivers an exception through tables in the window; those in RAM do not need its lock."""
+    status, record, _ = run(capsys, "handler", "--release", "8.2", "--data", "ram", "--apply")
+    assert (status, record["differences"]) == (0, [])
+    before, after = record["before"]["stop"], record["after"]["stop"]
+    assert (before["reason"], after["reason"]) == ("abort", "halt")
+    assert "bql_lock_impl" in before["detail"]
+    assert main(["groom", "handler", "--release", "8.2", "--data", "ram", "--apply"]) == 0
+    assert "the emulator does not end any more" in capsys.readouterr().out
+
+
+def test_what_grooming_cannot_save_is_said(capsys):
+    """The handler's stack and IDT are data, and stay in the window."""
+    status, record, _ = run(capsys, "handler", "--release", "8.2", "--apply")
+    assert (status, record["left"]) == (1, 0)
+    (line,) = record["differences"]
+    assert line.startswith("the emulator ends all the same: ERROR:../system/cpus.c")
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_fetches_count_page_by_page_under_a_release(arch, capsys):
+    status, record, _ = run(capsys, "handler", "--release", "10.0", "--arch", arch, "--data", "ram", "--apply")
+    assert (status, record["same"]) == (0, True)
+    pages = record["before"]["code"]
+    assert pages[0]["accesses"]["code"]["reads"] == sum(
+        t["reads"] for t in record["before"]["counters"]["code"].values()) > 0
+    assert not any(page["accesses"] for page in pages[1:])
+
+
+def test_a_snapshot_goes_on_under_a_release(tmp_path, capsys):
+    path = str(tmp_path / "half")
+    assert main(["run", "handler", "--data", "ram", "--limit", "30", "--snapshot", path]) == 1
+    capsys.readouterr()
+    status, record, _ = run(capsys, "--snapshot", path, "--release", "8.2", "--apply")
+    assert status == 0
+    assert (record["before"]["stop"]["reason"], record["after"]["stop"]["reason"]) == ("abort", "halt")
+
+
+def test_runs_that_the_clock_ended_are_not_compared(tmp_path, capsys):
+    program = tmp_path / "loop.bin"
+    program.write_bytes(b"\xeb\xfe")
+    status, record, _ = run(capsys, str(program), "--timeout", "0.1", "--apply")
+    assert (status, record["differences"]) == (
+        1, ["nothing can be compared: the time was up before the guest ended"])
+
+
 @pytest.mark.parametrize(
     "arguments, names",
     [
         ([], "give PROGRAM or --snapshot FILE"),
         (["checksum", "--snapshot", "x"], "not both"),
+        (["checksum", "--release", "6.0"], "release must be one of"),
         (["checksum", "--to", "0:4096"], "--to goes with --apply"),
         (["checksum", "--dma", "0x1000"], "write START:SIZE"),
         (["checksum", "--dma", "x:1"], "'x' is not a number"),

@@ -13,7 +13,7 @@ CSRC = ROOT / "csrc"
 # The order is the order of definition.
 API = (
     "places_api.h", "bus_api.h", "hostmem_api.h", "mirror_api.h", "walk_api.h", "x86_api.h", "arm64_api.h",
-    "tlb_api.h", "guest_api.h", "scan_api.h", "locate_api.h",
+    "tlb_api.h", "guest_api.h", "uart_api.h", "scan_api.h", "locate_api.h",
 )
 
 # Called from C on the thread that entered C; the GIL is taken by cffi.

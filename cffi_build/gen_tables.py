@@ -11,7 +11,10 @@ from mmu.types import Access, FaultKind, MemTxResult
 
 # Prefix in C -> module whose layouts are rendered. A room that also has tables of its own
 # (levels, start levels, ...) defines them in its format module and a renderer in RENDERERS.
-FORMATS = {"X86": "mmu.x86.format", "ARM64": "mmu.arm64.format", "GUEST": "mmu.guest.format"}
+FORMATS = {
+    "X86": "mmu.x86.format", "ARM64": "mmu.arm64.format", "GUEST": "mmu.guest.format",
+    "DEVICE": "mmu.guest.devices.format",
+}  # fmt: skip
 ENUMS = {
     "MMU_ACCESS": Access,
     "MMU_MEMTX": MemTxResult,

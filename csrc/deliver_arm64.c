@@ -171,6 +171,7 @@ bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc)
 	case MMU_GUEST_CALLBACK:
 	case MMU_GUEST_ENGINE:
 	case MMU_GUEST_TRIPLE_FAULT:
+	case MMU_GUEST_EXIT:
 		return false;
 	}
 	enter(g, &event, at, pstate);

@@ -68,16 +68,24 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 		g->counters.instructions++;
 }
 
-/* No device has a port: reads give ones, as an empty bus does. */
+/* Where no device answers, reads give ones, as an empty bus does. */
 static uint32_t on_port_in(void *uc, uint32_t port, int size, void *user)
 {
+	uint32_t nothing = UINT32_MAX >> (size == 1 ? 24 : size == 2 ? 16 : 0);
 	struct mmu_guest *g = user;
+	uint64_t value;
+	int rc;
 
 	(void)uc;
-	(void)port;
-	if (g->phase != GUEST_PROBING)
-		g->counters.port_reads++;
-	return UINT32_MAX >> (size == 1 ? 24 : size == 2 ? 16 : 0);
+	if (g->phase == GUEST_PROBING || guest_stopping(g))
+		return nothing;
+	g->counters.port_reads++;
+	if (!g->c.io)
+		return nothing;
+	rc = mmu_port_load(g->c.io, port, (uint32_t)size, &value);
+	if (rc < 0)
+		stop_engine(g, MMU_GUEST_CALLBACK, 0);
+	return rc == MMU_MEMTX_OK ? (uint32_t)value : nothing;
 }
 
 static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void *user)
@@ -85,11 +93,11 @@ static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void 
 	struct mmu_guest *g = user;
 
 	(void)uc;
-	(void)port;
-	(void)size;
-	(void)value;
-	if (g->phase != GUEST_PROBING)
-		g->counters.port_writes++;
+	if (g->phase == GUEST_PROBING || guest_stopping(g))
+		return;
+	g->counters.port_writes++;
+	if (g->c.io && mmu_port_store(g->c.io, port, (uint32_t)size, value) < 0)
+		stop_engine(g, MMU_GUEST_CALLBACK, 0);
 }
 
 void mmu_guest_hooks(struct mmu_guest_hooks *ret)
@@ -241,8 +249,22 @@ void mmu_guest_interrupt(mmu_guest *g)
 	g->c.engine.emu_stop(g->c.engine.uc);
 }
 
+int mmu_guest_exit(void *ctx, uint64_t offset, uint32_t size, uint64_t value)
+{
+	struct mmu_guest *g = ctx;
+
+	(void)offset;
+	(void)size;
+	atomic_store_explicit(&g->exit_value, (uint32_t)value, memory_order_relaxed);
+	/* Release: pairs with the acquire in guest_stop_requested(); the value is seen. */
+	atomic_store_explicit(&g->exited, true, memory_order_release);
+	g->c.engine.emu_stop(g->c.engine.uc);
+	return MMU_MEMTX_OK;
+}
+
 void mmu_guest_resume(mmu_guest *g)
 {
+	atomic_store_explicit(&g->exited, false, memory_order_release);
 	atomic_store_explicit(&g->interrupted, false, memory_order_release);
 }
 

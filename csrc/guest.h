@@ -151,7 +151,8 @@ struct mmu_guest {
 	uint32_t delivered_count;
 	struct mmu_guest_mark *marks;
 	uint64_t mark_count, mark_capacity;
-	_Atomic bool interrupted;
+	_Atomic bool interrupted, exited;
+	_Atomic uint32_t exit_value;
 	struct mmu_guest_counters counters;
 	struct guest_near near[NEAR_SLOTS];
 	struct code_page code[CODE_SLOTS];
@@ -257,6 +258,14 @@ static inline uint64_t guest_map_serial(const struct mmu_guest *g)
 static inline bool guest_map_changed(const struct mmu_guest *g)
 {
 	return guest_map_serial(g) != g->serial;
+}
+
+/* Somebody asked for the end of the run, maybe another thread. */
+static inline bool guest_stop_requested(const struct mmu_guest *g)
+{
+	/* Acquire: pairs with the releases in mmu_guest_interrupt() and mmu_guest_exit(). */
+	return atomic_load_explicit(&g->interrupted, memory_order_acquire) ||
+	       atomic_load_explicit(&g->exited, memory_order_acquire);
 }
 
 static inline bool guest_stopping(const struct mmu_guest *g)

@@ -57,6 +57,7 @@ struct mmu_guest_config {
 	/* Whose traffic is whose: the guest's data, page walks, code read ahead of execution, and
 	   the replays that find an exact address (not part of what the guest did). */
 	mmu_port *data, *walk, *code, *probe;
+	mmu_port *io;			/* x86: of the bus of IN and OUT; NULL: it has none */
 	mmu_port *blocks;		/* counts what moves between devices and the mirror */
 	mmu_mirror *mirror;		/* of the bus; NULL: none. The engine has it at mmu_guest_mirror_base(). */
 	uint8_t *shadow;		/* host memory of the code pages, mmu_guest_shadow_size() bytes */
@@ -98,7 +99,8 @@ enum mmu_guest_stop_kind {
 	MMU_GUEST_LIMIT = 8,		/* the last instruction allowed has run, or exception: number 1 */
 	MMU_GUEST_CALLBACK = 9,		/* a device's callback failed; the host holds the reason */
 	MMU_GUEST_ENGINE = 10,		/* the engine failed with error `number` */
-	MMU_GUEST_TRIPLE_FAULT = 11	/* x86: `event` could not be delivered; vector `number` came last */
+	MMU_GUEST_TRIPLE_FAULT = 11,	/* x86: `event` could not be delivered; vector `number` came last */
+	MMU_GUEST_EXIT = 12		/* mmu_guest_exit() with value `number` */
 };
 
 enum mmu_guest_event_kind {
@@ -152,7 +154,7 @@ struct mmu_guest_counters {
 	uint64_t mirror_full;		/* pages that did not, because memory was out */
 	uint64_t steps;			/* instructions run alone because they write to a page of code */
 	uint64_t bus_errors;
-	uint64_t port_reads, port_writes;	/* x86 IN and OUT: no device answers */
+	uint64_t port_reads, port_writes;	/* x86 IN and OUT */
 	uint64_t instructions;		/* counted only under a limit */
 	uint64_t exceptions;		/* delivered to handlers of the guest, without the host */
 	/* The first bus error of the run; error_access 0: none yet */
@@ -187,6 +189,8 @@ int mmu_guest_run(mmu_guest *guest, uint64_t pc, struct mmu_guest_stop *ret);
 void mmu_guest_interrupt(mmu_guest *guest);
 /* Withdraws it. */
 void mmu_guest_resume(mmu_guest *guest);
+/* A mmu_io_write_fn; ctx: a guest, whose run ends with MMU_GUEST_EXIT and the value. Any thread. */
+int mmu_guest_exit(void *ctx, uint64_t offset, uint32_t size, uint64_t value);
 
 /*
  * What the guest's CPU itself does to memory: one access of 1, 2, 4 or 8 bytes at a virtual address,

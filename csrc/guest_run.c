@@ -28,7 +28,7 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 		if (error == ENGINE_EXCEPTION && (g->until || !pc) && !g->event)
 			error = ENGINE_OK;	/* that of the look-up which is_end() refused */
 		if (error || pc || g->until || g->event || phase == GUEST_STEPPING ||
-		    atomic_load_explicit(&g->interrupted, memory_order_acquire))
+		    guest_stop_requested(g))
 			break;
 		g->until = UNREACHABLE;
 	}
@@ -38,15 +38,28 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 	return error;
 }
 
+/* The stop that somebody asked for. False: nobody did. */
+static bool requested(struct mmu_guest *g)
+{
+	if (atomic_load_explicit(&g->exited, memory_order_acquire)) {
+		g->stop.kind = MMU_GUEST_EXIT;
+		g->stop.number = atomic_load_explicit(&g->exit_value, memory_order_relaxed);
+	} else if (atomic_load_explicit(&g->interrupted, memory_order_acquire)) {
+		g->stop.kind = MMU_GUEST_INTERRUPTED;
+	} else {
+		return false;
+	}
+	return true;
+}
+
 /* What ended the engine without a callback. */
 static void classify(struct mmu_guest *g, int error)
 {
-	if (error == ENGINE_OK)
-		g->stop.kind = atomic_load_explicit(&g->interrupted, memory_order_acquire) ?
-			       MMU_GUEST_INTERRUPTED : MMU_GUEST_HALTED;
-	else
-		g->stop.kind = error == ENGINE_INSN_INVALID ? MMU_GUEST_INVALID : MMU_GUEST_ENGINE;
 	g->stop.number = (uint32_t)error;
+	if (error != ENGINE_OK)
+		g->stop.kind = error == ENGINE_INSN_INVALID ? MMU_GUEST_INVALID : MMU_GUEST_ENGINE;
+	else if (!requested(g))
+		g->stop.kind = MMU_GUEST_HALTED;
 }
 
 /* The instruction at PC will be run again: it counts once. */
@@ -156,12 +169,12 @@ static bool handle(struct mmu_guest *g, int error)
 /* Whether the run must end before the instruction at pc; g->stop then says why. */
 static bool ended(struct mmu_guest *g, uint64_t pc)
 {
-	if (atomic_load_explicit(&g->interrupted, memory_order_acquire))
-		g->stop = (struct mmu_guest_stop){ .kind = MMU_GUEST_INTERRUPTED, .pc = pc };
-	else if (g->exception_limit && g->counters.exceptions >= g->exception_limit)
-		g->stop = (struct mmu_guest_stop){ .kind = MMU_GUEST_LIMIT, .number = 1, .pc = pc };
-	else
+	bool last = g->exception_limit && g->counters.exceptions >= g->exception_limit;
+
+	if (!last && !guest_stop_requested(g))
 		return false;
+	g->stop = (struct mmu_guest_stop){ .kind = MMU_GUEST_LIMIT, .number = 1, .pc = pc };
+	requested(g);
 	return true;
 }
 

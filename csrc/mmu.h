@@ -13,6 +13,7 @@
 #include "arm64_api.h"
 #include "tlb_api.h"
 #include "guest_api.h"
+#include "uart_api.h"
 #include "scan_api.h"
 #include "locate_api.h"
 #endif

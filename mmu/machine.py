@@ -226,6 +226,13 @@ class Machine:
     # -- looking ------------------------------------------------------------------------------------
 
     @property
+    def io(self) -> AddressSpace:
+        """x86: what IN and OUT reach, ports 0 .. 0xffff; nothing is mapped there at first. See mmu.guest.devices."""
+        if self.cpu.io is None:
+            raise ValueError(f"{self.arch} has no IN and OUT: map devices into the space")
+        return self.cpu.io
+
+    @property
     def registers(self) -> dict[str, int]:
         return self.cpu.registers()
 
@@ -302,11 +309,12 @@ class Machine:
     def _loop(self, pc: int) -> Stop:
         ends = {
             lib.MMU_GUEST_HALTED: "halt", lib.MMU_GUEST_INTERRUPTED: "timeout", lib.MMU_GUEST_LIMIT: "limit",
+            lib.MMU_GUEST_EXIT: "exit",
         }  # fmt: skip
         while True:
             raw = self.cpu.run(pc)
             if raw.kind in ends:
-                return Stop(ends[raw.kind], raw.pc)
+                return Stop(ends[raw.kind], raw.pc, code=raw.number if raw.kind == lib.MMU_GUEST_EXIT else None)
             found = self.cpu.handle(raw)
             if isinstance(found, Stop):
                 self.cpu.write(self.cpu.PC, found.pc)

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "mmu.x86.format": ("mmu.layout", "mmu.types"),
     "mmu.arm64.format": ("mmu.layout", "mmu.types"),
     "mmu.guest.format": ("mmu.layout", "mmu.types"),
+    "mmu.guest.devices.format": ("mmu.layout", "mmu.types"),
     "cxl.format": ("mmu.layout", "mmu.types"),
     "mmu.radix": ("mmu.radix", "mmu.scan", *_BASE),
     "mmu.scan": ("mmu.radix", "mmu.scan", *_BASE),
@@ -39,7 +40,10 @@ MAY_IMPORT = {
     "mmu": ("mmu",),
     "cxl.cli": ("cxl", "mmu"),
     "cxl": ("cxl", "mmu"),
-    "cffi_build": ("cffi_build", "mmu.layout", "mmu.types", "mmu.x86.format", "mmu.arm64.format", "mmu.guest.format"),
+    "cffi_build": (
+        "cffi_build", "mmu.layout", "mmu.types", "mmu.x86.format", "mmu.arm64.format", "mmu.guest.format",
+        "mmu.guest.devices.format",
+    ),
 }
 # Third-party packages with a room of their own.
 ONLY_IN = {"unicorn": "mmu.guest", "click": "cxl.cli", "rich": "cxl.cli", "mmu._core": "mmu.core"}

@@ -12,10 +12,11 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   then stores to it runs, what a device or another machine changes is seen from the next run on. So is RAM that is
   mapped or unmapped while the guest runs.
 - x86: no AVX (128-bit VEX instructions are executed wrongly: build with -mno-avx), no protection keys, no 5-level
-  paging; SYSENTER ends the run; IN reads ones and OUT is dropped; RDMSR of an unknown register gives 0. CPUID reports
-  the engine's address width, walks use 52 bits.
+  paging; SYSENTER ends the run; RDMSR of an unknown register gives 0. CPUID reports the engine's
+  address width, walks use 52 bits.
 - The engine's TLB is small. What it forgets is answered from a second one, which follows INVLPG, MOV to control
   registers and TLBI as a CPU's would: a guest that changes its tables and flushes nothing sees the old pages for long.
+- x86: what ends a run from within IN or OUT, an exit or an exception in a device, does so at the next jump.
 - arm64: EL1 and EL0 only; no alignment checks but those of exclusives; FP is always on. A walk uses 48 bits.
 - The time stamp counter and RDRAND are the host's: everything else is deterministic.
 """

@@ -68,6 +68,7 @@ class Cpu:
         self.ports = {name: space.new_port() for name in PORTS}
         self._limit_hook: int | None = None
         self._shadow, self._scratch = HostMemory(lib.mmu_guest_shadow_size()), HostMemory(PAGE)
+        self.io = self.new_io()
         self._kept: list[Any] = [self.ports, self._shadow, self._scratch, space.bus]
         self.context = self.engine.new_context()
         try:
@@ -133,6 +134,10 @@ class Cpu:
         """Do what *stop* (struct mmu_guest_stop) asks for."""
         raise NotImplementedError
 
+    def new_io(self) -> AddressSpace | None:
+        """The space of IN and OUT, where there are such instructions."""
+        return None
+
     def places(self) -> Mapping[str, int]:
         """Offsets in the engine's blobs for struct mmu_guest_places."""
         raise NotImplementedError
@@ -149,6 +154,10 @@ class Cpu:
         config.arch, config.phys_bits, config.bus = self.NUMBER, self.PHYS_BITS, self.space.bus
         for name, port in self.ports.items():
             setattr(config, name, port.handle)
+        if self.io is not None:
+            port = self.io.new_port()
+            self._kept += [port, self.io.bus]
+            config.io = port.handle
         config.shadow = ffi.cast("uint8_t *", self._shadow.address)
         config.context, config.bus_context = self.engine.new_context(), self.engine.new_context()
         config.deliver = self.deliver == "native"

@@ -14,6 +14,7 @@ REASONS = {
     "bus-error": "x86: an instruction that the bus does not give",
     "timeout": "the time was up",
     "limit": "the instructions were used up",
+    "exit": "the guest wrote to a DebugExit",
     "unsupported": "an instruction that this machine does not carry out",
 }
 
@@ -46,7 +47,8 @@ class Stop:
 
     `reason` is one of REASONS. `pc` is where the guest stands: after HLT or WFI, on an instruction that faulted.
     With reason "fault", `exception` is what the CPU reports (mmu.x86.PageFault, mmu.arm64.Abort, Interrupt, ...)
-    and `fault` the walk behind it, if it was one; its `va` is exact to the byte.
+    and `fault` the walk behind it, if it was one; its `va` is exact to the byte. `code` goes with reason "exit": what
+    was written.
     """
 
     reason: str
@@ -54,6 +56,7 @@ class Stop:
     exception: Any = None
     fault: Fault | None = None
     detail: str = ""
+    code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from mmu.guest.format import Rflags, Segment, Star
 from mmu.guest.stop import Interrupt, Stop
 from mmu.guest.x86_decode import new_disassembler, refine
 from mmu.guest.x86_delivery import GP, MC, SS, UD, WITH_CODE, deliver, triple_fault
+from mmu.memory import AddressSpace
 from mmu.memory.frames import Frames, LevelFrames
 from mmu.types import Access, Fault, FaultKind
 from mmu.x86 import GeneralProtection, MachineCheck, PageFault, PageTables, Registers, StackFault, exception
@@ -65,6 +66,9 @@ class X86Cpu(Cpu):
         names = {"pc": "rip", "flags": "rflags"} | {n: n for n in SAME_IDS}
         general = [self._number(name) for name in ENCODED]
         return {"general": general} | {field: self._number(name) for field, name in names.items()}
+
+    def new_io(self) -> AddressSpace:
+        return AddressSpace()
 
     def places(self) -> Mapping[str, int]:
         return asdict(x86_places())

@@ -14,6 +14,10 @@ def second(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/guest/test_second_tlb.py::{name}" for name in names)
 
 
+def device(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/guest/test_devices.py::{name}" for name in names)
+
+
 TWINS = ("tests/guest/test_delivery_twins.py::test_x86_delivery_in_c_is_that_of_the_reference",)
 ARM_TWINS = ("tests/guest/test_delivery_twins.py::test_arm64_delivery_in_c_is_that_of_the_reference",)
 DECODE = ("tests/guest/test_decode.py",)
@@ -103,4 +107,18 @@ MUTATIONS = (
     Mutation("loop: the second TLB does not know who asks", "csrc/guest_x86.c",
              "if (!g->tlb.set || memcmp(&regs, &g->tlb.x86, sizeof(regs))) {", "if (!g->tlb.set) {",
              second("test_a_user_has_no_entry_of_the_kernel")),
+    Mutation("loop: a port that refuses gives its value", "csrc/guest.c",
+             "return rc == MMU_MEMTX_OK ? (uint32_t)value : nothing;", "return (uint32_t)value;",
+             device("test_a_port_that_refuses_reads_ones")),
+    Mutation("loop: an exit is a halt", RUN, "\tif (atomic_load_explicit(&g->exited, memory_order_acquire)) {\n",
+             "\tif (false) {\n", device("test_a_guest_reports_its_result_and_goes_on")),
+    Mutation("loop: a serial port writes behind its room", "csrc/uart.c",
+             "\tif (at < u->capacity)\n", "\tif (at <= u->capacity)\n",
+             device("test_what_there_is_no_room_for_is_lost_and_said")),
+    Mutation("loop: the divisor of a serial port is its data", "csrc/uart.c",
+             "\tcase DATA: *value = divisor ? u->divisor[0] : receive(u); break;\n",
+             "\tcase DATA: *value = receive(u); break;\n", device("test_the_registers_of_a_16550")),
+    Mutation("loop: a PL011 always has input", "csrc/uart.c",
+             "(has_input(u) ? 0 : DEVICE_FR_RXFE)", "(has_input(u) ? 0 : 0)",
+             device("test_an_arm64_guest_talks_to_its_pl011")),
 )

@@ -1,0 +1,24 @@
+"""A register whose write ends the run: what kernels under test report their result with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmu.core import ffi, lib
+from mmu.memory.mmio import NativeMmio
+
+if TYPE_CHECKING:
+    from mmu.machine import Machine
+
+
+class DebugExit(NativeMmio):
+    """Ends the run of *machine* with reason "exit" and `Stop.code`, the value written. Reads give 0.
+
+    In `machine.io`, where emulators have it at 0xf4, the guest stops at the next jump behind the OUT, and can go on. In
+    memory, it stands at the store. Of a device that several machines see, it is always the run of *machine* that ends.
+    """
+
+    def __init__(self, machine: Machine, size: int = 4, name: str = "debug-exit") -> None:
+        write = int(ffi.cast("uintptr_t", ffi.addressof(lib, "mmu_guest_exit")))
+        context = int(ffi.cast("uintptr_t", machine.cpu.guest))
+        super().__init__(size, write=write, context=context, name=name, valid=(1, 4), keep=machine.cpu)

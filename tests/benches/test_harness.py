@@ -83,7 +83,7 @@ def test_a_group_that_is_not_there_is_misuse(capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main(["nothing"])
     assert stopped.value.code == 2
-    assert "group must be one of bus" in capsys.readouterr().err
+    assert f"group must be one of {', '.join(command.groups())}, not nothing" in capsys.readouterr().err
 
 
 def test_loops_read_what_the_bus_wrote():

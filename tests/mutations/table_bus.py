@@ -5,6 +5,7 @@ from tests.mutations import Mutation
 SPACE = ("tests/memory/test_space.py",)
 HUGE = ("tests/memory/test_huge.py",)
 MMIO = ("tests/memory/test_mmio.py",)
+RULES = ("tests/memory/test_rules.py",)
 STRIPED = ("tests/memory/test_striped.py",)
 # The property tests of that file cost seconds, so they are named where only they fail.
 EDGES = ("tests/memory/test_space.py::test_an_access_over_region_edges_gives_each_region_its_bytes",)
@@ -168,6 +169,48 @@ MUTATIONS = (
         "piece_size(offset, block_least(size, io->valid_max))",
         "piece_size(offset, size)",
         MMIO,
+    ),
+    Mutation(
+        "mmio: an access that is askew goes to a device that takes none",
+        "csrc/io.c",
+        "(!io->unaligned && offset & (size - 1))",
+        "(!io->unaligned && offset & (size - 1) & 1)",
+        RULES,
+    ),
+    Mutation(
+        "mmio: a value of a callback in C is not cut to the access",
+        "csrc/io.c",
+        "\t\t*ret &= mask_of(size);\n",
+        "",
+        RULES,
+    ),
+    Mutation(
+        "mmio: a part of a value that a callback in C returns is not cut",
+        "csrc/io.c",
+        "shifted(part & mask_of(chunk), ",
+        "shifted(part, ",
+        RULES,
+    ),
+    Mutation(
+        "mmio: a device is not asked about sizes that it does not take",
+        "csrc/io.c",
+        "if (io->accepts) {",
+        "if (io->accepts && size >= io->valid_min && size <= io->valid_max) {",
+        RULES,
+    ),
+    Mutation(
+        "bus: neighbours that show something else are merged",
+        "mmu/memory/flatview.py",
+        "out[-1].offset + (r.first - out[-1].first) == r.offset",
+        "True",
+        RULES,
+    ),
+    Mutation(
+        "bus: neighbours that continue one another stay apart",
+        "mmu/memory/flatview.py",
+        "if out and out[-1].region is r.region and ",
+        "if not out and out[-1].region is r.region and ",
+        RULES,
     ),
     Mutation(
         "bus: sparse RAM is made of huge pages",

@@ -295,7 +295,7 @@ class Machine:
             raise GuestError("no page tables: call setup() or load(), or set the registers that point to them")
         cpu = self.cpu
         if self._model is not None:
-            found = self._model.run(cpu, cpu.pc if start is None else start, timeout, limit or 0)
+            found = self._model.run(cpu, cpu.pc if start is None else start, timeout, limit or 0, exceptions or 0)
             return RunResult(found[0], cpu.registers(), *found[1:])
         cpu.begin(limit or 0, "exact" if trace and self.dispatch == "auto" else self.dispatch, exceptions or 0)
         before = Snapshot(cpu)

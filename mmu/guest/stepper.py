@@ -7,6 +7,7 @@ does, and may end an instruction in the middle of one by an exception: the regis
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -66,11 +67,12 @@ class Stepper:
         self._forget_images()
 
     def _install(self) -> None:
+        me = weakref.proxy(self)
         # Kept with the engine: it calls them by address.
         self._callbacks = (
-            ffi.callback("_Bool(void *, uint64_t, int, uint64_t *, void *)", self._fill),
-            ffi.callback("void(void *, int, uint64_t, int, int64_t, void *)", self._access),
-            ffi.callback("void(void *, uint32_t, void *)", self._interrupted),
+            ffi.callback("_Bool(void *, uint64_t, int, uint64_t *, void *)", lambda *a: me._fill(*a)),
+            ffi.callback("void(void *, int, uint64_t, int, int64_t, void *)", lambda *a: me._access(*a)),
+            ffi.callback("void(void *, uint32_t, void *)", lambda *a: me._interrupted(*a)),
         )
         fill, access, interrupted = self._callbacks
         self.engine.hook("TLB_FILL", fill, ffi.NULL)

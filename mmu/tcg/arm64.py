@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ class Arm64Mmu(Mmu):
     ignores_bus_errors = False
 
     def __init__(self, cpu: ModelArm64) -> None:
-        self._cpu = cpu
+        self._cpu: ModelArm64 = weakref.proxy(cpu)
 
     def index(self, access: int) -> Hashable:
         return self._cpu.mode(), access & UNPRIVILEGED
@@ -77,14 +78,15 @@ class ModelArm64(Arm64Cpu):
         self._mode: Hashable = None
         self._registers: Registers | None = None
         self._old: dict[str, int] = {}  # system registers before an MSR
-        super().__init__(space)
+        super().__init__(space, "reference")
         ports = {"data": self.ports["data"], "ptw": self.ports["walk"], "fetch": self.ports["code"]}
-        self.emulator = Emulator(self, switches, space, ports)
+        self.emulator = Emulator(weakref.proxy(self), switches, space, ports)
 
     def _install(self) -> None:
+        me = weakref.proxy(self)  # a CPU goes away when nobody has it any more
         self.stepper = Stepper(
-            self.engine, UDF, lambda va, size: self.emulator.read(va, size),
-            lambda va, size, value: self.emulator.write(va, size, value))
+            self.engine, UDF, lambda va, size: me.emulator.read(va, size),
+            lambda va, size, value: me.emulator.write(va, size, value))
         self._kept += self.stepper.memories
 
     # -- state --------------------------------------------------------------------------------------

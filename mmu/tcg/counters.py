@@ -23,6 +23,7 @@ class Counters:
     atomic_exits: int = 0
     walks: int = 0
     faults: int = 0  # of walks, and external aborts, that the guest was told of
+    exceptions: int = 0  # delivered to the guest's handlers, with interrupts
     interrupts: int = 0
     invalidated: int = 0  # blocks lost to stores to their code
     lock_depth: int = 0

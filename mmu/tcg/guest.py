@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, Protocol
 
+from mmu.guest.delivered import Record
 from mmu.guest.stepper import Stepper
 from mmu.guest.stop import Delivered, Stop
 from mmu.tcg.access import Accesses, Mmu
@@ -23,6 +24,11 @@ class Guest(Protocol):
 
     @property
     def mmu(self) -> Mmu: ...
+
+    @property
+    def delivered(self) -> Record:
+        """The exceptions that a run delivered."""
+        ...
 
     def mode(self) -> Hashable:
         """All state that blocks depend on. Kept until mode_changed()."""

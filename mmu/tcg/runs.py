@@ -37,21 +37,22 @@ def new_cpu(space: AddressSpace, arch: str, emulator: object) -> Model:
 
 
 def run(
-    cpu: Model, pc: int, timeout: float | None, limit: int
+    cpu: Model, pc: int, timeout: float | None, limit: int, exceptions: int
 ) -> tuple[Stop, list[Event], Counters, tuple[Delivered, ...]]:
     """Raises EmulatorStop, which then has trace, counters and registers."""
     emulator = cpu.emulator
     before = {name: cpu.ports[port].traffic() for name, port in PORTS.items()}
     try:
-        stop, delivered = emulator.run(pc, limit, None if timeout is None else time.monotonic() + timeout)
+        stop = emulator.run(pc, limit, None if timeout is None else time.monotonic() + timeout, exceptions)
     except EmulatorStop as end:
         end.trace, end.counters, end.registers = emulator.trace.events, _counters(cpu, before), cpu.registers()
         raise
-    return stop, emulator.trace.events, _counters(cpu, before), tuple(delivered)
+    return stop, emulator.trace.events, _counters(cpu, before), cpu.delivered.all()
 
 
 def _counters(cpu: Model, before: dict[str, dict[str, Traffic]]) -> Counters:
     counters = cpu.emulator.counters()
+    counters.exceptions = cpu.delivered.count(cpu.counters.exceptions)
     for name, port in PORTS.items():
         setattr(counters, name, _difference(cpu.ports[port].traffic(), before[name]))
     return counters

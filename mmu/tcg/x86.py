@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ class Refusal:
 
 class X86Mmu(Mmu):
     def __init__(self, cpu: ModelX86) -> None:
-        self._cpu = cpu
+        self._cpu: ModelX86 = weakref.proxy(cpu)
 
     def index(self, access: int) -> Hashable:
         return self._cpu.mode()[access & IMPLICIT != 0]
@@ -74,14 +75,15 @@ class ModelX86(X86Cpu):
         self._mode: tuple[Hashable, Hashable] | None = None
         self._registers: Registers | None = None
         self._old = 0  # of a control register
-        super().__init__(space)
+        super().__init__(space, "reference")
         ports = {"data": self.ports["data"], "ptw": self.ports["walk"], "fetch": self.ports["code"]}
-        self.emulator = Emulator(self, switches, space, ports)
+        self.emulator = Emulator(weakref.proxy(self), switches, space, ports)
 
     def _install(self) -> None:
+        me = weakref.proxy(self)  # a CPU goes away when nobody has it any more
         self.stepper = Stepper(
-            self.engine, HLT, lambda va, size: self.emulator.read(va, size),
-            lambda va, size, value: self.emulator.write(va, size, value))
+            self.engine, HLT, lambda va, size: me.emulator.read(va, size),
+            lambda va, size, value: me.emulator.write(va, size, value))
         self._kept += self.stepper.memories
         hooks = ffi.new("struct mmu_guest_hooks *")
         lib.mmu_guest_hooks(hooks)

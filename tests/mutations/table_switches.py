@@ -25,8 +25,8 @@ MUTATIONS = (
     _always(
         "double-lock",
         "mmu/tcg/locks.py",
-        "return self._while_held(self.switches.double_lock or not self.depth)",
-        "return self._while_held(True)  # always",
+        "return Hold(self, self.switches.double_lock or not self.depth)",
+        "return Hold(self, True)  # always",
         "interrupt_through_mmio_tables_takes_the_lock_twice",
     ),
     _always(
@@ -66,7 +66,7 @@ MUTATIONS = (
     ),
     _always(
         "straddle-jump-cache",
-        "mmu/tcg/cpu.py",
+        "mmu/tcg/execution.py",
         "Blocks(switches.straddle_jump_cache)",
         "Blocks(True)",
         "rewritten_straddling_instruction_runs_as_before",
@@ -80,21 +80,21 @@ MUTATIONS = (
     ),
     _always(
         "atomic-step-livelock",
-        "mmu/tcg/cpu.py",
+        "mmu/tcg/execution.py",
         "livelock = switches.atomic_step_livelock and block.flags.no_links",
         "livelock = block.flags.no_links",
         "atomic_on_mmio_never_ends",
     ),
     _always(
         "oneshot-unregistered",
-        "mmu/tcg/cpu.py",
+        "mmu/tcg/execution.py",
         "not (block.oneshot and switches.oneshot_unregistered)",
         "not block.oneshot",
         "counted_instruction_in_mmio_that_does_io_aborts",
     ),
     _always(
         "io-must-be-last",
-        "mmu/tcg/cpu.py",
+        "mmu/tcg/execution.py",
         'self._policy = "P0" if switches.io_must_be_last else switches.can_do_io',
         'self._policy = "P0"',
         "memory_taken_away_can_still_be_read",

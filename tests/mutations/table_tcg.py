@@ -59,14 +59,14 @@ MUTATIONS = (
     ),
     Mutation(
         "tcg: the second page of a block is not compared",
-        "mmu/tcg/cpu.py",
+        "mmu/tcg/execution.py",
         "            if second.pa != block.page1 or second.comparators[2] & MMIO:\n",
         "            if second.comparators[2] & MMIO:\n",
         ("tests/tcg/test_blocks.py",),
     ),
     Mutation(
         "tcg: a store to code leaves its blocks",
-        "mmu/tcg/cpu.py",
+        "mmu/tcg/execution.py",
         "        if self.blocks.has_code(pa):\n",
         "        if False and self.blocks.has_code(pa):\n",
         STRADDLE,
@@ -74,13 +74,13 @@ MUTATIONS = (
     Mutation(
         "tcg: a recompiled instruction keeps its block",
         "mmu/tcg/cpu.py",
-        "        self._next = self._usual()._replace(most=1, no_interrupts=True)\n",
-        "        self._next = self._usual()\n",
+        "        self._next = self.usual()._replace(most=1, no_interrupts=True)\n",
+        "        self._next = self.usual()\n",
         WALKS,
     ),
     Mutation(
         "tcg: I/O is asked for before the block's last instruction",
-        "mmu/tcg/cpu.py",
+        "mmu/tcg/execution.py",
         "            return n == len(block.instructions) - 1\n",
         "            return n == len(block.instructions) - 2\n",
         WALKS,
@@ -88,7 +88,7 @@ MUTATIONS = (
     Mutation(
         "tcg: an interrupt comes right after STI",
         "mmu/tcg/cpu.py",
-        "        if self._inhibited or (self._next",
+        "        if self.inhibited or (self._next",
         "        if (self._next",
         INTERRUPTS,
     ),

@@ -163,6 +163,7 @@ class Rig:
         elif stop.reason == "limit":
             outcome, message = Outcome.HANG, f"{BUDGET} instructions and no end"
         else:
-            message = stop.detail if stop.exception is None else exception_text(stop.exception)
+            told = stop.reason == "fault" and stop.exception is not None
+            message = exception_text(stop.exception) if told else f"{stop.reason}: {stop.detail}"
             outcome = Outcome.GUEST_FAULT
         return Observation(outcome, message, stop.pc, counts, result.registers, trace)

@@ -55,3 +55,11 @@ def test_an_architecture_without_a_scenario_does_not_apply():
 
 def test_accesses_without_a_guest_are_those_of_any_architecture():
     assert get("hdm-target-list").chosen("aarch64") == BUS
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("bug", every(), ids=lambda bug: bug.name)
+def test_the_same_run_gives_the_same_trace(bug, mode):
+    for arch in bug.arches:
+        emulator = bug.emulator(mode)
+        assert bug.run(arch, emulator) == bug.run(arch, emulator)

@@ -6,8 +6,8 @@ x86-64, two devices, 256 bytes at a time. Only the cells that were measured are 
 import pytest
 
 from cxl.bugs import lookup_tb_can_do_io, ptw_retaddr
-from cxl.bugs.kernel import Kernel
-from cxl.bugs.rig import CODE, DATA, PAGE, Rig, listing
+from cxl.bugs.kernel import TABLES, Kernel
+from cxl.bugs.rig import CODE, DATA, PAGE, STACK, Rig, listing
 from mmu.tcg import release, reverted
 from mmu.x86.format import Pte
 
@@ -41,6 +41,33 @@ PIECES = """
     48 89 8f fc 0f 00 00   mov [rdi + 4092], rcx
     48 8b b7 fc 0f 00 00   mov rsi, [rdi + 4092]
     f4                  hlt
+"""
+STRINGS = """
+    fc                        cld
+    48 89 fe                  mov rsi, rdi
+    48 8d bf f9 07 00 00      lea rdi, [rdi + 0x7f9]
+    b9 23 01 00 00            mov ecx, 0x123
+    f3 a4                     rep movsb
+    0f 10 46 dd               movups xmm0, [rsi - 0x23]
+    0f 11 84 24 f1 fb ff ff   movups [rsp - 0x40f], xmm0
+    50                        push rax
+    5a                        pop rdx
+    ff 76 f8                  push qword ptr [rsi - 8]
+    5d                        pop rbp
+    f4                        hlt
+"""
+SELF = """
+    e8 15 00 00 00            call first
+    48 8d 0d 12 00 00 00      lea rcx, [rip + second]
+    ff d1                     call rcx
+    c6 05 02 00 00 00 02      mov byte ptr [rip + 2], 2
+    80 c3 40                  add bl, 0x40
+    f4                        hlt
+    90                        nop
+    48 ff c3                  inc rbx
+    c3                        ret
+    48 ff c3                  inc rbx
+    c3                        ret
 """
 ADD = "f0 0f c1 07   lock xadd [rdi], eax\nf4   hlt"
 PATTERN = 0x8877665544332211
@@ -108,6 +135,29 @@ def atomic(switches):
     return seen
 
 
+def strings(switches):
+    """String and vector instructions over granules, and a stack, all in the window."""
+    rig = Rig("x86_64", switches)
+    rig.code(CODE, STRINGS)
+    page, pattern = rig.map(DATA, "w"), bytes(i * 7 & 255 for i in range(0x123))
+    rig.fill(page, pattern)
+    seen = rig.observe(
+        registers={"rdi": DATA, "rsp": DATA + PAGE, "rax": PATTERN},
+        results={"rdx": PATTERN, "rbp": int.from_bytes(pattern[-8:], "little")})
+    assert rig.space.read(page + 0x7F9, 0x123) == pattern
+    assert rig.space.read(page + 0xBF1, 16) == pattern[0x100:0x110]
+    return seen
+
+
+def calls(switches):
+    """Calls, direct and indirect, and code that changes itself, in the window."""
+    rig = Rig("x86_64", switches)
+    rig.code(CODE, "ff e6   jmp rsi")
+    rig.code(DATA, SELF, "w")
+    rig.map(DATA + (1 << 30))
+    return rig.observe(registers={"rsi": DATA, "rsp": DATA + (1 << 30) + 0x800}, results={"rbx": 4})
+
+
 AD = Pte.A.mask | Pte.D.mask
 EXPERIMENTS = {
     "ldst": lambda s: pieces(s, "w", "w"),
@@ -135,10 +185,12 @@ EXPERIMENTS = {
     "irqidt": lambda s: Kernel(s, idt="w").interrupted(),
     "irqstk": lambda s: Kernel(s, stack="w").interrupted(),
     "atom": atomic,
+    "str": strings,
+    "exec": calls,
     "data miss": ptw_retaddr.x86,
     "indirect call": lookup_tb_can_do_io.x86,
 }
-ALWAYS = ("ldst", "dstrad", "dstrad back", "rtdata", "rtcode", "ramexec", "strad_cr", "atom")
+ALWAYS = ("ldst", "dstrad", "dstrad back", "rtdata", "rtcode", "ramexec", "strad_cr", "atom", "str", "exec")
 WALKS = ("pt1", "pt2", "pt3", "pt4", "ptall", "ptdonly, store")
 PRESET = ("pt1ad", "ptallad", "ptdata1", "ptcode1", "ptfullad")
 STOCK = ("7.2", "7.2 -icount", "BEFORE", "10.0", "10.0 -icount")
@@ -202,3 +254,13 @@ def test_code_from_a_window_without_decoders_is_zeroes(build):
     seen = rig.observe(CODE + PAGE - 16, registers={"rax": DATA})
     (fault,) = [event for event in seen.trace if event[0] == "fault"]
     assert (fault.syndrome, fault.address, fault.code) == (14, CODE + PAGE, 0x10)
+
+
+@pytest.mark.parametrize("build", ["7.2", "10.0"])
+def test_cr3_in_a_window_without_decoders_is_a_triple_fault(build):
+    kernel = Kernel(BUILDS[build])
+    rig = kernel.rig
+    code = listing("0f 01 16   lgdt [rsi]\n0f 01 5e 10   lidt [rsi + 16]\n0f 22 d8   mov cr3, rax")
+    rig.fill(rig.word(rig.entry(CODE)) & -PAGE, code)
+    seen = rig.observe(registers={"rsi": TABLES, "rsp": STACK + PAGE, "rax": rig.take("h")})
+    assert (seen.outcome, seen.message.partition(":")[0]) == ("guest-fault", "triple-fault")

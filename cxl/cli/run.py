@@ -33,8 +33,8 @@ def placed(what: str) -> Callable[[F], F]:
     help="How the window is served: exact counts each access, the others run at the speed of RAM.")
 @click.option("--release", metavar="R", help="Run it as this release of QEMU would, such as 8.2.")
 @click.option(
-    "--flags", type=click.Choice(["set", "clear"]), default="set", show_default=True,
-    help="With --release: accessed and dirty flags, set beforehand as Linux does, or left to the walks.")
+    "--flags", type=click.Choice(["set", "clear"]),
+    help="With --release: accessed and dirty flags, set beforehand as Linux does, or left to walks.  [default: set]")
 @click.option("--explain", type=NUMBER, metavar="VA", help="Whose walk to explain.  [default: what faulted, else data]")
 @click.option(
     "--timeout", type=float,
@@ -45,16 +45,20 @@ def placed(what: str) -> Callable[[F], F]:
 def run(
     program: str, arch: str, qemu_args: str | None, topology: str | None, cedt: str | None,
     tables: str, code: str, data: str, stack: str | None,
-    dispatch: str, release: str | None, flags: str, explain: int | None, timeout: float | None, limit: int | None,
-    snapshot: str | None, as_json: bool,
+    dispatch: str, release: str | None, flags: str | None, explain: int | None,
+    timeout: float | None, limit: int | None, snapshot: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run PROGRAM: a path (.s, .bin, .elf) or the name of a shipped example.
 
     Exit status 0 when the guest halted, 1 when it stopped in any other way, or the emulator of --release ended.
     """
+    if release is None and flags is not None:
+        raise click.UsageError("--flags goes with --release")
+    if release is not None and dispatch != "exact":
+        raise click.UsageError(f"--release dispatches every access, as the emulator does: not --dispatch {dispatch}")
     source = find(program, arch)
     where = Placement(tables, code, data, stack or data)
-    job = Job(topology_of(qemu_args, topology, cedt), arch, where, dispatch, release, flags == "set")
+    job = Job(topology_of(qemu_args, topology, cedt), arch, where, dispatch, release, flags != "clear")
     try:
         seconds = (PLAIN if release is None else MODEL) if timeout is None else timeout
         result = job.run(source, seconds, limit)

@@ -65,3 +65,24 @@ def test_everything_in_ram_is_no_question(program, capsys):
 def test_an_unknown_release_is_misuse(program, capsys):
     assert main(["run", program, "--release", "5.0"]) == 2
     assert "release must be one of 7.2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--flags", "clear"], "--flags goes with --release"),
+    (["--release", "9.0", "--dispatch", "mirror"], "not --dispatch mirror"),
+])  # fmt: skip
+def test_options_that_do_not_go_together(words, message, program, capsys):
+    assert main(["run", program, *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_arm64_programs_run_too(tmp_path, capsys):
+    path = tmp_path / "add.bin"
+    path.write_bytes(bytes.fromhex("010040f9 2000018b 7f2003d5"))  # ldr x1, [x0]; add x0, x1, x1; wfi
+    status, record = run(capsys, str(path), "--arch", "aarch64", "--release", "8.2")
+    assert (status, record["stop"]["reason"], record["result"]) == (0, "halt", 0)
+
+
+def test_a_snapshot_can_be_written_after_it(program, tmp_path, capsys):
+    assert main(["run", program, "--release", "10.0", "--snapshot", str(tmp_path / "s")]) == 0
+    assert (tmp_path / "s").exists()

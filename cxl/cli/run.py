@@ -25,7 +25,8 @@ def placed(what: str) -> Callable[[F], F]:
 @click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), default="x86_64", show_default=True)
 @topology_options
 @placed("tables")
-@placed("code")
+@click.option(
+    "--code", type=click.Choice(SIDES), help="Where the code is.  [default: window; ram with --release, as reported]")
 @placed("data")
 @click.option("--stack", type=click.Choice(SIDES), help="Where the stack is.  [default: as --data]")
 @click.option(
@@ -44,7 +45,7 @@ def placed(what: str) -> Callable[[F], F]:
 @json_option
 def run(
     program: str, arch: str, qemu_args: str | None, topology: str | None, cedt: str | None,
-    tables: str, code: str, data: str, stack: str | None,
+    tables: str, code: str | None, data: str, stack: str | None,
     dispatch: str, release: str | None, flags: str | None, explain: int | None,
     timeout: float | None, limit: int | None, snapshot: str | None, as_json: bool,
 ) -> int:  # fmt: skip
@@ -57,7 +58,7 @@ def run(
     if release is not None and dispatch != "exact":
         raise click.UsageError(f"--release dispatches every access, as the emulator does: not --dispatch {dispatch}")
     source = find(program, arch)
-    where = Placement(tables, code, data, stack or data)
+    where = Placement(tables, code or ("window" if release is None else "ram"), data, stack or data)
     job = Job(topology_of(qemu_args, topology, cedt), arch, where, dispatch, release, flags != "clear")
     try:
         seconds = (PLAIN if release is None else MODEL) if timeout is None else timeout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -57,17 +58,22 @@ def emulated(topology: Topology, release: str) -> Switches:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where each part of the guest lives: "window" or "ram"."""
+    """Where each part of the guest lives: "window" or "ram".
 
-    tables: str = "window"
+    Tables may say it by level, {"PT": "window", "rest": "ram"}; the levels are those of `mmu.Machine.setup`.
+    """
+
+    tables: str | Mapping[str, str] = "window"
     code: str = "window"
     data: str = "window"
     stack: str = "window"
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            if getattr(self, f.name) not in SIDES:
-                raise ValueError(f"{f.name} must be one of {', '.join(SIDES)}, not {getattr(self, f.name)!r}")
+            value = getattr(self, f.name)
+            for side in value.values() if isinstance(value, Mapping) else (value,):
+                if side not in SIDES:
+                    raise ValueError(f"{f.name} must be one of {', '.join(SIDES)}, not {side!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +112,19 @@ class Job:
         for i, (base, size) in enumerate(topology.ram):
             self.space.map(base, Ram(size, f"ram{i}"))
         topology.attach(self.space)
-        areas = {f.name: self._area(f.name, getattr(self.placement, f.name)) for f in fields(self.placement)}
+        tables, where = self.placement.tables, self.placement
+        levels = {} if isinstance(tables, str) else {n: self._area("tables", side) for n, side in tables.items()}
+        areas = {f.name: self._area(f.name, getattr(where, f.name)) for f in fields(where) if f.name != "tables"}
+        if isinstance(tables, str):
+            areas = {"tables": self._area("tables", tables)} | areas
         self.machine: Machine = Machine(self.space, arch, dispatch, emulator)
         try:
-            self.machine.setup(**areas)
+            self.machine.setup(
+                tables=levels or areas["tables"], code=areas["code"], data=areas["data"], stack=areas["stack"])
         except BaseException:
             self.machine.close()
             raise
-        self.areas = areas
+        self.areas = {f"{name} tables": area for name, area in levels.items()} | areas
 
     def _area(self, name: str, side: str) -> tuple[int, int]:
         offset, size = list(SIZES).index(name) * SPACING, SIZES[name]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cxl.cli.groom_report import record, text
-from cxl.cli.options import NUMBER, json_option, topology_of, topology_options
+from cxl.cli.options import NUMBER, json_option, tables_option, topology_of, topology_options
 from cxl.cli.run import placed
 from cxl.examples import find
 from cxl.groom import KINDS, Grooming
@@ -43,7 +43,7 @@ SPAN = Span()
 @click.option("--snapshot", metavar="FILE", help="A machine that `cxl-mmu run --snapshot` wrote, instead of PROGRAM.")
 @click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), default="x86_64", show_default=True)
 @topology_options
-@placed("tables")
+@tables_option
 @placed("code")
 @placed("data")
 @click.option("--stack", type=click.Choice(SIDES), help="Where the stack is.  [default: as --data]")
@@ -59,9 +59,9 @@ SPAN = Span()
 @json_option
 def groom(
     program: str | None, snapshot: str | None, arch: str, qemu_args: str | None, topology: str | None,
-    cedt: str | None, tables: str, code: str, data: str, stack: str | None, dma: tuple[tuple[int, int], ...],
-    only: tuple[str, ...], apply: bool, to: tuple[int, int] | None, release: str | None, timeout: float,
-    limit: int | None, as_json: bool,
+    cedt: str | None, tables: str | dict[str, str], code: str, data: str, stack: str | None,
+    dma: tuple[tuple[int, int], ...], only: tuple[str, ...], apply: bool, to: tuple[int, int] | None,
+    release: str | None, timeout: float, limit: int | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run PROGRAM (as `cxl-mmu run` does), or go on from a snapshot, and say what of it is in CXL windows.
 

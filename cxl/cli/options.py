@@ -34,6 +34,34 @@ class Number(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
 NUMBER = Number()
 
 
+class TableSides(click.ParamType):  # type: ignore[type-arg]
+    """Where tables are: "window", "ram", or by level, "ram,PT=window"."""
+
+    name = "sides"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        from cxl.job import SIDES
+        from mmu.guest.plan import REST
+
+        if not isinstance(value, str) or value in SIDES:
+            return value
+        sides = {}
+        for word in value.split(","):
+            level, equals, side = word.rpartition("=")
+            level = level if equals else REST
+            if side not in SIDES or not level or level in sides:
+                self.fail(
+                    f"{value!r} must be {' or '.join(SIDES)}, or that by level, such as ram,PT=window", param, context)
+            sides[level] = side
+        return sides
+
+
+def tables_option(command: F) -> F:
+    return click.option(
+        "--tables", type=TableSides(), default="window", show_default=True, metavar="SIDE[,LEVEL=SIDE]...",
+        help="Where the tables are: window or ram; also by level, such as ram,PT=window.")(command)
+
+
 def topology_options(command: F) -> F:
     """Where the topology comes from; the three arguments go to `topology_of`."""
     for option in (

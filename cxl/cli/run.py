@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from cxl.cli.options import NUMBER, F, json_option, topology_of, topology_options
+from cxl.cli.options import NUMBER, F, json_option, tables_option, topology_of, topology_options
 from cxl.cli.report import run_record, run_text
 from cxl.examples import find
 from cxl.job import SIDES, Job, Placement
@@ -24,7 +24,7 @@ def placed(what: str) -> Callable[[F], F]:
 @click.argument("program")
 @click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), default="x86_64", show_default=True)
 @topology_options
-@placed("tables")
+@tables_option
 @click.option(
     "--code", type=click.Choice(SIDES), help="Where the code is.  [default: window; ram with --release, as reported]")
 @placed("data")
@@ -45,7 +45,7 @@ def placed(what: str) -> Callable[[F], F]:
 @json_option
 def run(
     program: str, arch: str, qemu_args: str | None, topology: str | None, cedt: str | None,
-    tables: str, code: str | None, data: str, stack: str | None,
+    tables: str | dict[str, str], code: str | None, data: str, stack: str | None,
     dispatch: str, release: str | None, flags: str | None, explain: int | None,
     timeout: float | None, limit: int | None, snapshot: str | None, as_json: bool,
 ) -> int:  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cxl.cli.decode import level_records
-from cxl.cli.options import NUMBER, json_option, topology_of, topology_options
+from cxl.cli.options import NUMBER, json_option, tables_option, topology_of, topology_options
 from cxl.cli.report import plain, walk_record
 from cxl.cli.run import placed
 from cxl.decode import Route
@@ -39,14 +39,14 @@ ACCESSES = {"read": Access.READ, "write": Access.WRITE, "fetch": Access.FETCH}
 @click.option("--engine", type=click.Choice(["native", "reference"]), default="native", show_default=True)
 @click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), default="x86_64", show_default=True)
 @topology_options
-@placed("tables")
+@tables_option
 @placed("code")
 @placed("data")
 @click.option("--stack", type=click.Choice(SIDES), help="Where the stack is.  [default: as --data]")
 @json_option
 def walk(
     va: int, program: str | None, snapshot: str | None, access: str, user: bool, engine: str, arch: str,
-    qemu_args: str | None, topology: str | None, cedt: str | None, tables: str, code: str, data: str,
+    qemu_args: str | None, topology: str | None, cedt: str | None, tables: str | dict[str, str], code: str, data: str,
     stack: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Translate VA by the tables of a guest that is set up as `run` does it, and has not run yet, or of a snapshot.

@@ -79,6 +79,17 @@ def test_everything_on_one_side_gives_the_same_result(arch, side, capsys):
 
 
 @ARCHS
+def test_tables_of_one_level_in_the_window(arch, capsys):
+    names = {"x86_64": ("PML4", "PDPT", "PD", "PT"), "aarch64": ("L0", "L1", "L2", "L3")}[arch]
+    for depth, name in enumerate(names):
+        status, record, _ = run(capsys, "checksum", "--arch", arch, "--tables", f"ram,{name}=window")
+        assert (status, record["result"]) == (0, CHECKSUM)
+        devices = [step["place"]["device"] for step in record["walk"]["steps"]]
+        assert [i for i, device in enumerate(devices) if device is not None] == [depth]
+        assert set(record["areas"]) == {"rest tables", f"{name} tables", "code", "data", "stack"}
+
+
+@ARCHS
 def test_the_walk_names_the_device_and_dpa_of_each_entry(arch, capsys):
     _, record, _ = run(capsys, "checksum", "--arch", arch)
     steps = record["walk"]["steps"]
@@ -188,6 +199,10 @@ def test_a_backing_file_that_is_too_small_is_named_and_left_alone(tmp_path, caps
         (["run", "nothing-here"], "nothing-here"),
         (["run"], "PROGRAM"),
         (["run", "checksum", "--tables", "disk"], "disk"),
+        (["run", "checksum", "--tables", "ram,PT=disk"], "ram,PT=window"),
+        (["run", "checksum", "--tables", "ram,window"], "ram,PT=window"),
+        (["run", "checksum", "--tables", "ram,L3=window"], "no level 'L3'"),
+        (["run", "checksum", "--tables", "PT=window"], "no place for PML4, PDPT, PD"),
         (["run", "checksum", "--arch", "vax"], "vax"),
         (["run", "checksum", "--bogus"], "--bogus"),
         (["run", "checksum", "--explain", "-1"], "-1"),

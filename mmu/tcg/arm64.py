@@ -136,6 +136,8 @@ class ModelArm64(Arm64Cpu):
             self._invalidate(word, accesses)
         elif instruction.special == "msr":
             self._old = {name: self.read(name) for name in (*FLUSHING, *TTBRS)}
+        elif instruction.special == "dc":
+            self.emulator.touch(self._register_operand(word))
         elif instruction.special == "dc zva":
             self._zero(self._register_operand(word) & -ZVA_SIZE)
             return pc + instruction.length

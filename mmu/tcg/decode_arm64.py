@@ -26,6 +26,7 @@ ENCODINGS: tuple[tuple[int, int, Instruction], ...] = (
     (0xFFFFF01F, 0xD503301F, Instruction(LENGTH, alone=False)),  # barriers
     (0xFFF8F01F, 0xD500401F, Instruction(LENGTH, MAIN_LOOP, special="mode")),  # MSR (immediate)
     (0xFFFFFFE0, 0xD50B7420, Instruction(LENGTH, special="dc zva")),
+    (0xFFFFFEE0, 0xD50B7C20, Instruction(LENGTH, special="dc")),  # DC CVAP, CVADP: they translate
     (0xFFF8FF00, 0xD5087800, Instruction(LENGTH, MAIN_LOOP)),  # AT
     (0xFFF8F000, 0xD5088000, Instruction(LENGTH, MAIN_LOOP, special="tlbi")),
     (0xFFF80000, 0xD5080000, Instruction(LENGTH)),  # other SYS: caches

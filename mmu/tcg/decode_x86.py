@@ -77,7 +77,8 @@ class X86Decoder:
         if name == "hlt":
             return Flow.HALT, "mode"
         if name == "mov" and registers and registers[0].startswith("cr"):
-            return Flow.MAIN_LOOP, f"mov {registers[0]}"
+            known = registers[0] in ("cr0", "cr3", "cr4")
+            return Flow.MAIN_LOOP, f"mov {registers[0]}" if known else "mode"
         if name in MAIN_LOOP or (name in ("mov", "pop") and registers[:1] == ["ss"]):
             return Flow.MAIN_LOOP, SPECIAL.get(name, "")
         if name in RETURNS:

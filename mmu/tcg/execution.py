@@ -143,6 +143,10 @@ class Execution:
         access = self.guest.kind(READ, va, self._instruction)
         return self.accesses.load(va, size, access, self._place)
 
+    def touch(self, va: int) -> None:
+        """Translate for a load, and no more."""
+        self.accesses.entry(va, READ, self._place)
+
     def write(self, va: int, size: int, value: int) -> None:
         if self._atomic:
             self._atomic = False

@@ -180,3 +180,11 @@ def test_an_instruction_that_runs_again_has_the_registers_it_had(source):
     expected = {0x1234, 0} if "x0, [" in source else {DATA + 8, 0x1234}
     assert {result.registers["x0"], result.registers["x1"]} == expected
     assert bus(result, "data") == [("r", 0, 8)]
+
+
+@pytest.mark.parametrize("source, faults", [("dc cvap, x1", True), ("dc cvac, x1", False), ("dc civac, x1", False)])
+def test_cleaning_a_cache_may_fault(source, faults):
+    b = vectors(Bench(Switches(), (), "aarch64").load(f"{source}; mov x2, #1; wfi", x1=DATA + 0x5008))
+    result = b.run()
+    assert [d.exception.far for d in result.delivered] == ([DATA + 0x5008] if faults else [])
+    assert result.registers["x2"] == (0 if faults else 1)

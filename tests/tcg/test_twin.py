@@ -5,6 +5,7 @@ and what it asks of a read-modify-write on x86 first is a read.
 """
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -15,6 +16,7 @@ from mmu.tcg import Switches, release
 from mmu.x86 import PageFault
 from tests.guest.assembler import known
 from tests.guest.machines import DATA, STACK, places, two_way
+from tests.tcg.machines import Bench
 
 STEP = 5  # every so many programs
 REGISTERS = {
@@ -69,3 +71,39 @@ def test_a_store_to_code_leaves_the_flags():
     source = next(s for s in known()["x86_64"] if STORES_TO_ITS_CODE in s and s.endswith("hlt"))
     result, _ = run("x86_64", known()["x86_64"][source], release("10.0"), RAM)
     assert result.registers["rflags"] & 1 == 0
+
+
+OFTEN = {  # bytes and words that make instructions which access memory or branch
+    "x86_64": [0x48, 0x66, 0x0F, 0xF3, 0x8B, 0x89, 0x01, 0xFF, 0x50, 0x58, 0x90, 0xEB, 0x75],
+    "aarch64": [(0xF9400000, 22), (0x8B000000, 21), (0x38000000, 24), (0x91000000, 24), (0x88000000, 24),
+                (0x28000000, 25), (0xF8200000, 22), (0xB4000000, 8), (0x54000000, 8)],
+}  # fmt: skip
+PADDING = {"x86_64": b"\x90" * 15 + b"\xf4", "aarch64": bytes.fromhex("7f2003d5")}
+
+
+def random_program(arch, rnd):
+    if arch == "x86_64":
+        return bytes(rnd.choice([rnd.randrange(256), rnd.choice(OFTEN[arch])]) for _ in range(24)) + PADDING[arch]
+    words = (base | rnd.randrange(1 << bits) for base, bits in (rnd.choice(OFTEN[arch]) for _ in range(8)))
+    return b"".join(word.to_bytes(4, "little") for word in words) + PADDING[arch]
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("arch", END)
+def test_a_random_program_ends_as_on_the_plain_machine(arch, seed):
+    code = random_program(arch, Random(seed)).hex()
+    expected, memory = run(arch, code, None, {} if seed % 2 else RAM)
+    if expected.stop.reason == "limit":
+        pytest.skip("it does not end")
+    found, seen = run(arch, code, Switches(), {} if seed % 2 else RAM)
+    assert (found.stop.reason, found.stop.pc) == (expected.stop.reason, expected.stop.pc)
+    differ = {n for n, value in expected.registers.items() if found.registers[n] != value}
+    # while the plain x86 machine counts instructions, its flags at a fault are not those of the instruction before
+    assert differ <= ({"rflags"} if expected.stop.reason == "fault" else set())
+    assert seen == memory
+
+
+def test_flags_at_a_fault_are_those_of_the_instruction_before():
+    """0 - 0xbc borrows, also out of the low half; 0x44 has an even number of bits set."""
+    b = Bench(Switches()).load(bytes.fromhex("1cbc" "ff03"), rbx=0x30000000)  # sbb al, 0xbc; inc dword ptr [rbx]
+    assert b.run().registers["rflags"] == 0x17

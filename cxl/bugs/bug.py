@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from sys import modules
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -113,6 +114,14 @@ class Bug:
     @property
     def arches(self) -> tuple[str, ...]:
         return tuple(self.scenarios)
+
+    @property
+    def scene(self) -> str:
+        """What its scenario sets up, in a sentence: as the functions that do it say."""
+        home = modules[next(iter(self.scenarios.values())).__module__]
+        found = (getattr(home, name, None) for name in ("scenario", "x86", "arm64"))
+        said = next((function.__doc__ for function in found if function is not None and function.__doc__), "")
+        return " ".join(said.split())
 
     def emulator(self, mode: Mode, base: Switches | None = None) -> Switches:
         """*base* (default: everything fixed, under `policy`) with this bug, or without it."""

@@ -24,6 +24,7 @@ def commit(block: DecoderBlock, number: int, base: int, ways: int) -> None:
 
 
 def scenario(switches: Switches) -> Observation:
+    """Decoder 0 of mem0 has a reserved encoding; a load goes to the range of its decoder 1."""
     topology = several(2)
     with looking(topology, switches) as look:
         base = topology.windows[0].base

@@ -25,6 +25,7 @@ def straddling(rig: Rig, text: str) -> None:
 
 
 def x86(switches: Switches) -> Observation:
+    """One byte of an instruction is in RAM, the other four and what follows are in the window; tables are in RAM."""
     rig = Rig("x86_64", switches)
     straddling(rig, X86)
     return rig.observe(START, results={"rax": 0x12345678})

@@ -17,18 +17,21 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Run:
-    """One run of *bug*: `mode` is "faulty", "fixed", or "release" (a release as it was)."""
+    """One run of *bug*: `mode` is "faulty", "fixed", or "release" (a release as it was).
+
+    `expected` None: nobody knows what a release would have shown with this bug alone made or mended.
+    """
 
     bug: Bug
     arch: str
     mode: str
     release: str | None
     seen: Observation
-    expected: Expected
+    expected: Expected | None
 
     @property
     def complaints(self) -> list[str]:
-        return self.expected.complaints(self.seen)
+        return [] if self.expected is None else self.expected.complaints(self.seen)
 
 
 def faulty_in(bug: Bug) -> list[str]:
@@ -45,7 +48,8 @@ def summary(bug: Bug) -> dict[str, Any]:
 
 def record(bug: Bug) -> dict[str, Any]:
     return summary(bug) | {
-        "trigger": " ".join(bug.trigger.split()), "fix": str(bug.fix), "commit": bug.fix.commit or None,
+        "trigger": " ".join(bug.trigger.split()), "scenario": bug.scene,
+        "fix": str(bug.fix), "commit": bug.fix.commit or None,
         "references": list(bug.references), "switches": list(bug.switches), "policy": dict(bug.policy),
         "expected": {
             arch: {mode.value: bug.expected(mode, arch).outcome.value for mode in Mode} for arch in bug.arches
@@ -55,7 +59,8 @@ def record(bug: Bug) -> dict[str, Any]:
 
 def story(bug: Bug) -> str:
     trigger = textwrap.wrap(" ".join(bug.trigger.split()), WIDTH)
-    lines = [f"{bug.name}: {bug.title}", "", *trigger, "", f"status: {bug.fix}"]
+    scene = textwrap.wrap(f"scenario: {bug.scene}", WIDTH)
+    lines = [f"{bug.name}: {bug.title}", "", *trigger, "", *scene, f"status: {bug.fix}"]
     lines.append(f"faulty in: {', '.join(faulty_in(bug)) or 'none of ' + ', '.join(RELEASES)}")
     lines.append(f"switch: {', '.join(bug.switches) or 'none'}")
     for arch in bug.arches:
@@ -70,7 +75,8 @@ def run_record(run: Run, trace: bool) -> dict[str, Any]:
     seen = run.seen
     out: dict[str, Any] = {
         "name": run.bug.name, "arch": run.arch, "mode": run.mode, "release": run.release,
-        "outcome": seen.outcome.value, "expected": run.expected.outcome.value, "as_expected": not run.complaints,
+        "outcome": seen.outcome.value, "expected": None if run.expected is None else run.expected.outcome.value,
+        "as_expected": not run.complaints,
         "complaints": run.complaints, "message": seen.message, "pc": seen.pc, "counts": dict(seen.counts),
         "registers": dict(seen.registers),
     }  # fmt: skip
@@ -80,7 +86,7 @@ def run_record(run: Run, trace: bool) -> dict[str, Any]:
 def run_text(run: Run, trace: bool) -> str:
     from mmu.tcg.trace import text
 
-    seen, said = run.seen, "as expected" if not run.complaints else "; ".join(run.complaints)
+    seen, said = run.seen, "; ".join(run.complaints) or ("as expected" if run.expected else "not known before")
     under = f" (qemu {run.release})" if run.release else ""
     lines = [f"{run.bug.name}, {run.arch}, {run.mode}{under}: {seen.outcome}: {said}"]
     lines += [f"  {seen.message}"] if seen.message else []

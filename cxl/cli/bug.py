@@ -97,11 +97,12 @@ def _runs(name: str, mode: str | None, version: str | None, arch: str | None) ->
         assert label is not None
         seen = found.run(chosen, base)
         return [Run(found, chosen, "release", label, seen, found.expected_under(label, chosen))]
-    modes = list(Mode) if mode in (None, "both") else [Mode(mode)]
-    return [
-        Run(found, chosen, m.value, label, found.run(chosen, found.emulator(m, base)), found.expected(m, chosen, label))
-        for m in modes
-    ]
+    runs = []
+    for m in list(Mode) if mode in (None, "both") else [Mode(mode)]:
+        known = label is None or not found.switches or found.is_in(label) == (m is Mode.FAULTY)
+        expected = found.expected(m, chosen, label) if known else None
+        runs.append(Run(found, chosen, m.value, label, found.run(chosen, found.emulator(m, base)), expected))
+    return runs
 
 
 @bug.command()

@@ -22,6 +22,13 @@ def test_a_bug_is_in_the_file_of_its_name_and_has_a_regress_test(name):
     assert [path for path, doc in REGRESS.items() if doc == f"{name}."] != []
 
 
+@pytest.mark.parametrize("bug", every(), ids=lambda bug: bug.name)
+def test_its_scenario_is_told(bug):
+    assert bug.scene.endswith(".")
+    assert len(bug.trigger.split()) > 30
+    assert bug.references
+
+
 def test_every_switch_is_of_a_bug_and_every_bug_of_the_model_in_the_atlas():
     used = {switch for bug in every() for switch in bug.switches}
     assert {name.replace("-", "_") for name in BUGS} == used

@@ -80,6 +80,14 @@ def test_a_release_but_for_the_bug(capsys):
     assert json.loads(out(capsys, *words, "faulty", "--json"))["outcome"] == "error"
 
 
+def test_a_release_with_one_bug_mended_is_not_known_before(capsys):
+    """Without the hang, 8.2 gets to the next of its bugs."""
+    text = out(capsys, "run", "setl-exclusive-hang", "--release", "8.2", "--mode", "both")
+    first, second = [line for line in text.splitlines() if line[0] != " "]
+    assert first == "setl-exclusive-hang, x86_64, faulty (qemu 8.2): hang: as expected"
+    assert second == "setl-exclusive-hang, x86_64, fixed (qemu 8.2): abort: not known before"
+
+
 def test_exit_status_1_when_it_shows_something_else(capsys, monkeypatch):
     monkeypatch.setattr(Expected, "complaints", lambda expected, seen: ["no"] if seen.outcome == "ok" else [])
     assert "bus, fixed: ok: no" in out(capsys, "run", "hdm-target-list", status=1)

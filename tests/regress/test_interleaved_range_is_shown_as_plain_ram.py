@@ -1,6 +1,7 @@
 """alias-path-base."""
 
 from cxl.bugs.busside import several
+from cxl.bugs.reserved_iw import commit
 from mmu import AddressSpace
 from mmu.memory.region import Ram
 from mmu.tcg import Switches
@@ -60,3 +61,33 @@ def test_without_the_direct_path_nothing_is_ram():
     topology, space = machine(ways=1, alias_path=True)
     topology.commit()
     assert shown(topology, space) == [(0, False, 0)]
+
+
+def programmed(device_ways):
+    """The bridge's decoder 0 goes straight to mem0, whose decoder 0 has *device_ways*; (topology, space)."""
+    topology, space = machine()
+    base = topology.windows[0].base
+    commit(topology.bridges["cxl.0"].registers, 0, base, ways=0)
+    commit(topology.devices["mem0"].registers, 0, base, ways=device_ways)
+    return topology, space
+
+
+def test_a_device_decoder_that_interleaves_is_no_ram():
+    assert shown(*programmed(0))[0] == (0, True, 0)
+    assert shown(*programmed(1)) == [(0, False, 0)]
+
+
+def test_the_device_takes_its_ram_back_alone():
+    topology, space = programmed(0)
+    topology.devices["mem0"].registers.uncommit(0)
+    assert shown(topology, space) == [(0, False, 0)]
+
+
+def test_a_second_region_begins_where_the_first_one_ends_in_the_device():
+    topology, space = several(2, "512M"), AddressSpace()
+    topology.emulate(Switches())
+    topology.attach(space)
+    regions = [topology.create_region(0, ["mem0"], size=SIZE) for _ in range(2)]
+    assert shown(topology, space)[0] == (0, True, 0)
+    space.store(regions[1].base + 8, 8, 7)
+    assert topology.devices["mem0"].read(SIZE + 8, 1) == b"\7"

@@ -10,7 +10,7 @@ import click
 
 from cxl.cli.groom_report import record, text
 from cxl.cli.options import NUMBER, json_option, tables_option, topology_of, topology_options
-from cxl.cli.run import placed
+from cxl.cli.run import MODEL, PLAIN, placed
 from cxl.examples import find
 from cxl.groom import KINDS, Grooming
 from cxl.groom import groom as groomed
@@ -44,7 +44,8 @@ SPAN = Span()
 @click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), default="x86_64", show_default=True)
 @topology_options
 @tables_option
-@placed("code")
+@click.option(
+    "--code", type=click.Choice(SIDES), help="Where the code is.  [default: window; ram with --release, as of run]")
 @placed("data")
 @click.option("--stack", type=click.Choice(SIDES), help="Where the stack is.  [default: as --data]")
 @click.option("--dma", type=SPAN, multiple=True, metavar="START:SIZE", help="A DMA buffer, by physical address; many.")
@@ -54,14 +55,16 @@ SPAN = Span()
     "--to", type=SPAN, metavar="START:SIZE",
     help="RAM that is free to move to.  [default: RAM that is zero and that nothing refers to]")
 @click.option("--release", metavar="R", help="Run it as this release of QEMU would, such as 8.2.")
-@click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds until the guest is stopped.")
+@click.option(
+    "--timeout", type=float,
+    help=f"Seconds until the guest is stopped.  [default: {PLAIN:g}; {MODEL:g} with --release]")
 @click.option("--limit", type=int, help="Instructions until the guest is stopped.")
 @json_option
 def groom(
     program: str | None, snapshot: str | None, arch: str, qemu_args: str | None, topology: str | None,
-    cedt: str | None, tables: str | dict[str, str], code: str, data: str, stack: str | None,
+    cedt: str | None, tables: str | dict[str, str], code: str | None, data: str, stack: str | None,
     dma: tuple[tuple[int, int], ...], only: tuple[str, ...], apply: bool, to: tuple[int, int] | None,
-    release: str | None, timeout: float, limit: int | None, as_json: bool,
+    release: str | None, timeout: float | None, limit: int | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run PROGRAM (as `cxl-mmu run` does), or go on from a snapshot, and say what of it is in CXL windows.
 
@@ -82,13 +85,15 @@ def groom(
         else:
             assert program is not None
             source = find(program, arch)
-            where = Placement(tables, code, data, stack or data)
+            where = Placement(tables, code or ("window" if release is None else "ram"), data, stack or data)
             job = Job(topology_of(qemu_args, topology, cedt), arch, where, release=release)
             stack_.callback(job.close)
             machine, topo = job.machine.load(source), job.topology
 
+        seconds = (PLAIN if release is None else MODEL) if timeout is None else timeout
+
         def run() -> RunResult:
-            return go(machine, timeout, limit)[0] if snapshot is not None else job.go(timeout, limit)
+            return go(machine, seconds, limit)[0] if snapshot is not None else job.go(seconds, limit)
 
         found = groomed(machine, topo, run, dma=dma, kinds=only or KINDS, apply=apply, to=to)
         _sync(topo)

@@ -236,3 +236,17 @@ def test_a_kernel_rewrites_the_code_of_its_user(base):
         kernel.machine.write(function, asm("x86_64", "mov eax, 1; ret"))
         again = f"mov rdx, {function}; mov ecx, 5; 1: call rdx; add r12, rax; int 0x80; dec ecx; jnz 1b; hlt"
         assert kernel.run("nop", user=again).registers["r12"] == 1 + 2 + 3 + 4 + 5
+
+
+def test_a_run_ends_after_as_many_exceptions_as_allowed(kernel):
+    handler = kernel.handle(PF, DROP)
+    kernel.run("mov rbx, 0x30000000; mov al, [rbx]", timeout=0.05)
+    result = kernel.machine.run(exceptions=3)
+    assert (result.stop.reason, result.stop.pc, result.counters.exceptions) == ("limit", handler, 3)
+    assert len(result.delivered) == 3
+
+
+def test_the_first_exceptions_are_kept_and_all_counted(kernel):
+    kernel.handle(GP, "add qword ptr [rsp+8], 2; " + DROP)
+    result = kernel.run("mov ecx, 5000; mov ebx, 0x44; 1: mov ds, ebx; dec ecx; jnz 1b", timeout=None)
+    assert (result.stop.reason, result.counters.exceptions, len(result.delivered)) == ("halt", 5000, 4096)

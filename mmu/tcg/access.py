@@ -109,7 +109,12 @@ class Accesses:
     def load(self, va: int, size: int, access: int, ra: HostPc | None, tag: Tag = "data") -> bytes:
         """Raises GuestFault, RecompileRequest, EmulatorStop."""
         out, kind = b"", ORDER[access & 7]
-        for at, entry, n in self.parts(va, size, access, ra):
+        parts = self.parts(va, size, access, ra)
+        if self._around(va, size, kind, parts):
+            low = va & -size
+            both = self.load(low, size, access, ra, tag) + self.load(low + size, size, access, ra, tag)
+            return both[va - low : va - low + size]
+        for at, entry, n in parts:
             pa = entry.pa | at % PAGE
             if entry.comparators[kind] & MMIO:
                 out += self._pieces(at, pa, n, None, access, ra, tag)
@@ -119,7 +124,12 @@ class Accesses:
 
     def store(self, va: int, size: int, value: int, access: int, ra: HostPc | None) -> None:
         data = value.to_bytes(size, "little")
-        for at, entry, n in self.parts(va, size, access, ra):
+        parts = self.parts(va, size, access, ra)
+        if self._around(va, size, ORDER[WRITE], parts):
+            for done, byte in enumerate(data):
+                self.store(va + done, 1, byte, access, ra)
+            return
+        for at, entry, n in parts:
             pa, here, data = entry.pa | at % PAGE, data[:n], data[n:]
             flags = entry.comparators[1]
             if flags & MMIO:
@@ -127,6 +137,12 @@ class Accesses:
             elif not flags & DISCARD_WRITE:
                 self.memory.write(pa, here)
                 self._stored(pa, n)
+
+    def _around(self, va: int, size: int, kind: int, parts: list[tuple[int, Entry, int]]) -> bool:
+        """Is an unaligned access made of aligned ones around it, or of bytes?"""
+        if not self.switches.io_around or not va % size:
+            return False
+        return any(entry.comparators[kind] & MMIO for _, entry, _ in parts)
 
     def _pieces(
         self, va: int, pa: int, size: int, value: int | None, access: int, ra: HostPc | None, tag: Tag

@@ -75,6 +75,8 @@ CHANGES = (
     Change("alias_path_base", True, (10, 1, 50), (10, 1, 60), "RFC of 2025-10 only: in no release"),
     Change("sections_limit", True, FIRST, (11, 1),
            "until section numbers left the TLB's entries, accel/tcg/cputlb.c of late 2025; proposed with it"),
+    Change("io_around", True, FIRST, (8, 1),
+           "7.2.22 measured: two aligned 8-byte reads, byte writes; pieces since the MMIO helpers of 2023"),
     Change("can_do_io", "P0", FIRST, (8, 1, 2), "18a536f1f8d6 came in 8.1.2; measured on 7.2.22"),
     Change("can_do_io", "P1", (8, 1, 2), (9, 1), "18a536f1f8d6 until the series of 2024-04"),
 )  # fmt: skip

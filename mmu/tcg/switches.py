@@ -71,6 +71,9 @@ class Switches:
     explicit mark and in the last instruction that the block may have. P2: in the block's last instruction."""
     setl_asserts: bool = False
     """The wait of setl_exclusive_hang is noticed by an assertion."""
+    io_around: bool = False
+    """An unaligned load from a device is two aligned ones around it, and an unaligned store one of each byte. Otherwise
+    both come in aligned pieces."""
     icount: bool = False
     """Instructions are counted (-icount)."""
     parallel: bool = True
@@ -107,7 +110,7 @@ class Switches:
         return tuple(name for name in BUGS if self.named(name))
 
 
-NOT_BUGS = ("setl_asserts", "icount", "parallel", "plugins", "peer_waits_for_lock")
+NOT_BUGS = ("setl_asserts", "io_around", "icount", "parallel", "plugins", "peer_waits_for_lock")
 BUGS = tuple(
     f.name.replace("_", "-") for f in fields(Switches) if f.type in ("bool", bool) and f.name not in NOT_BUGS)
 

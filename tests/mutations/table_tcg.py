@@ -121,6 +121,13 @@ MUTATIONS = (
         IO,
     ),
     Mutation(
+        "tcg: an unaligned access of 7.2 comes in pieces",
+        "mmu/tcg/access.py",
+        "        if not self.switches.io_around or not va % size:\n",
+        "        if True:\n",
+        IO,
+    ),
+    Mutation(
         "tcg: a misaligned atomic is made in place",
         "mmu/tcg/access.py",
         "        if va % size:\n",

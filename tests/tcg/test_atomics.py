@@ -61,6 +61,16 @@ def test_one_cpu_alone_needs_no_step(arch, source):
     assert result.counters.recompiles >= 1
 
 
+@pytest.mark.parametrize("arch, source", [
+    ("x86_64", "mov eax, 9; mov ecx, 6; lock cmpxchg [rdi+0x10], ecx; hlt"),
+    ("aarch64", "mov w2, #6; mov w4, #9; add x3, x0, #16; cas w4, w2, [x3]; wfi")])
+def test_a_comparison_that_fails_writes_back_what_was_there(arch, source):
+    b = bench(Switches(), arch, source)
+    result = b.run()
+    assert bus(result, "data")[-2:] == [("r", 0x30_0010, 4), ("w", 0x30_0010, 4)]
+    assert b.get(THERE + 0x10, 4) == result.registers[{"x86_64": "rax", "aarch64": "x4"}[arch]] == 5
+
+
 def test_a_misaligned_one_runs_alone_wherever_it_is():
     b = bench(Switches(), "x86_64", "lock add dword ptr [rdi+0x11], 1; inc rbx; hlt", DATA_PA)
     assert b.run().counters.atomic_exits == 1

@@ -145,6 +145,38 @@ def test_an_access_is_cut_into_aligned_pieces(offset, size):
     assert kinds(result, "lock") == [("lock", "+"), ("lock", "-")]
 
 
+AROUND = {(0, 8): [(0, 8)], (1, 8): [(0, 8), (8, 8)], (2, 4): [(0, 4), (4, 4)], (3, 2): [(2, 2), (4, 2)]}
+
+
+@pytest.mark.parametrize("offset, size", AROUND)
+def test_before_8_1_a_load_is_of_the_aligned_words_around_it(offset, size):
+    b = Bench(release("7.2"), data_pa=WINDOW)
+    b.space.write(WINDOW, bytes(range(32)))
+    result = b.load(LOADS[size], rdi=DATA + offset).run()
+    assert bus(result) == [("r", *piece) for piece in AROUND[offset, size]]
+    assert result.registers["rax"].to_bytes(8, "little")[:size] == bytes(range(offset, offset + size))
+    assert len(kinds(result, "lock")) == 2 * len(AROUND[offset, size])
+
+
+def test_before_8_1_a_store_is_one_of_each_byte():
+    b = Bench(release("7.2"), data_pa=WINDOW)
+    result = b.load("mov [rdi], rax; hlt", rdi=DATA + 0xFD, rax=0x8877665544332211).run()
+    assert bus(result) == [("w", 0xFD + n, 1) for n in range(8)]
+    assert b.get(WINDOW + 0xFD) == 0x8877665544332211
+
+
+@pytest.mark.parametrize("name", ["7.2", "10.0"])
+def test_an_access_from_ram_into_the_window(name):
+    b = Bench(release(name), data_pa=0x75_0000)
+    b.map(DATA + 0x1000, WINDOW)
+    b.load("mov [rdi], rax; mov rbx, [rdi]; hlt", rdi=DATA + 0xFFD, rax=0x8877665544332211)
+    result = b.run()
+    assert result.registers["rbx"] == 0x8877665544332211
+    assert (b.get(0x75_0FFD, 3), b.get(WINDOW, 5)) == (0x332211, 0x8877665544)
+    around = [("w", n, 1) for n in range(5)] + [("r", 0, 8)]
+    assert bus(result) == (around if name == "7.2" else [("w", 0, 4), ("w", 4, 1), ("r", 0, 4), ("r", 4, 1)])
+
+
 @pytest.mark.parametrize("first, second", [("ram", "window"), ("window", "ram")])
 def test_an_access_over_two_pages_is_translated_before_any_byte_moves(first, second):
     pages = {"ram": 0x75_0000, "window": WINDOW + 0x4000}

@@ -84,6 +84,29 @@ def test_a_unit_over_the_edge_is_read_again_whole(start):
     assert (first.n_insns, first.page0) == (1, -1)
 
 
+LONGEST = bytes.fromhex("66" * 5 + "48b8" + "8877665544332211")  # mov rax, imm64, of 15 bytes
+
+
+@pytest.mark.parametrize("start", range(0xFF0, 0x1000))
+@pytest.mark.parametrize("first, second", [("ram", "window"), ("window", "ram"), ("window", "window"), ("ram", "ram")])
+def test_the_longest_instruction_at_each_place(start, first, second):
+    pages = {"ram": (0x76_0000, 0x77_0000), "window": (HIGH_PA, HIGH_PA + PAGE)}
+    for switches in (release("10.0"), release("8.2"), release("7.2")):
+        b = Bench(switches)
+        b.map(CODE, pages[first][0])
+        b.map(HIGH, pages[second][1])
+        b.machine.write(CODE + start, LONGEST + b"\xf4")
+        result = b.run(start=CODE + start)
+        crosses = start + len(LONGEST) > PAGE
+        if (first, second) == ("ram", "window") and crosses and switches.second_page_mmio:
+            assert result.kind == "second_page"
+            continue
+        assert (result.stop.reason, result.registers["rax"]) == ("halt", 0x1122334455667788)
+        block = kinds(result, "tb")[0]
+        assert (block.page0 == -1) == (first == "window" or (second == "window" and crosses))
+        assert (block.page1 != -1) == (crosses and first == second == "ram")
+
+
 def test_only_the_first_instruction_of_a_block_crosses():
     b = bench(Switches(), b"\x90" + MOV[0], MOV[1] + REST, 0xFFE)
     blocks = kinds(b.run(), "tb")

@@ -21,9 +21,9 @@ from cxl.linux import Problem, problems
 from cxl.nodes import HostBridge, Node, Port, Switch
 from cxl.region import Region, Wiring
 from cxl.regions import RegionTable
-from cxl.registers import region as block_region
+from cxl.shown import ShownWindows
 from cxl.window import Window
-from mmu import Locator, Mmio, Ram, Striped, Target
+from mmu import Locator
 from mmu.errors import AddressRangeError
 from mmu.stripes import Route as Stripes
 from mmu.stripes import Slot
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cxl.emulator import EmulatedWindow
     from mmu import AddressSpace
     from mmu.tcg import Switches
-
-Shown = list[tuple[int, "Ram | Striped | Mmio | EmulatedWindow"]]  # (HPA, what is seen there)
 
 
 class Topology(Forms):
@@ -64,10 +61,9 @@ class Topology(Forms):
             for block in (*(n.registers for n in nodes), *(d.registers for d in devices)):
                 self._reach.setdefault(id(block), []).append(window)
         self._routes: dict[str, Stripes] = {}
-        self._striped: dict[str, Striped] = {}
-        self._emulated: dict[str, EmulatedWindow] = {}  # the windows, where an emulator shows them
-        self._switches: Switches | None = None
-        self._caches: dict[str, Ram] = {}  # the DRAM half of windows with an extended linear cache
+        self._shown = ShownWindows(
+            self.windows, self.devices.values(), {name: devices for name, (_, devices) in self._below.items()},
+            self.route)
         self._locator: Locator | None = None
         self._lock = threading.RLock()
         self._batches = 0
@@ -126,10 +122,9 @@ class Topology(Forms):
     def _batch_locator(self) -> Locator:
         with self._lock:
             if self._locator is None:
-                for window in self.windows:
-                    self._shown(window)
+                striped = [self._shown.striped(window) for window in self.windows]
                 self._publish()
-                self._locator = Locator([self._striped[window.name] for window in self.windows])
+                self._locator = Locator(striped)
             return self._locator
 
     def above(self, device: Type3) -> list[Node]:
@@ -166,9 +161,9 @@ class Topology(Forms):
         What is programmed stays. Raises TopologyError when the windows are on a bus already.
         """
         with self._lock:
-            if self._striped:
+            if self._shown.begun:
                 raise TopologyError("an emulator must be chosen before the windows are attached to a bus")
-            self.strict, self._switches = False, switches
+            self.strict, self._shown.switches = False, switches
             nodes: list[Node] = [*self.bridges.values(), *self.switches.values()]
             with self.batch():
                 for block in (*(n.registers for n in nodes), *(d.registers for d in self.devices.values())):
@@ -181,44 +176,7 @@ class Topology(Forms):
         *registers*: also the component registers of each host bridge whose address is known.
         """
         with self._lock:
-            shown: Shown = [s for w in self.windows for s in self._shown(w)]
-            if registers:
-                shown += [(b.base, block_region(b.registers, b.name)) for b in self.bridges.values()
-                          if b.base is not None and not b.restricted]
-            done = []
-            try:
-                for base, region in shown:
-                    space.map(base, region)
-                    done.append(region)
-                if self._switches is not None:
-                    from cxl.emulator import check_sections
-
-                    check_sections(space, self._switches)
-            except BaseException:
-                for region in done:
-                    space.unmap(region)
-                raise
-
-    def _shown(self, window: Window) -> Shown:
-        """(HPA, region) of what answers in *window*, made when first asked for."""
-        if window.name not in self._striped:
-            targets = [Target(d.name, d.memory) for d in self.devices.values()]
-            self._striped[window.name] = Striped(window.size - window.cache, window.first, targets, window.name)
-            if self._switches is not None:
-                from cxl.emulator import EmulatedWindow
-
-                self._emulated[window.name] = EmulatedWindow(
-                    window, self._striped[window.name], self._below[window.name][1], self._switches)
-            self._on_bus(window).set_route(self.route(window))
-            if window.cache:
-                self._caches[window.name] = Ram(window.cache, f"{window.name} cache")
-        shown: Shown = [(window.first, self._on_bus(window))]
-        if window.cache:
-            shown.append((window.base, self._caches[window.name]))
-        return shown
-
-    def _on_bus(self, window: Window) -> Striped | EmulatedWindow:
-        return self._emulated.get(window.name) or self._striped[window.name]
+            self._shown.attach(space, self.bridges.values() if registers else ())
 
     def _changed(self, block: DecoderBlock) -> None:
         with self._lock:
@@ -230,9 +188,7 @@ class Topology(Forms):
 
     def _publish(self) -> None:
         """Give each attached window whose route is out of date a new one."""
-        for window in self.windows:
-            if window.name in self._striped and window.name not in self._routes:
-                self._on_bus(window).set_route(self.route(window))
+        self._shown.publish(lambda window: window.name not in self._routes)
 
     @contextmanager
     def batch(self) -> Iterator[None]:

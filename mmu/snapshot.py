@@ -1,9 +1,9 @@
 """A machine between two instructions, as a value and as a file: its CPU, its memory, and where its program is.
 
 Memory is that of the regions which the space shows, and of the devices behind its windows. Regions made of calls keep
-their own state, which is not part of it. Restoring needs a machine of the same shape: the same memories, by name and
-size, in the same order of addresses. Device memory that is laid over files is part of it like any other; restoring
-writes to the files then.
+their own state, and so do I/O ports: it is not part of it. Restoring needs a machine of the same shape: the same
+memories, by name and size, in the same order of addresses. Device memory that is laid over files is part of it like any
+other; restoring writes to the files then.
 
 The file: MAGIC; the length of the header, 8 bytes, little endian; the header, which is JSON in UTF-8; the contents.
 Header: "arch", "cpu" (`mmu.guest.state`), "plan" (areas as [base, size, va], and "levels"), "program" (what it has

@@ -61,6 +61,16 @@ def test_restore_takes_back_everything_that_a_run_did(arch):
         assert m.snapshot() == after
 
 
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_run_from_a_snapshot_makes_the_same_accesses_every_time(arch):
+    with machine(arch) as m:
+        m.load(code(arch, WORK[arch]))
+        start = m.snapshot()
+        traces = [m.restore(start).run(trace=10000).trace for _ in range(3)]
+    assert len(traces[0]) > 100
+    assert traces[0] == traces[1] == traces[2]
+
+
 def test_a_snapshot_has_what_is_in_the_devices_and_no_more(tmp_path):
     space, targets, _ = two_way()
     with Machine(space) as m:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -87,28 +87,53 @@ def _code(topology: Topology, space: AddressSpace, roots: list[GuestTree]) -> It
             if int(record["flags"]) & (Flag.FETCH | Flag.USER_FETCH):
                 key = int(record["pa"]), int(record["size"])
                 pages[key] = min(int(record["va"]), pages.get(key, (1 << 64) - 1))
-    for (base, size), va in pages.items():
-        yield Found("code", base, size, va, shares=shares(topology, space, base, size))
+    spans = list(pages)
+    for (base, size), found in zip(spans, shares_many(topology, space, spans)):
+        yield Found("code", base, size, pages[base, size], shares=found)
 
 
 def shares(topology: Topology, space: AddressSpace, base: int, size: int) -> dict[str, int]:
     """Bytes of base .. base+size-1 by device, NOBODY for those of a window that none answers. Empty outside windows."""
+    return shares_many(topology, space, [(base, size)])[0]
+
+
+def shares_many(topology: Topology, space: AddressSpace, spans: Sequence[tuple[int, int]]) -> list[dict[str, int]]:
+    """`shares` of each (base, size), decoded all at once."""
+    names = [*topology.devices, NOBODY]
+    found: list[dict[str, int]] = [{} for _ in spans]
+    for r in space.view.ranges:
+        if isinstance(r.region, Striped):
+            for number, device, n in _counted(topology, r.first, r.last, spans):
+                out = found[number]
+                out[names[device]] = out.get(names[device], 0) + n
+    return found
+
+
+def _counted(
+    topology: Topology, first: int, last: int, spans: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int, int]]:
+    """(number of a span, number of a device, bytes) of what lies in first..last; the number of no device comes last."""
     import numpy as np
 
-    found: dict[str, int] = {}
-    names = list(topology.devices)
-    for r in space.view.ranges:
-        low, high = max(r.first, base), min(r.last, base + size - 1)
-        if low > high or not isinstance(r.region, Striped):
-            continue
-        starts = np.arange(low // GRAIN * GRAIN, high + 1, GRAIN, dtype=np.uint64)
-        counts = np.full(len(starts), GRAIN, np.int64)
-        counts[0] -= low % GRAIN
-        counts[-1] -= GRAIN - 1 - high % GRAIN
-        places = topology.decode_many(starts)
-        for number in range(len(names)):
-            if n := int(counts[(places["status"] == 0) & (places["device"] == number)].sum()):
-                found[names[number]] = found.get(names[number], 0) + n
-        if n := int(counts[places["status"] != 0].sum()):
-            found[NOBODY] = found.get(NOBODY, 0) + n
-    return found
+    inside = [
+        (i, max(first, base), min(last, base + size - 1)) for i, (base, size) in enumerate(spans)
+        if base <= last and base + size > first
+    ]  # fmt: skip
+    if not inside:
+        return
+    numbers, lows, highs = (np.array(column, np.uint64) for column in zip(*inside))
+    grain = np.uint64(GRAIN)
+    grains = (highs // grain - lows // grain + np.uint64(1)).astype(np.int64)
+    ends = np.cumsum(grains)
+    which = np.repeat(np.arange(len(inside)), grains)
+    offsets = np.arange(ends[-1]) - np.repeat(ends - grains, grains)
+    starts = (lows // grain)[which] * grain + offsets.astype(np.uint64) * grain
+    bytes_ = np.full(len(starts), GRAIN, np.int64)
+    bytes_[ends - grains] -= (lows % grain).astype(np.int64)
+    bytes_[ends - 1] -= GRAIN - 1 - (highs % grain).astype(np.int64)
+    places = topology.decode_many(starts)
+    nobody = len(topology.devices)
+    devices = np.where(places["status"] == 0, places["device"], nobody).astype(np.int64)
+    table = np.bincount(which * (nobody + 1) + devices, weights=bytes_, minlength=len(inside) * (nobody + 1))
+    for at in np.flatnonzero(table):
+        yield int(numbers[at // (nobody + 1)]), int(at % (nobody + 1)), int(table[at])

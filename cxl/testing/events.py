@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from mmu.tcg.trace import Bus, Event, text
+from mmu.tcg.trace import Event, text
 
 if TYPE_CHECKING:
     from cxl.testing.guest import Entry
@@ -112,10 +112,3 @@ class Trace(tuple[Event, ...]):
 
     def __repr__(self) -> str:
         return f"[{', '.join(self.lines())}]"
-
-
-def bus_event(region: str, offset: int, kind: str, size: int, value: int, result: str, tag: Any) -> list[Event]:
-    """A plain machine's access as events: an exchange is a read, and a write when it took place."""
-    moves = {"read": "r", "write": "w", "exchange": "r"}
-    rw: Any = moves[kind]
-    return [Bus("bus", rw, region, offset, size, value, result, tag)]

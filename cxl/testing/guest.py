@@ -28,7 +28,7 @@ START = {"ram": 16 * MIB, "window": 0}  # of the areas, from the start of RAM an
 FRESH = 8 * MIB  # from START: pages for `map` and `move_table`
 FRESH_SIZE = 8 * MIB
 FLAGS = ("A", "D", "AF")  # what a walker may set
-TRACE = 1 << 16  # accesses that a plain machine records
+TRACE = 1 << 17  # accesses that a plain machine records
 WALKS = {"x86_64": "mmu.x86", "aarch64": "mmu.arm64"}
 Side = str
 Sides = str | Mapping[str, str]
@@ -213,9 +213,10 @@ class Guest:
         """Run until the guest stops, or the emulator ends."""
         if self.switches is None:
             result = self.machine.run(start, timeout, limit, trace=TRACE)
-            return ended(result, plain_trace(self.machine, result.trace))
+            return ended(result, plain_trace(self.machine, result.trace), len(result.trace) < TRACE)
         from cxl.testing.events import Trace
         from mmu.tcg import EmulatorStop
+        from mmu.tcg.trace import CAPACITY
 
         try:
             result = self.machine.run(start, timeout, limit)
@@ -223,7 +224,7 @@ class Guest:
             names = {number: name for name, number in self.machine.cpu.TABLES.items()}
             return emulator_ended(stop, names, self.machine.cpu.pc)
         events: Any = result.trace
-        return ended(result, Trace(events))
+        return ended(result, Trace(events), len(events) < CAPACITY)
 
 
 def _switches(emulator: str | Switches | None) -> Switches | None:

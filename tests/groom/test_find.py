@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cxl import Topology
 from cxl.examples import find as example
 from cxl.groom import cost, groom, recorded, survey
-from cxl.groom.find import NOBODY, shares
+from cxl.groom.find import NOBODY, shares, shares_many
 from cxl.snapshot import space_of
 from mmu.errors import AddressRangeError
 from tests.cxl.machines import machine
@@ -71,6 +71,13 @@ def test_shares_are_what_each_byte_says(programmed, data):
         if place is not None and topology.window_at(address):
             expected[place.device or NOBODY] += 1
     assert shares(topology, space, start, size) == expected
+
+
+@given(spans=st.lists(st.tuples(st.integers(-3000, 20000), st.integers(1, 3000)), max_size=5))
+def test_many_shares_are_those_of_each(programmed, spans):
+    topology, space, base, _ = programmed
+    spans = [(base + at, size) for at, size in spans]
+    assert shares_many(topology, space, spans) == [shares(topology, space, *span) for span in spans]
 
 
 @pytest.mark.parametrize("arch", ARCHS)

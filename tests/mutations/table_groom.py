@@ -171,8 +171,8 @@ MUTATIONS = (
     Mutation(
         "groom: the first granule counts whole",
         "cxl/groom/find.py",
-        "counts[0] -= low % GRAIN",
-        "counts[0] -= 0",
+        "bytes_[ends - grains] -= (lows % grain).astype(np.int64)",
+        "bytes_[ends - grains] -= 0",
         FIND,
     ),
     Mutation(

@@ -134,6 +134,19 @@ def test_a_plain_machine_has_no_lock(guest):
         _ = guest("x86_64", "nop").run().lock_depth
 
 
+def test_a_trace_that_is_not_complete_is_not_searched(guest, monkeypatch):
+    from cxl.testing import guest as module
+
+    monkeypatch.setattr(module, "TRACE", 20)
+    source = "mov ecx, 40; 1: mov rax, [rdi]; dec ecx; jnz 1b"
+    ran = guest("x86_64", source, data="window").run()
+    assert (ran.outcome, ran.complete, 0 < len(ran.events) <= 20) == ("halt", False, True)
+    with pytest.raises(ValueError, match="has only the first"):
+        _ = ran.trace
+    monkeypatch.setattr(module, "TRACE", 200)
+    assert guest("x86_64", source, data="window").run().trace.count(bus("r", tag="data")) == 80
+
+
 @pytest.mark.parametrize("ways, bridges", [(1, 1), (2, 2), (4, 2), (8, 2), (8, 4)])
 def test_topologies_are_interleaved_in_the_order_of_their_devices(ways, bridges):
     topology = interleaved(ways=ways, bridges=bridges, granularity=512)

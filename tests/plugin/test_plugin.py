@@ -130,6 +130,23 @@ class TestClass:
         "*test_of_a_class[[]faulty] PASSED*"])
 
 
+def test_a_bug_of_decoders_sends_data_to_another_device(run):
+    # mov [rdi+0x400], rsi; hlt
+    run("""
+import pytest
+
+@pytest.mark.cxl_bug("hdm-target-list")
+def test_the_fifth_granule(cxl_machine, cxl_topology, cxl_mode):
+    topology = cxl_topology(ways=8, strict=False)
+    guest = cxl_machine(bytes.fromhex("4889b700040000f4"), topology=topology, data="window")
+    assert guest.set(rsi=0x1234).run() == halted()
+    place = guest.place(guest.data + 0x400).place
+    assert place.device == {"faulty": "mem0", "fixed": "mem4"}[cxl_mode]
+    dpa = 2 * 2 ** 20 // 8
+    assert guest.memory("mem4", dpa, 2) == (b"\\x34\\x12" if cxl_mode == "fixed" else bytes(2))
+""").assert_outcomes(passed=2)
+
+
 def test_an_emulator_by_release(run):
     source = """
 import pytest

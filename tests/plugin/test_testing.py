@@ -129,6 +129,25 @@ def test_exceptions_with_and_without_a_handler(guest):
     assert guest("x86_64", "1: jmp 1b").run(limit=10) == stopped("limit")
 
 
+@pytest.mark.parametrize("release", ["7.2", "8.2", "10.0"])
+def test_arm64_reads_its_tables_past_what_x86_trips_over(guest, release):
+    made = {}
+    for arch in ARCHS:
+        g = guest(arch, READ[arch], emulator=release)
+        entry = g.move_table(g.data, LAST[arch], "window")
+        made[arch] = entry, g.touch().write(g.data, VALUE.to_bytes(8, "little")).run()
+    entry, ran = made["aarch64"]
+    assert ran == halted(x1=VALUE)
+    assert ran.trace.find("bus") == [bus("r", 8, tag="ptw", at=entry)]
+    assert ran.trace.count("recompile") == 0
+    entry, ran = made["x86_64"]
+    if release == "8.2":
+        assert ran == aborted("io_recompile", level="PT", device=entry.place.device)
+    else:
+        assert ran == halted(rax=VALUE)
+        assert ran.trace.count("recompile") == (release == "10.0")
+
+
 def test_a_plain_machine_has_no_lock(guest):
     with pytest.raises(ValueError, match="no lock to hold"):
         _ = guest("x86_64", "nop").run().lock_depth

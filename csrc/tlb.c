@@ -2,6 +2,7 @@
 #include "tlb.h"
 #include <stdlib.h>
 #include "stripes.h"
+#include "tlb_window.h"
 
 _Static_assert(sizeof(struct tlb_entry) == 64, "an entry is one cache line");
 _Static_assert(MMU_ACCESS_READ == 1 << TLB_READ && MMU_ACCESS_WRITE == 1 << TLB_WRITE &&
@@ -143,9 +144,13 @@ static void insert(struct mmu_tlb *tlb, struct tlb_table *t, const struct tlb_en
 		t->filled_count++;
 }
 
-/* What answers at the page: sets the addend, the route and the flags of all three kinds. */
-static void place_page(struct tlb_entry *e, const struct mmu_map *map, uint32_t flags[3])
+/*
+ * What answers at the page: sets the addend, the route and the flags of all three kinds. A page of a window is
+ * RAM while a guest has all of it in a mirror.
+ */
+static void place_page(struct tlb_entry *e, const mmu_port *port, const struct mmu_map *map, uint32_t flags[3])
 {
+	const uint8_t *mirrored;
 	uint32_t i = map_search(map, e->pa);
 	const struct mmu_range *r = &map->ranges[i];
 	uint64_t offset;
@@ -172,6 +177,12 @@ static void place_page(struct tlb_entry *e, const struct mmu_map *map, uint32_t 
 		offset += r->route->base;
 		if (offset & (TLB_PAGE - 1))	/* mapped askew: the bus knows how to cut that */
 			return;
+		mirrored = tlb_window_mirrored(port, r, offset);
+		if (mirrored) {
+			e->addend = (uint64_t)(uintptr_t)mirrored - e->page;
+			flags[TLB_READ] = flags[TLB_WRITE] = flags[TLB_FETCH] = 0;
+			return;
+		}
 		e->addend = offset - e->page;
 		e->route = r->route;
 		return;
@@ -230,7 +241,7 @@ static int fill(struct mmu_tlb *tlb, mmu_port *port, uint64_t va, uint64_t addre
 	e->pa = found.pa & TLB_PAGE_MASK;
 	e->stamp = tlb_stamp(now, found.is_global ? TLB_GLOBAL : cpu.space);
 	/* Acquire: pairs with the release in bus.c. The map is that of `now` or younger; port_enter() holds it. */
-	place_page(e, atomic_load_explicit(&port->bus->map, memory_order_acquire), flags);
+	place_page(e, port, atomic_load_explicit(&port->bus->map, memory_order_acquire), flags);
 	make_comparators(tlb, e, &found, kind, flags);
 	if (generation == now && changes == tlb->changes) {
 		tlb->stats.fills++;

@@ -48,6 +48,30 @@ void tlb_window_make(struct tlb_window *w, const mmu_route *route, uint64_t hpa)
 	w->chunk_shift = (uint8_t)(slots->granularity_shift + slots->ways_shift);
 }
 
+uint8_t *tlb_window_mirrored(const mmu_port *port, const struct mmu_range *r, uint64_t hpa)
+{
+	uint8_t *page = NULL;
+
+	if (!window_any_away(port))
+		return NULL;
+	for (uint64_t at = 0; at < PLACE_PAGE; at += PLACE_BLOCK) {
+		const struct mmu_target *target;
+		uint64_t run = PLACE_BLOCK;
+		uint8_t *home, *now;
+
+		striped_find(r->route, hpa + at, false, &run, &home, &target);
+		if (!home || run < PLACE_BLOCK || !target->places ||
+		    (uint64_t)(home - target->places->home) % PLACE_BLOCK)
+			return NULL;
+		now = places_find(target->places, home);
+		if (!now || now == home || (page && now != page + at))
+			return NULL;
+		if (!page)
+			page = now;
+	}
+	return page;
+}
+
 void tlb_window_count(struct tlb_window *w, mmu_port *port, bool write, uint32_t size)
 {
 	if (!w->route)

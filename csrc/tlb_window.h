@@ -17,6 +17,12 @@ struct tlb_window {
 	uint64_t count[TLB_WINDOW_WAYS];		/* accesses that tlb_window_count() still has to tell */
 };
 
+/*
+ * Host address of the 4 KiB at hpa of the range when they are in a mirror, in order, else NULL. The port is entered;
+ * it is good until the next change of the bus's epoch, which comes before any of it moves.
+ */
+uint8_t *tlb_window_mirrored(const mmu_port *port, const struct mmu_range *r, uint64_t hpa);
+
 /* Makes the span that holds hpa ready, if it is of this kind. The map that the route is from is held. */
 void tlb_window_make(struct tlb_window *w, const mmu_route *route, uint64_t hpa);
 /* Counts at the port what was accessed, in pieces of `size` bytes. */

@@ -6,15 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from mmu import Machine as Guest
-from mmu import Mmio
 from scripts.benches.harness import Bench, Row, WrongAnswer
-from scripts.benches.machine import RAM_SIZE, WINDOW, Machine
+from scripts.benches.machine import WINDOW, Machine
+from scripts.benches.mirrored import while_mirrored
 
 BLOCK = 1 << 20
-# next: mov rax, [rdi]; add rdi, rsi; dec rcx; jnz next; mov [rbx], eax; hlt
-TOUCH = bytes.fromhex("488b07 4801f7 48ffc9 75f5 8903 f4")
-CODE, DATA, STACK, DEVICE = 0x40_0000, 0x1000_0000, 0x7FFF_FFF0_0000, 0x3000_0000
 
 
 def repeat(call: Callable[[], object], count: int) -> None:
@@ -27,7 +23,7 @@ def blocks(bench: Bench, m: Machine) -> Iterator[Row]:
     yield from _copies(bench, m, "RAM", 0, 3.0)
     yield from _copies(bench, m, "a 4-way 256 B window", WINDOW, 6.0)
     rows: list[Row] = []
-    _while_mirrored(m, lambda: rows.extend(_copies(bench, m, "the window, mirrored", WINDOW, 2.0)))
+    while_mirrored(m, BLOCK, lambda: rows.extend(_copies(bench, m, "the window, mirrored", WINDOW, 2.0)))
     yield from rows
 
 
@@ -46,19 +42,3 @@ def _copies(bench: Bench, m: Machine, where: str, base: int, limit: float) -> It
     measured = bench.times({n: lambda run=run: repeat(run, times) for n, run in runs.items()}, times)
     for name in list(runs)[:2]:
         yield bench.row(name, measured[name], "memcpy", measured["memcpy"], limit)
-
-
-def _while_mirrored(m: Machine, run: Callable[[], None]) -> None:
-    """Call *run* while a guest that touched the first MiB of the window waits in an access to a device."""
-    device = Mmio(4096, write=lambda offset, size, value: run())
-    m.space.map(WINDOW - 4096, device)
-    with Guest(m.space, dispatch="mirror") as guest:
-        areas = {name: (RAM_SIZE // 2 + n * BLOCK, BLOCK) for n, name in enumerate(("tables", "code", "stack"))}
-        guest.setup(tables=areas["tables"], code=(*areas["code"], CODE), data=(WINDOW, BLOCK, DATA),
-                    stack=(*areas["stack"], STACK))
-        guest.tables.map(DEVICE, WINDOW - 4096, 4096, page_size=4096)
-        found = guest.load(TOUCH).set(rdi=DATA, rsi=4096, rcx=BLOCK // 4096, rbx=DEVICE).run(timeout=None)
-    if (found.stop.reason, found.counters.mirrored) != ("halt", BLOCK // 4096):
-        raise WrongAnswer(f"a guest must mirror {BLOCK // 4096} pages and halt, not {found.counters.mirrored} and "
-                          f"end with {found.stop.reason}")
-    m.space.unmap(device)

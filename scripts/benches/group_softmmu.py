@@ -10,6 +10,7 @@ import numpy as np
 from mmu import Frames, SoftMmu, x86
 from scripts.benches.harness import Bench, Row, expect
 from scripts.benches.machine import GRANULARITY, WAYS, WINDOW, Machine, machine, own_addresses
+from scripts.benches.mirrored import while_mirrored
 from scripts.benches.native import Loops
 
 PAGE, MIB = 4096, 1 << 20
@@ -57,7 +58,21 @@ def rows(bench: Bench) -> Iterator[Row]:
         name = f"{size // MIB} MiB, {entries} entries"
         yield from ram(bench, m, loops, Pages(m, 0, size, entries, count), name, 1.5 if limited else None)
         yield from window(bench, m, loops, Pages(m, WINDOW, size, entries, count), name, 2.0 if limited else None)
+    rows: list[Row] = []
+    while_mirrored(m, 16 * MIB, lambda: rows.append(mirrored(bench, m, loops, count)))
+    yield from rows
     yield from others(bench, m, count)
+
+
+def mirrored(bench: Bench, m: Machine, loops: Loops, count: int) -> Row:
+    """A guest has the window in its mirror, so it is RAM for the TLB too."""
+    pages = Pages(m, WINDOW, 16 * MIB, 4096, count)
+    gather = loops.bind("gather", [VIRTUAL, m.ram], pages.va, np.zeros_like(pages.out))
+    pages.check("mirrored", pages.load)
+    all_hit(pages, pages.load, "mirrored")
+    times = bench.times({"load": pages.load, "gather": gather}, len(pages.va))
+    return bench.row("load_many, hits in a mirrored window, 16 MiB, 4096 entries", times["load"],
+                     "plain gather loop", times["gather"], 1.5)
 
 
 def all_hit(pages: Pages, run: Any, what: str) -> None:

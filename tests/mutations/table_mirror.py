@@ -8,6 +8,20 @@ SERVICES = ("tests/guest/test_services.py",)
 
 MUTATIONS = (
     Mutation(
+        "mirror: a page in the mirror is no RAM for the softmmu TLB",
+        "csrc/tlb.c",
+        "\t\tif (mirrored) {",
+        "\t\tif (mirrored && !e->page) {",
+        ("tests/guest/test_tlb_mirror.py",),
+    ),
+    Mutation(
+        "mirror: the softmmu TLB takes a page for mirrored whose blocks are apart",
+        "csrc/tlb_window.c",
+        "(page && now != page + at)",
+        "(page && now == page)",
+        ("tests/guest/test_tlb_mirror.py",),
+    ),
+    Mutation(
         "mirror: accesses by HPA go to the device's own memory",
         "csrc/window.h",
         "return places && window_any_away(port) ? places_find(places, host) : host;",

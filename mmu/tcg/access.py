@@ -67,7 +67,7 @@ class Accesses:
         self.switches, self.mmu, self.trace = switches, mmu, trace
         self.memory = Memory(space, ports, trace)
         self.locks = Locks(switches, trace)
-        self.tlb = SoftTlb(self.memory, switches.tlb_entries, flushed)
+        self.tlb = SoftTlb(self.memory, switches.tlb_entries, switches.tlb_window, flushed)
         self._stored = stored
         self.can_do_io = True
         self.walking: tuple[int, int] | None = None

@@ -44,7 +44,7 @@ class Emulator(Execution):
         accesses = self.accesses
         self.trace = accesses.trace = accesses.memory.trace = accesses.locks.trace = Recorder()
         accesses.memory.take_over()
-        accesses.tlb.flush()
+        accesses.tlb.forget()
         accesses.locks.reset()
         self.blocks.clear()
         accesses.can_do_io, accesses.walking, accesses.touched, accesses.walks = True, None, None, 0

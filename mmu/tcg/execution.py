@@ -33,6 +33,7 @@ class Execution:
         self.accesses = Accesses(
             space, ports, switches, guest.mmu, self.trace, self.blocks.flush_jumps, self._stored)
         self.pc, self.instructions = 0, 0
+        self.accesses.tlb.now = lambda: self.instructions
         self.counts = Counters()
         self._policy = "P0" if switches.io_must_be_last else switches.can_do_io
         self._parallel = switches.parallel and not switches.icount

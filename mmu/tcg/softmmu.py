@@ -10,20 +10,56 @@ from collections.abc import Callable, Hashable
 
 from mmu.tcg.memory import Memory
 from mmu.tlb.cpu import Found
-from mmu.tlb.table import ANY, NONE, PAGE_MASK, Entry, Scope, Table
+from mmu.tlb.table import NONE, PAGE_MASK, Entry, Scope, Table
 from mmu.types import Access
 
 READ, WRITE, FETCH = int(Access.READ), int(Access.WRITE), int(Access.FETCH)
 ORDER = (0, 0, 1, 0, 2)  # of comparators, by READ, WRITE or FETCH
 EVERYTHING = Scope()
+DOUBLE_ABOVE, SHRINK_BELOW = 70, 30  # percent in use
+LEAST, MOST = 1 << 6, 1 << 22  # entries
+
+
+class Sizing:
+    """How large one index is, by how much of it was used. Asked at each flush, whose table is empty then.
+
+    Source: QEMU, accel/tcg/cputlb.c (tlb_mmu_resize_locked).
+    """
+
+    def __init__(self, entries: int, window: int) -> None:
+        """*window*: instructions after which it may shrink; 0: *entries* for ever."""
+        self.entries, self._window = entries, window
+        self._began, self._most = 0, 0
+
+    def flushed(self, used: int, now: int) -> int:
+        """How many entries the table has from now on; *used* of the old ones were, after *now* instructions."""
+        if not self._window:
+            return self.entries
+        expired = now > self._began + self._window
+        self._most = max(self._most, used)
+        rate, size = self._most * 100 // self.entries, self.entries
+        if rate > DOUBLE_ABOVE:
+            size = min(size * 2, MOST)
+        elif rate < SHRINK_BELOW and expired:
+            size = 1 << max(self._most - 1, 0).bit_length()
+            size = max(LEAST, size * 2 if self._most * 100 // size > DOUBLE_ABOVE else size)
+        if size != self.entries or expired:
+            self._began, self._most = now, used if size == self.entries else 0
+        self.entries = size
+        return size
 
 
 class SoftTlb:
-    """*flushed*(page or None) is told of each flush: what else depends on translations goes with them."""
+    """*flushed*(page or None) is told of each flush: what else depends on translations goes with them.
 
-    def __init__(self, memory: Memory, entries: int, flushed: Callable[[int | None], None]) -> None:
-        self.memory, self._entries, self._flushed = memory, entries, flushed
+    *window*: see `Sizing`; `now` is to be kept at how many instructions have run.
+    """
+
+    def __init__(self, memory: Memory, entries: int, window: int, flushed: Callable[[int | None], None]) -> None:
+        self.memory, self._entries, self._window, self._flushed = memory, entries, window, flushed
         self._tables: dict[Hashable, Table] = {}
+        self._sizes: dict[Hashable, Sizing] = {}
+        self.now: Callable[[], int] = lambda: 0
 
     def find(self, index: Hashable, page: int, kind: int) -> Entry | None:
         """The entry whose comparator of *kind* is that of the page, among slots or victims."""
@@ -34,17 +70,28 @@ class SoftTlb:
         table = self._tables.get(index)
         if table is None:
             table = self._tables[index] = Table(self._entries)
+            self._sizes[index] = Sizing(self._entries, self._window)
         pa = found.pa & PAGE_MASK
         entry = Entry(page, pa, comparators(page, int(found.allowed), self.memory.flags(pa)), None, self.memory.view)
         table.fill(entry, 0, found.size)
         return entry
 
     def flush(self) -> None:
-        for table in self._tables.values():
+        for index, table in self._tables.items():
             if table.dirty:
-                table.flush(0, ANY, EVERYTHING, self.memory.view)
-                table.turn = 0
+                used = sum(entry is not None for entry in table.slots)
+                self._tables[index] = Table(self._sizes[index].flushed(used, self.now()))
         self._flushed(None)
+
+    def forget(self) -> None:
+        """As at the start of the emulator."""
+        self._tables.clear()
+        self._sizes.clear()
+        self._flushed(None)
+
+    def sizes(self) -> dict[Hashable, int]:
+        """Entries of each index."""
+        return {index: sizing.entries for index, sizing in self._sizes.items()}
 
     def flush_page(self, va: int) -> None:
         """All of an index where the page may be part of a large one."""

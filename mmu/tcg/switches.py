@@ -83,7 +83,9 @@ class Switches:
     peer_waits_for_lock: bool = False
     """There is a second CPU, and it waits for the big lock inside a block."""
     tlb_entries: int = 256
-    """Slots of the softmmu TLB of each index; a power of two, never resized."""
+    """Slots of the softmmu TLB of each index at first; a power of two."""
+    tlb_window: int = 0
+    """Instructions after which a TLB may shrink; 0: its size never changes. (In QEMU it is 100 ms.)"""
 
     def __post_init__(self) -> None:
         if self.can_do_io not in POLICIES:
@@ -91,6 +93,8 @@ class Switches:
         n = self.tlb_entries
         if not 64 <= n <= 1 << 20 or n & (n - 1):
             raise ValueError(f"tlb_entries must be a power of two in 64..{1 << 20}, not {n}")
+        if self.tlb_window < 0:
+            raise ValueError(f"tlb_window must be at least 0, not {self.tlb_window}")
 
     def named(self, bug: str) -> bool:
         """Whether the bug of that name ("ptw-retaddr") is there. Raises ValueError for a name that is none."""

@@ -128,6 +128,13 @@ MUTATIONS = (
         IO,
     ),
     Mutation(
+        "tcg: a TLB shrinks by what the last flush found",
+        "mmu/tcg/softmmu.py",
+        "        self._most = max(self._most, used)\n",
+        "        self._most = used\n",
+        TLB,
+    ),
+    Mutation(
         "tcg: a misaligned atomic is made in place",
         "mmu/tcg/access.py",
         "        if va % size:\n",

@@ -3,6 +3,7 @@
 import pytest
 
 from mmu.tcg import Switches
+from mmu.tcg.softmmu import Sizing
 from tests.tcg.machines import DATA, PAGE, WINDOW, Bench, bus
 
 WAY = 256 * PAGE  # pages that share a slot
@@ -58,6 +59,34 @@ def test_a_large_page_goes_with_any_of_its_pages():
     b = bench(f"mov rax, [rdi]; invlpg [rdi+{5 * PAGE}]; mov rcx, [rdi]; hlt")
     b.put(b.entry(HERE, 2), 0x80_0000 | 0xE3)
     assert walks(b) == 3
+
+
+@pytest.mark.parametrize("used, now, entries", [
+    ((182, 10), (1, 2), [512, 512]),  # more than 70 % in use: twice as large at the next flush
+    ((181, 10), (1, 2), [256, 256]),
+    ((50, 50), (1, 500), [256, 64 * 2]),  # less than 30 %, and the window is over: 50 of 64 would be too full
+    ((40, 40), (1, 500), [256, 64]),
+    ((3, 3), (500, 501), [64, 64]),
+    ((150, 3, 3), (1, 500, 2000), [256, 256, 64]),  # the most of a window counts
+])  # fmt: skip
+def test_the_size_follows_the_use(used, now, entries):
+    sizing = Sizing(256, 400)
+    assert [sizing.flushed(u, n) for u, n in zip(used, now, strict=True)] == entries
+
+
+def test_without_a_window_the_size_stays():
+    assert Sizing(256, 0).flushed(256, 10**6) == 256
+
+
+def test_a_program_that_uses_much_gets_more():
+    """200 pages, a flush, and again: then both halves fit."""
+    b = Bench(Switches(tlb_window=1 << 30))
+    for n in range(200):
+        b.map(HERE + n * PAGE, 0x80_0000 + n * PAGE)
+    source = "mov ebp, 2; 2: mov ecx, 200; mov rsi, rdi; 1: mov rax, [rsi]; add rsi, 4096; dec ecx; jnz 1b;"
+    result = b.load(f"{source} mov rdx, cr3; mov cr3, rdx; dec ebp; jnz 2b; hlt", rdi=HERE).run()
+    assert result.stop.reason == "halt"
+    assert max(b.machine.cpu.emulator.accesses.tlb.sizes().values()) == 512
 
 
 def test_entries_of_the_walker_are_read_each_time():

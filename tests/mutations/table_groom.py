@@ -122,7 +122,7 @@ MUTATIONS = (
     Mutation(
         "snapshot: what is in files counts as untouched",
         "mmu/memory/resident.py",
-        "files = sorted(memory.files)",
+        "files = sorted((f.offset, f.size) for f in memory.files)",
         "files: list[tuple[int, int]] = []",
         snapshot("over_a_file"),
     ),

@@ -25,12 +25,13 @@ REGISTERS = {
 }  # fmt: skip
 END = {"x86_64": "hlt", "aarch64": "wfi"}
 STORES_TO_ITS_CODE = "inc byte ptr [rbx+1]"  # the plain machine loses CF there
+LEFT_OUT = (STORES_TO_ITS_CODE, "wrmsr")  # after a change of EFER.NXE the test itself could not read the data
 RAM = dict.fromkeys(("tables", "code", "data", "stack"), "ram")
 
 
 def programs():
     rows = [(arch, source, code) for arch, rows in known().items() for source, code in rows.items()]
-    rows = [r for r in rows if END[r[0]] in r[1] and STORES_TO_ITS_CODE not in r[1]]
+    rows = [r for r in rows if END[r[0]] in r[1] and not any(s in r[1] for s in LEFT_OUT)]
     return sorted(rows)[::STEP]
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import errno as codes
 from collections.abc import Iterator, Sequence
 
-from cxl.decoder import Settings
 from cxl.device.type3 import Type3
 from cxl.linux import Candidate, Problem
 from cxl.region import Wiring
+from cxl.settings import Settings
 from cxl.window import Window
 
 

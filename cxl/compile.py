@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cxl.decode import can_normalize
-from cxl.decoder import Settings
 from cxl.device.type3 import Type3
 from cxl.nodes import Node
+from cxl.settings import Settings
 from cxl.window import Window
 from mmu.stripes import GRANULARITIES, Miss, Route, Slot, Span, dpa_offset
 

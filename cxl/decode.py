@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cxl.decoder import DecoderBlock, Settings
+from cxl.decoder import DecoderBlock
 from cxl.device.type3 import Type3
 from cxl.nodes import Node
+from cxl.settings import Settings
 from cxl.window import Window
 from mmu import stripes
 

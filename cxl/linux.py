@@ -10,11 +10,12 @@ import errno as codes
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cxl.decoder import DecoderBlock, Settings
+from cxl.decoder import DecoderBlock
 from cxl.device.type3 import Type3
 from cxl.format import DECODER_GRAIN, Restrictions
 from cxl.nodes import HostBridge, Node
 from cxl.region import Wiring
+from cxl.settings import Settings
 from cxl.window import Window
 from mmu.stripes import ENCODED_WAYS, GRANULARITIES
 

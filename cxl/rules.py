@@ -12,7 +12,8 @@ from cxl.format import DECODER_GRAIN
 from mmu.stripes import GRANULARITIES
 
 if TYPE_CHECKING:
-    from cxl.decoder import DecoderBlock, Settings
+    from cxl.decoder import DecoderBlock
+    from cxl.settings import Settings
 
 
 def _order(block: DecoderBlock, s: Settings) -> str:

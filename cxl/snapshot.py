@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from cxl import format as fmt
 from cxl.blueprint import Backing, Blueprint
-from cxl.decoder import DecoderBlock, Settings
+from cxl.decoder import DecoderBlock
 from cxl.errors import TopologyError
 from cxl.exchange.toml import read, write
 from cxl.job import emulated
+from cxl.settings import Settings
 from cxl.topology import Topology
 from mmu.errors import SnapshotError
 from mmu.memory import AddressSpace, Ram

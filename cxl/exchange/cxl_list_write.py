@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cxl.decoder import DecoderBlock, Settings
+from cxl.decoder import DecoderBlock
 from cxl.device.type3 import Type3
 from cxl.format import Restrictions
 from cxl.nodes import HostBridge, Node, Switch
+from cxl.settings import Settings
 
 if TYPE_CHECKING:
     from cxl.region import Region

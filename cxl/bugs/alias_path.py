@@ -44,6 +44,7 @@ def arm64(switches: Switches) -> Observation:
 
 NONE = {"ptw": 0, "data": 0, "fetch": 0}
 
+
 BUG = Bug(
     name="alias-path",
     title="memory that nothing interleaves is served access by access",

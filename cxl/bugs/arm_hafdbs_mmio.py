@@ -30,6 +30,7 @@ def arm64(switches: Switches) -> Observation:
 
     return rig.observe(registers={"x0": DATA, "tcr_el1": control}, results={"x2": 1}, wrong=wrong)
 
+
 BUG = Bug(
     name="arm-hafdbs-mmio",
     title="a guest that lets arm64 hardware set access flags gets a fault it has no name for",
@@ -42,7 +43,7 @@ BUG = Bug(
     """,
     fix=Fix("fixed", commit="arm/ptw: Handle atomic updates of page tables entries in MMIO during PTW", release="9.0"),
     references=(
-        "J. Cameron, qemu-devel February 2024, target-arm pull",
+        "qemu-devel February 2024, target-arm pull",
         "measured on 7.2.22: ESR 0x920000b1",
     ),
     switches=("arm_hafdbs_mmio",),

@@ -48,6 +48,7 @@ def x86(switches: Switches) -> Observation:
 def arm64(switches: Switches) -> Observation:
     return scenario("aarch64", ARM64, {"x0": DATA + OFFSET, "x1": 1}, {"x2": 1, "x3": 41}, switches)
 
+
 BUG = Bug(
     name="atomic-flags",
     title="an atomic instruction on CXL memory crashes the emulator",

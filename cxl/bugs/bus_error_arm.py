@@ -27,6 +27,7 @@ def arm64(switches: Switches) -> Observation:
 
 REFUSED = Expected(Outcome.GUEST_FAULT, "fsc 0x17, ", {"bus_reads": {"ptw": 1, "data": 0, "fetch": 0}})
 
+
 BUG = Bug(
     name="bus-error-arm",
     title="arm64 guests get an external abort for a table behind a decoder that is not committed",

@@ -27,6 +27,7 @@ def x86(switches: Switches) -> Observation:
 
 REFUSED = Expected(Outcome.GUEST_FAULT, "error code 0x0, ", {"bus_reads": {"ptw": 1, "data": 0, "fetch": 0}})
 
+
 BUG = Bug(
     name="bus-error-x86",
     title="x86 guests take a table behind a decoder that is not committed for an empty one",
@@ -35,7 +36,7 @@ BUG = Bug(
         reports an error, and the x86 targets have no hook for it: the read gives 0. An entry of 0 is a page
         that is not present, so that the guest gets a page fault with error code 0 (but for write, user and
         fetch), and looks for the mistake in its own tables; data reads as 0 without any sign. Real machines
-        report a machine check.
+        may report a machine check.
     """,
     fix=Fix("by design"),
     references=(

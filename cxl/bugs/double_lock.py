@@ -10,9 +10,11 @@ from cxl.bugs.kernel import Kernel
 if TYPE_CHECKING:
     from mmu.tcg import Switches
 
+
 def x86(switches: Switches) -> Observation:
     """The last table of the IDT's page is in the window; the IDT itself, code and stack are in RAM."""
     return Kernel(switches, idt_tables="rrw").interrupted()
+
 
 BUG = Bug(
     name="double-lock",

@@ -11,9 +11,11 @@ from mmu.x86.format import Pte
 if TYPE_CHECKING:
     from mmu.tcg import Switches
 
+
 def x86(switches: Switches) -> Observation:
     """The last table of the IDT's page is in the window, with A to be set; another CPU waits for the big lock."""
     return Kernel(switches, idt_tables="rrw", idt_clear=Pte.A.mask).interrupted()
+
 
 BUG = Bug(
     name="excl-bql-deadlock",

@@ -38,7 +38,7 @@ BUG = Bug(
         It was gone before the first release that interleaves.
     """,
     fix=Fix("fixed", release="7.1"),
-    references=("static analysis of hw/cxl/cxl-host.c, 2022", "qemu-devel 2022: the second fix of the CXL series"),
+    references=("hw/cxl/cxl-host.c of 2022; found by static analysis",),
     switches=("hdm_target_list",),
     scenarios={BUS: scenario},
     faulty=Expected(Outcome.WRONG_DATA, "mem0 DPA 0x0 holds 0x5555555555555555, not 0x1111111111111111"),

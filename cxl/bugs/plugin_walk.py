@@ -29,6 +29,7 @@ def x86(switches: Switches) -> Observation:
 
     return rig.observe(registers={"rdi": DATA}, results={"rbx": 1}, wrong=wrong)
 
+
 BUG = Bug(
     name="plugin-walk",
     title="with a memory plugin, walks through tables in plain RAM hang",

@@ -41,6 +41,7 @@ def arm64(switches: Switches) -> Observation:
 
 READ_ONCE = {"recompiles": 0, "bus_reads": {"ptw": 1, "data": 0, "fetch": 0}, "lock_depth": 1}
 
+
 BUG = Bug(
     name="ptw-retaddr",
     title="a load aborts the emulator when a table of its page is in CXL memory",
@@ -56,7 +57,7 @@ BUG = Bug(
     fix=Fix("fixed", commit="9dab7bbb01, target/i386/tcg: Enable page walking from MMIO memory", release="9.1"),
     references=(
         "J. Cameron, qemu-devel February 2024: fixes for page tables in MMIO",
-        "the report of January 2024: could not find TB for pc=(nil), by numactl --membind of a CXL node",
+        "S. Rao, January 2024: could not find TB for pc=(nil), with memory bound to a CXL node",
     ),
     switches=("ptw_retaddr",),
     policy={"can_do_io": "P1"},

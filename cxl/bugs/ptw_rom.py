@@ -32,6 +32,7 @@ def x86(switches: Switches) -> Observation:
 
 DROPPED = Expected(Outcome.OK)
 
+
 BUG = Bug(
     name="ptw-rom",
     title="tables in ROM take the path of tables in devices, and their flags stay clear",

@@ -38,12 +38,11 @@ class Form:
     table: int
     page: int
     root: str  # the register that points to the root
-    pc: str
 
 
 FORMS = {
-    "x86_64": Form(Pde.make(P=1, RW=1, US=1, A=1), Pte.make(P=1, RW=1, A=1, D=1), "cr3", "rip"),
-    "aarch64": Form(Table4K.make(VALID=1, TYPE=1), Page4K.make(VALID=1, TYPE=1, AF=1, SH=3), "ttbr0_el1", "pc"),
+    "x86_64": Form(Pde.make(P=1, RW=1, US=1, A=1), Pte.make(P=1, RW=1, A=1, D=1), "cr3"),
+    "aarch64": Form(Table4K.make(VALID=1, TYPE=1), Page4K.make(VALID=1, TYPE=1, AF=1, SH=3), "ttbr0_el1"),
 }  # fmt: skip
 
 

@@ -27,18 +27,19 @@ def x86(switches: Switches) -> Observation:
     rig.fill(top, (rig.word(top) | Pde2M.PS.mask).to_bytes(8, "little"))
     return rig.observe(registers={"rdi": DATA})
 
+
 BUG = Bug(
     name="rsvd-error-code",
     title="the page fault for a reserved bit says that the page is not present",
     trigger="""
         x86. An entry that is present has a reserved bit set. The page fault has RSVD set in its error code and,
         in the emulator since the walker was rewritten in 2022, P clear; processors set both, since the entry
-        was present. Kernels that check P first take it for a page to be brought in, and loop.
+        was present. A kernel that looks at P first takes it for a page to be brought in.
     """,
     fix=Fix("latent"),
     references=(
         "Intel SDM vol. 3A, 'Page-Fault Exceptions'",
-        "target/i386/tcg/system/excp_helper.c of 2025: do_fault_rsvd",
+        "target/i386/tcg/system/excp_helper.c of 2025",
     ),
     switches=("rsvd_error_code",),
     scenarios={"x86_64": x86},

@@ -30,6 +30,7 @@ def x86(switches: Switches) -> Observation:
     straddling(rig, X86)
     return rig.observe(START, results={"rax": 0x12345678})
 
+
 BUG = Bug(
     name="second-page-mmio",
     title="an instruction from a RAM page into a CXL page aborts the emulator",
@@ -41,7 +42,7 @@ BUG = Bug(
     """,
     fix=Fix("fixed", commit="accel/tcg: Allow the second page of an instruction to be MMIO", release="8.0"),
     references=(
-        "J. Hansen (running from CXL memory) and S. Manning, 2022-2023",
+        "reported by J. Hansen (code in CXL memory) and S. Manning",
         "measured on 7.2.22: translator_access: Assertion failed",
     ),
     switches=("second_page_mmio",),

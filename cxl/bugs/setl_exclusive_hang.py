@@ -32,6 +32,7 @@ def x86(switches: Switches) -> Observation:
 
     return rig.observe(registers={"rdi": DATA}, results={"rbx": 1}, wrong=wrong)
 
+
 BUG = Bug(
     name="setl-exclusive-hang",
     title="a walk that has to set an accessed or dirty flag in CXL memory hangs for ever",

@@ -33,6 +33,7 @@ def x86(switches: Switches) -> Observation:
 
     return rig.observe(registers={"rdi": DATA + PAGE - 2}, results={"rbx": 1}, wrong=wrong)
 
+
 BUG = Bug(
     name="step-atomic-setl",
     title="an atomic whose walk must set a flag in CXL memory hangs",

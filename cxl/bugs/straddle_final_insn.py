@@ -25,6 +25,7 @@ def x86(switches: Switches) -> Observation:
     straddling(rig, X86)
     return rig.observe(START, results={"rax": 0x12345678, "rbx": 0x22})
 
+
 BUG = Bug(
     name="straddle-final-insn",
     title="code in CXL memory after an instruction that came from a RAM page is read too early",

@@ -27,6 +27,7 @@ def x86(switches: Switches) -> Observation:
     straddling(rig, X86)
     return rig.observe(START, registers={"rcx": 2}, results={"rax": 0x22222222, "rcx": 0})
 
+
 BUG = Bug(
     name="straddle-jump-cache",
     title="an instruction from a RAM page into a CXL page is run again as it was before",

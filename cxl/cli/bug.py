@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cxl.bugs.bug import ARCHES
 from cxl.cli.options import json_option
 
 if TYPE_CHECKING:
     from cxl.bugs.matrix import Cell
     from cxl.bugs.show import Run
 
-ARCHES = ("x86_64", "aarch64")
 STDOUT = "-"
 WIDTH = 124
 

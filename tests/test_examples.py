@@ -136,3 +136,15 @@ def test_the_window_is_where_the_data_went():
     wrote = sum(t.write_bytes for t in result.counters.data.values())
     assert wrote >= CHECKSUM_BYTES + 2 * 8 * 63
     assert space.place(WINDOW + 2 * MIB).device == "mem0"
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("name", examples.NAMES)
+def test_the_same_program_makes_the_same_accesses_in_the_same_order(name, arch):
+    def traced():
+        with machine(arch) as m:
+            return m.load(examples.path(name, arch)).run(trace=1 << 16)
+
+    first = traced()
+    assert len(first.trace) > 20
+    assert traced() == first

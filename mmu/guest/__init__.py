@@ -8,9 +8,10 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - A read-modify-write walks twice, for the read and for the write.
 - An x86 store of 16 bytes that leaves a page for one that faults has written its first 8 bytes when these are in the
   first page. Smaller ones have written nothing.
-- Code is taken by pages. A page outside of RAM is copied before it runs, so all of it must be readable; what the guest
-  then stores to it runs, what a device or another machine changes is seen from the next run on. So is RAM that is
-  mapped or unmapped while the guest runs.
+- Code is taken by pages. A page outside of RAM is copied before it runs, so all of it must be readable. What the guest
+  stores to code runs next. What the host or a device stores there is seen after the access that made it act; what
+  another thread of the host stores, at an access to a device, a TLB miss or an exception; what another machine's guest
+  stores, and RAM that is mapped or unmapped while the guest runs, from the next run on.
 - x86: no AVX (128-bit VEX instructions are executed wrongly: build with -mno-avx), no protection keys, no 5-level
   paging; SYSENTER ends the run; RDMSR of an unknown register gives 0. CPUID reports the engine's
   address width, walks use 52 bits.

@@ -136,7 +136,7 @@ MUTATIONS = (
         "softmmu C: watchpoints hold for all of the page",
         TLB,
         "tlb_is_watched(tlb, address, address + size - 1, UINT32_C(1) << kind))",
-        "tlb_is_watched(tlb, page, page + TLB_PAGE - 1, UINT32_C(1) << kind))",
+        "tlb_is_watched(tlb, address / TLB_PAGE * TLB_PAGE, address | (TLB_PAGE - 1), UINT32_C(1) << kind))",
         single("test_accesses_to_a_watched_byte_are_noted"),
     ),
     Mutation(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mmu.tcg.locks import Locks
 from mmu.tcg.memory import DISCARD_WRITE, MMIO, Memory
 from mmu.tcg.signals import AtomicRequest, GuestFault, RecompileRequest
-from mmu.tcg.softmmu import ORDER, READ, WRITE, SoftTlb
+from mmu.tcg.softmmu import FETCH, ORDER, READ, WRITE, SoftTlb
 from mmu.tcg.stops import EmulatorAbort, HostSegv
 from mmu.tcg.switches import Switches
 from mmu.tcg.trace import Recorder, Tag
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mmu.memory import AddressSpace
     from mmu.memory.space import Port
 
+NATURAL = (1, 2, 4, 8)  # sizes of a dispatch
 INLINE = int(Flag.NOTDIRTY | Flag.INVALID)  # the flags that are left in a comparator since others moved
 
 
@@ -83,8 +84,6 @@ class Accesses:
 
     def entry(self, va: int, access: int, ra: HostPc | None) -> Entry:
         """The TLB entry of the page of *va*, filled if need be. Raises GuestFault."""
-        if self.memory.changed and not self.switches.io_must_be_last:
-            self.take_over()
         index, page = self.mmu.index(access), va & PAGE_MASK
         entry = self.tlb.find(index, page, ORDER[access & 7])
         if entry is None:
@@ -144,6 +143,19 @@ class Accesses:
             return False
         return any(entry.comparators[kind] & MMIO for _, entry, _ in parts)
 
+    def fetch(self, va: int, size: int, entry: Entry) -> bytes:
+        """As `load` for a translator, of bytes in the page of *entry*, which is device memory."""
+        if self.switches.io_around:
+            return self.load(va, size, FETCH, None, "fetch")
+        return self._pieces(va, entry.pa | va % PAGE, size, None, FETCH, None, "fetch")
+
+    def _dispatch(self, pa: int, size: int, value: int | None, tag: Tag) -> tuple[int, int]:
+        """One access of a device, which may change the memory map."""
+        found = self.memory.dispatch(pa, size, value, tag)
+        if self.memory.changed and not self.switches.io_must_be_last:
+            self.take_over()
+        return found
+
     def _pieces(
         self, va: int, pa: int, size: int, value: int | None, access: int, ra: HostPc | None, tag: Tag
     ) -> bytes:
@@ -152,9 +164,9 @@ class Accesses:
         self._prepare(ra)
         out = b""
         with self.locks.for_access():
-            for done, n in pieces(va, size):
+            for done, n in ((0, size),) if size in NATURAL and not va % size else pieces(va, size):
                 piece = None if value is None else value >> 8 * done & (1 << 8 * n) - 1
-                got, result = self.memory.dispatch(pa + done, n, piece, tag)
+                got, result = self._dispatch(pa + done, n, piece, tag)
                 if result and not self.mmu.ignores_bus_errors:
                     raise GuestFault(self.mmu.bus_fault(va + done, access, MemTxResult(result)))
                 out += got.to_bytes(n, "little")
@@ -165,7 +177,7 @@ class Accesses:
         """An aligned access of the walker to a region without host memory, by a helper of generated code."""
         self._prepare(ra)
         with self.locks.for_access():
-            return self.memory.dispatch(pa, size, value, tag)[0]
+            return self._dispatch(pa, size, value, tag)[0]
 
     def _prepare(self, ra: HostPc | None) -> None:
         """I/O in mid-block: go back to the main loop, which runs the instruction alone."""

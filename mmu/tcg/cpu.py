@@ -90,13 +90,13 @@ class Emulator(Execution):
 
     def counters(self) -> Counters:
         """Of the run so far."""
-        c, counts, bus = self.counts, self.trace.counts, self.trace.bus
+        c, (counts, bus, refused) = self.counts, self.trace.totals()
         c.instructions, c.walks = self.instructions, self.accesses.walks
         c.blocks, c.recompiles, c.atomic_exits = counts["tb"], counts["recompile"], counts["atomic_exit"]
         c.faults, c.interrupts, c.lock_depth = counts["fault"], counts["interrupt"], self.accesses.locks.deepest
         c.reads = {tag: n for (rw, tag), n in bus.items() if rw == "r"}
         c.writes = {tag: n for (rw, tag), n in bus.items() if rw == "w"}
-        c.bus_errors = self.trace.bus_errors
+        c.bus_errors = refused
         return c
 
     # -- the main loop ------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ class Execution:
 
     def leave(self) -> None:
         """Back in the main loop."""
-        self.accesses.can_do_io = True
+        self.accesses.can_do_io, self.accesses.walking = True, None
 
     # -- running blocks -----------------------------------------------------------------------------
 

@@ -48,7 +48,8 @@ class Locks:
 
     def take(self) -> None:
         """Raises EmulatorAbort when this thread has it."""
-        self.deepest = max(self.deepest, self.depth + 1)
+        if self.depth >= self.deepest:
+            self.deepest = self.depth + 1
         if self.depth:
             raise EmulatorAbort("bql_relock")
         self.depth = 1

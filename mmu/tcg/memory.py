@@ -33,6 +33,7 @@ class Memory:
         self._out = ffi.new("uint64_t *")
         self._past: AddressSpace | None = None
         self._flags: dict[int, Flags] = {}
+        self._where: dict[int, tuple[str, int]] = {}  # of pages that are in one region
         self.take_over()
 
     # -- the memory map -----------------------------------------------------------------------------
@@ -48,6 +49,7 @@ class Memory:
         self._routes = {r.region: r.region.route for r in self.view.ranges if isinstance(r.region, Striped)}
         self._past = None
         self._flags.clear()
+        self._where.clear()
 
     def flags(self, pa: int) -> Flags:
         """Of loads, stores and fetches at the page of *pa*. No flag: there is a host address."""
@@ -125,11 +127,17 @@ class Memory:
             value, result = self.load(pa, size, tag)
         else:
             result = self.store(pa, size, value, tag)
-        name, offset = self.where(pa)
+        found = self._where.get(pa // PAGE) or self._find(pa)
+        name, offset = found[0], found[1] + pa
         self.trace.append(Bus("bus", rw, name, offset, size, value, NAMES[result], tag))
         return value, result
 
-    def where(self, pa: int) -> tuple[str, int]:
-        """(region, offset); the region of what is not mapped is "unassigned", and the offset its address."""
-        r = self.view.find(pa)
-        return ("unassigned", pa) if r is None else (r.region.name, r.offset + pa - r.first)
+    def _find(self, pa: int) -> tuple[str, int]:
+        """(region, what to add to *pa* for the offset in it); what is not mapped is "unassigned", at its address."""
+        r, page = self.view.find(pa), pa // PAGE * PAGE
+        if r is None:
+            return "unassigned", 0
+        found = r.region.name, r.offset - r.first
+        if r.first <= page and page + PAGE - 1 <= r.last:
+            self._where[pa // PAGE] = found
+        return found

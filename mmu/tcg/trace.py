@@ -100,21 +100,38 @@ CAPACITY = 1 << 20
 
 
 class Recorder:
-    """Keeps the first CAPACITY events, and counts all: by kind, dispatches by ("r" or "w", tag)."""
+    """Keeps the first CAPACITY events, and counts all, once asked: by kind, and dispatches by ("r" or "w", tag)."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int = CAPACITY) -> None:
         self.events: list[Event] = []
-        self.counts: Counter[str] = Counter()
-        self.bus: Counter[tuple[str, str]] = Counter()
-        self.bus_errors = 0
+        self._rest: list[Event] = []  # which are counted, but not kept
+        self._capacity, self._counted = capacity, 0
+        self._counts: Counter[str] = Counter()
+        self._bus: Counter[tuple[str, str]] = Counter()
+        self._bus_errors = 0
 
     def append(self, event: Event) -> None:
-        self.counts[event.kind] += 1
-        if isinstance(event, Bus):
-            self.bus[event.rw, event.tag] += 1
-            self.bus_errors += event.result != "OK"
-        if len(self.events) < CAPACITY:
+        if len(self.events) < self._capacity:
             self.events.append(event)
+        else:
+            self._rest.append(event)
+            if len(self._rest) == self._capacity:
+                self._count()
+
+    def _count(self) -> None:
+        new = [*self.events[self._counted :], *self._rest]
+        self._counted = len(self.events)
+        self._rest.clear()
+        for event in new:
+            self._counts[event.kind] += 1
+            if isinstance(event, Bus):
+                self._bus[event.rw, event.tag] += 1
+                self._bus_errors += event.result != "OK"
+
+    def totals(self) -> tuple[Counter[str], Counter[tuple[str, str]], int]:
+        """(events by kind, dispatches by direction and tag, dispatches that were refused)."""
+        self._count()
+        return self._counts, self._bus, self._bus_errors
 
 
 def as_json(events: Iterable[Event]) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ class Reading:
     def __init__(self, accesses: Accesses, decoder: Decoder, pc: int) -> None:
         self.accesses, self.decoder, self.pc = accesses, decoder, pc
         self.first = pc & PAGE_MASK
-        entry = accesses.entry(pc, FETCH, None)
+        self._entry = entry = accesses.entry(pc, FETCH, None)
         self.page0 = NO_PAGE if entry.comparators[FETCHES] & MMIO else entry.pa
         self.page1 = NO_PAGE
         self.straddles = False  # from RAM into device memory
@@ -53,7 +53,9 @@ class Reading:
     def _unit(self, va: int, size: int) -> bytes:
         at = va - self.pc
         if self.page0 == NO_PAGE:
-            return self.accesses.load(va, size, FETCH, None, "fetch")
+            if self.straddles or (va + size - 1 ^ self.pc) & PAGE_MASK:
+                return self.accesses.load(va, size, FETCH, None, "fetch")
+            return self.accesses.fetch(va, size, self._entry)
         if at + size <= len(self._host):
             return self._host[at : at + size]
         return self._second_page(va, size)

@@ -51,7 +51,7 @@ BUG = Bug(
     trigger="""
         A window with one target, and no decoder on the way to a device interleaves. Every access took the way
         through the decoders, as if it were one to a device: tables, code, atomics and DMA buffers there met
-        everything in this atlas. Releases with the direct path show such a range as plain RAM while its
+        what is in this atlas. Releases with the direct path show such a range as plain RAM while its
         decoders are committed. No bug of this atlas can show there; interleaved ranges are as before.
     """,
     fix=Fix("fixed", commit="the direct path, the PCI tree of 2026-06", release="11.1"),

@@ -31,11 +31,11 @@ BUG = Bug(
     title="an 8-way host bridge or switch sends its upper four targets to the lower four",
     trigger="""
         A host bridge or switch decoder with 8 ways. The target list is two 32-bit words of four port numbers.
-        The test which of them to use was the wrong way round: indices above 4 shifted the lower word by 32 bits
-        and more, and the others shifted the upper word by a negative count, which C leaves undefined. On x86
-        hosts shift counts are taken modulo 32, so that indices 0 to 3 happened to work and 4 to 7 named the
-        targets of 0 to 3: two addresses share a byte of one device, and half of the devices are never reached.
-        It was gone before the first release that interleaves.
+        The test which of them to use was the wrong way round, and both ways used the lower word: indices above
+        4 shifted it by 32 bits and more, the others by a negative count; C leaves both undefined. On x86 hosts
+        shift counts are taken modulo 32, so that indices 0 to 3 happened to work and 4 to 7 named the targets
+        of 0 to 3: two addresses share a byte of one device, and half of the devices are never reached. It was
+        gone before the first release of those that are listed here.
     """,
     fix=Fix("fixed", release="7.1"),
     references=("hw/cxl/cxl-host.c of 2022; found by static analysis",),

@@ -40,8 +40,7 @@ BUG = Bug(
         x86. A table is in read-only memory and has A clear. The walker probes entries for writing; ROM has no
         host address for that, so the entry is read and written by the slow path. The store is dropped, the
         comparison before it held, and the walk goes on as if A were set. There is no loop and no fault, and A
-        stays clear. Whatever goes wrong with tables in CXL memory (ptw-retaddr, setl-exclusive-hang) goes wrong
-        here as well.
+        stays clear. The update hangs where setl-exclusive-hang is not fixed.
     """,
     fix=Fix("by design"),
     references=("target/i386/tcg/system/excp_helper.c: ptw_setl_slow",),

@@ -43,12 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = cli.main(arguments, prog_name="cxl-mmu", standalone_mode=False)
     except click.ClickException as error:
-        return misuse(error.format_message())
+        return misuse(_without_command(error) or error.format_message())
     except click.Abort:
         return misuse("interrupted")
     except (MmuError, ValueError, OSError) as error:
         return misuse(str(error))
     return status if isinstance(status, int) else 0
+
+
+def _without_command(error: click.ClickException) -> str:
+    """What to say when a group is named and none of its commands; "" when *error* is something else."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ != "NoArgsIsHelpError" or context is None or not isinstance(context.command, click.Group):
+        return ""
+    return f"{context.command_path} needs a command: {', '.join(context.command.list_commands(context))}"
 
 
 def misuse(message: str) -> int:

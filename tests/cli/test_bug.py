@@ -158,3 +158,11 @@ def test_matrix_is_printed(cells, capsys, monkeypatch, tmp_path):
 
     Cells().feed(page)
     assert seen == [c.seen.outcome.value for row in cells.values() for c in row.values()]
+
+
+def test_a_group_alone_names_its_commands(capsys):
+    """Before click 8.2 that is help, and no misuse."""
+    status, said = main(["bug"]), capsys.readouterr()
+    assert (status, said.err) in (
+        (2, "cxl-mmu: cxl-mmu bug needs a command: list, matrix, run, show\n"), (0, ""))
+    assert all(name in said.err + said.out for name in ("list", "matrix", "run", "show"))

@@ -34,6 +34,15 @@ def programmed(topology: Topology) -> Topology:
     return topology
 
 
+def space_of(topology: Topology) -> AddressSpace:
+    """A space with the RAM and the windows of *topology*."""
+    space = AddressSpace()
+    for i, (base, size) in enumerate(topology.ram):
+        space.map(base, Ram(size, f"ram{i}"))
+    topology.attach(space)
+    return space
+
+
 def go(machine: Machine, timeout: float, limit: int | None) -> tuple[RunResult, EmulatorStop | None]:
     """A run that an emulator may not survive: then its end as a stop like others, and what it was."""
     from mmu.guest.stop import Stop
@@ -108,10 +117,7 @@ class Job:
         self.ended: EmulatorStop | None = None  # how the emulator ended, if that was not by the guest
         emulator = None if release is None else emulated(topology, release)
         self.regions: list[Region] = list(programmed(topology).regions.values())
-        self.space = AddressSpace()
-        for i, (base, size) in enumerate(topology.ram):
-            self.space.map(base, Ram(size, f"ram{i}"))
-        topology.attach(self.space)
+        self.space = space_of(topology)
         tables, where = self.placement.tables, self.placement
         levels = {} if isinstance(tables, str) else {n: self._area("tables", side) for n, side in tables.items()}
         areas = {f.name: self._area(f.name, getattr(where, f.name)) for f in fields(where) if f.name != "tables"}
@@ -125,6 +131,18 @@ class Job:
             self.machine.close()
             raise
         self.areas = {f"{name} tables": area for name, area in levels.items()} | areas
+
+    @classmethod
+    def around(cls, machine: Machine, topology: Topology, release: str | None = None) -> Job:
+        """A job with a machine that is set up already, and goes on from where it stands."""
+        job = cls.__new__(cls)
+        job.topology, job.placement, job.release = topology, Placement(), release
+        job._flags_set, job.ended = False, None
+        job.regions, job.space, job.machine = list(topology.regions.values()), machine.space, machine
+        plan = machine.plan
+        areas = {} if plan is None else {f.name: getattr(plan, f.name) for f in fields(Placement)}
+        job.areas = {name: (area.base, area.size) for name, area in areas.items()}
+        return job
 
     def _area(self, name: str, side: str) -> tuple[int, int]:
         offset, size = list(SIZES).index(name) * SPACING, SIZES[name]
@@ -169,13 +187,17 @@ class Job:
         return (x86.walk if isinstance(registers, x86.Registers) else arm64.walk), registers
 
     def walk(self, result: RunResult, va: int | None = None) -> Walk:
-        """Walk the tables as they stand, for *va* (default: what faulted, else the first data byte). Sets no flag."""
+        """Walk the tables as they stand. Sets no flag.
+
+        *va*: default what faulted, else the first data byte, else, of a machine without a plan, where it stands.
+        """
         fault = result.stop.fault
         if va is None and fault is not None:
             va, access = fault.va, fault.access
+        elif va is None and self.machine.plan is None:
+            va, access = result.stop.pc, Access.FETCH
         else:
-            assert self.machine.plan is not None
-            va, access = self.machine.plan.data.va if va is None else va, Access.READ
+            va, access = self.machine.plan.data.va if va is None and self.machine.plan else va or 0, Access.READ
         walk, registers = self._walker()
         found = walk(self.space, registers, va, access, update=False)
         return Walk(va, access, found, self.space.place(found.pa) if isinstance(found, Translation) else None)

@@ -18,11 +18,10 @@ from cxl.blueprint import Backing, Blueprint
 from cxl.decoder import DecoderBlock
 from cxl.errors import TopologyError
 from cxl.exchange.toml import read, write
-from cxl.job import emulated
+from cxl.job import Job, emulated, space_of
 from cxl.settings import Settings
 from cxl.topology import Topology
 from mmu.errors import SnapshotError
-from mmu.memory import AddressSpace, Ram
 
 if TYPE_CHECKING:
     from mmu.machine import Machine
@@ -44,10 +43,10 @@ def save(path: str | PathLike[str], machine: Machine, topology: Topology) -> Non
     }).save(path)  # fmt: skip
 
 
-def load(path: str | PathLike[str], release: str | None = None) -> tuple[Machine, Topology]:
-    """The machine of a file, as it was. Raises OSError, and SnapshotError with what is wrong. Close the machine.
+def load(path: str | PathLike[str], release: str | None = None, dispatch: str = "exact") -> Job:
+    """The machine of a file, as it was. Raises OSError, and SnapshotError with what is wrong. Close the job.
 
-    *release*: it goes on as in that release of QEMU (`mmu.tcg`).
+    *release*: it goes on as in that release of QEMU (`mmu.tcg`). *dispatch*: see `mmu.Machine`.
     """
     from mmu.machine import Machine
     from mmu.snapshot import Snapshot
@@ -56,23 +55,14 @@ def load(path: str | PathLike[str], release: str | None = None) -> tuple[Machine
     try:
         topology = _topology(snapshot.extra)
         emulator = None if release is None else emulated(topology, release)
-        machine = Machine(space_of(topology), snapshot.arch, dispatch="exact", emulator=emulator)
+        machine = Machine(space_of(topology), snapshot.arch, dispatch, emulator)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SnapshotError(f"{path}: the topology is damaged: {error}") from None
     try:
-        return machine.restore(snapshot), topology
+        return Job.around(machine.restore(snapshot), topology, release)
     except SnapshotError as error:
         machine.close()
         raise SnapshotError(f"{path}: {error}") from None
-
-
-def space_of(topology: Topology) -> AddressSpace:
-    """A space with the RAM and the windows of *topology*."""
-    space = AddressSpace()
-    for i, (base, size) in enumerate(topology.ram):
-        space.map(base, Ram(size, f"ram{i}"))
-    topology.attach(space)
-    return space
 
 
 def blocks(topology: Topology) -> dict[str, DecoderBlock]:

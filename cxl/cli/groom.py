@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cxl.cli.groom_report import record, text
-from cxl.cli.options import NUMBER, json_option, tables_option, topology_of, topology_options
+from cxl.cli.options import NUMBER, goes_without, json_option, tables_option, topology_of, topology_options
 from cxl.cli.run import MODEL, PLAIN, placed
 from cxl.examples import find
 from cxl.groom import KINDS, Grooming
 from cxl.groom import groom as groomed
-from cxl.job import SIDES, Job, Placement, go
+from cxl.job import SIDES, Job, Placement
 
 if TYPE_CHECKING:
-    from cxl.topology import Topology
     from mmu.machine import RunResult
 
 
@@ -80,30 +79,23 @@ def groom(
         if snapshot is not None:
             from cxl.snapshot import load
 
-            machine, topo = load(snapshot, release)
-            stack_.callback(machine.close)
+            goes_without(snapshot)
+            job = load(snapshot, release)
         else:
             assert program is not None
             source = find(program, arch)
             where = Placement(tables, code or ("window" if release is None else "ram"), data, stack or data)
             job = Job(topology_of(qemu_args, topology, cedt), arch, where, release=release)
-            stack_.callback(job.close)
-            machine, topo = job.machine.load(source), job.topology
-
+            job.machine.load(source)
+        stack_.callback(job.close)
         seconds = (PLAIN if release is None else MODEL) if timeout is None else timeout
 
         def run() -> RunResult:
-            return go(machine, seconds, limit)[0] if snapshot is not None else job.go(seconds, limit)
+            return job.go(seconds, limit)
 
-        found = groomed(machine, topo, run, dma=dma, kinds=only or KINDS, apply=apply, to=to)
-        _sync(topo)
-        click.echo(json.dumps(record(machine, found), indent=2) if as_json else text(machine, found))
+        found = groomed(job.machine, job.topology, run, dma=dma, kinds=only or KINDS, apply=apply, to=to)
+        click.echo(json.dumps(record(job.machine, found), indent=2) if as_json else text(job.machine, found))
     return _status(found)
-
-
-def _sync(topology: Topology) -> None:
-    for device in topology.devices.values():
-        device.sync()
 
 
 def _status(found: Grooming) -> int:

@@ -56,6 +56,14 @@ class TableSides(click.ParamType):  # type: ignore[type-arg]
         return sides
 
 
+def goes_without(snapshot: str) -> None:
+    """Refuse options that say what a snapshot knows. Raises click.UsageError."""
+    context = click.get_current_context()
+    for name in ("qemu_args", "topology", "cedt", "arch", "tables", "code", "data", "stack", "flags"):
+        if name in context.params and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with a program: {snapshot} has its own")
+
+
 def tables_option(command: F) -> F:
     return click.option(
         "--tables", type=TableSides(), default="window", show_default=True, metavar="SIDE[,LEVEL=SIDE]...",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from cxl.cli.options import NUMBER, F, json_option, tables_option, topology_of, topology_options
+from cxl.cli.options import NUMBER, F, goes_without, json_option, tables_option, topology_of, topology_options
 from cxl.cli.report import run_record, run_text
 from cxl.examples import find
 from cxl.job import SIDES, Job, Placement
@@ -21,7 +21,7 @@ def placed(what: str) -> Callable[[F], F]:
 
 
 @click.command()
-@click.argument("program")
+@click.argument("program", required=False)
 @click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), default="x86_64", show_default=True)
 @topology_options
 @tables_option
@@ -42,12 +42,13 @@ def placed(what: str) -> Callable[[F], F]:
     help=f"Seconds until the guest is stopped.  [default: {PLAIN:g}; {MODEL:g} with --release]")
 @click.option("--limit", type=int, help="Instructions until the guest is stopped.")
 @click.option("--snapshot", metavar="FILE", help="Write the machine, as it is when it stops, to FILE.")
+@click.option("--resume", metavar="FILE", help="Go on with a machine that --snapshot wrote, instead of PROGRAM.")
 @json_option
 def run(
-    program: str, arch: str, qemu_args: str | None, topology: str | None, cedt: str | None,
+    program: str | None, arch: str, qemu_args: str | None, topology: str | None, cedt: str | None,
     tables: str | dict[str, str], code: str | None, data: str, stack: str | None,
     dispatch: str, release: str | None, flags: str | None, explain: int | None,
-    timeout: float | None, limit: int | None, snapshot: str | None, as_json: bool,
+    timeout: float | None, limit: int | None, snapshot: str | None, resume: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run PROGRAM: a path (.s, .bin, .elf) or the name of a shipped example.
 
@@ -57,12 +58,21 @@ def run(
         raise click.UsageError("--flags goes with --release")
     if release is not None and dispatch != "exact":
         raise click.UsageError(f"--release dispatches every access, as the emulator does: not --dispatch {dispatch}")
-    source = find(program, arch)
-    where = Placement(tables, code or ("window" if release is None else "ram"), data, stack or data)
-    job = Job(topology_of(qemu_args, topology, cedt), arch, where, dispatch, release, flags != "clear")
+    if (program is None) == (resume is None):
+        raise click.UsageError("give PROGRAM or --resume FILE" + (", not both" if program else ""))
+    if resume is not None:
+        from cxl.snapshot import load
+
+        goes_without(resume)
+        job = load(resume, release, dispatch)
+    else:
+        assert program is not None
+        source = find(program, arch)
+        where = Placement(tables, code or ("window" if release is None else "ram"), data, stack or data)
+        job = Job(topology_of(qemu_args, topology, cedt), arch, where, dispatch, release, flags != "clear")
     try:
         seconds = (PLAIN if release is None else MODEL) if timeout is None else timeout
-        result = job.run(source, seconds, limit)
+        result = job.go(seconds, limit) if resume is not None else job.run(source, seconds, limit)
         walk = job.walk(result, explain)
         if snapshot is not None:
             from cxl.snapshot import save

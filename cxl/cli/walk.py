@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cxl.cli.decode import level_records
-from cxl.cli.options import NUMBER, json_option, tables_option, topology_of, topology_options
+from cxl.cli.options import NUMBER, goes_without, json_option, tables_option, topology_of, topology_options
 from cxl.cli.report import plain, walk_record
 from cxl.cli.run import placed
 from cxl.decode import Route
@@ -59,14 +59,14 @@ def walk(
         if snapshot is not None:
             from cxl.snapshot import load
 
-            machine, topo = load(snapshot)
-            opened.callback(machine.close)
+            goes_without(snapshot)
+            job = load(snapshot)
         else:
             job = Job(topology_of(qemu_args, topology, cedt), arch, Placement(tables, code, data, stack or data))
-            opened.callback(job.close)
-            machine, topo = job.machine, job.topology
             if program is not None:
-                machine.load(find(program, arch))
+                job.machine.load(find(program, arch))
+        opened.callback(job.close)
+        machine, topo = job.machine, job.topology
         done = _walk(machine, va, ACCESSES[access], user, engine)
         ways = _ways(machine, topo, va, done.walk.result.steps)
         click.echo(json.dumps(_record(done, ways), indent=2) if as_json else _text(done, ways, topo))

@@ -135,6 +135,7 @@ def test_runs_that_the_clock_ended_are_not_compared(tmp_path, capsys):
         (["checksum", "--apply", "--to", f"{REGION:#x}:0x100000"], "not RAM outside of windows"),
         (["checksum", "--apply", "--to", "0x100000:0x1000"], "must go to RAM"),
         (["--snapshot", "nothing-here"], "nothing-here"),
+        (["--snapshot", "x", "--arch", "aarch64"], "--arch goes with a program: x has its own"),
         (["--snapshot", __file__], "this is not a snapshot"),
     ],
 )

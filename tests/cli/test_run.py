@@ -134,6 +134,26 @@ def test_a_fault_without_a_handler_ends_the_run_with_the_architectural_fault(arc
     assert expected.items() <= record["stop"]["exception"].items()
 
 
+@ARCHS
+@pytest.mark.parametrize("dispatch", ["exact", "auto"])
+def test_a_run_goes_on_from_a_snapshot(arch, dispatch, tmp_path, capsys):
+    path = str(tmp_path / "half")
+    _, whole, _ = run(capsys, "checksum", "--arch", arch)
+    status, half, _ = run(capsys, "checksum", "--arch", arch, "--limit", "5000", "--snapshot", path)
+    assert (status, half["stop"]["reason"]) == (1, "limit")
+    for _ in range(2):  # the file stays as it is
+        status, rest, _ = run(capsys, "--resume", path, "--dispatch", dispatch)
+        assert (status, rest["arch"], rest["result"], rest["areas"]) == (0, arch, CHECKSUM, whole["areas"])
+        assert rest["registers"] == whole["registers"]
+
+
+def test_a_snapshot_goes_on_as_in_a_release(tmp_path, capsys):
+    path = str(tmp_path / "half")
+    assert run(capsys, "handler", "--limit", "5", "--snapshot", path)[0] == 1
+    status, record, _ = run(capsys, "--resume", path, "--release", "10.0")
+    assert (status, record["release"], record["result"]) == (0, "10.0", 6)
+
+
 def test_raw_binary(tmp_path, capsys):
     program = tmp_path / "answer.bin"
     program.write_bytes(bytes.fromhex("48c7c02a000000f4"))  # mov rax, 42; hlt
@@ -197,7 +217,12 @@ def test_a_backing_file_that_is_too_small_is_named_and_left_alone(tmp_path, caps
     "arguments, names",
     [
         (["run", "nothing-here"], "nothing-here"),
-        (["run"], "PROGRAM"),
+        (["run"], "give PROGRAM or --resume FILE"),
+        (["run", "checksum", "--resume", "x"], "not both"),
+        (["run", "--resume", "x", "--tables", "ram"], "--tables goes with a program: x has its own"),
+        (["run", "--resume", "x", "--qemu-args", "-M q35"], "--qemu-args goes with a program"),
+        (["run", "--resume", "x", "--release", "8.2", "--flags", "clear"], "--flags goes with a program"),
+        (["run", "--resume", "nothing-here"], "nothing-here"),
         (["run", "checksum", "--tables", "disk"], "disk"),
         (["run", "checksum", "--tables", "ram,PT=disk"], "ram,PT=window"),
         (["run", "checksum", "--tables", "ram,window"], "ram,PT=window"),

@@ -96,6 +96,7 @@ def test_a_snapshot_is_walked_as_it_is(arch, tmp_path, capsys):
         (["0", "--program", "checksum", "--snapshot", "x"], "not both"),
         (["0", "--access", "execute"], "execute"),
         (["0", "--snapshot", "nothing-here"], "nothing-here"),
+        (["0", "--snapshot", "x", "--data", "ram"], "--data goes with a program: x has its own"),
         (["0", "--program", "nothing-here"], "neither a file nor an example"),
     ],
 )

@@ -4,7 +4,8 @@ import pytest
 
 from cxl import DEFAULT_QEMU_ARGS, Backing, Topology
 from cxl import format as fmt
-from cxl.snapshot import blocks, load, save, space_of
+from cxl.job import space_of
+from cxl.snapshot import blocks, load, save
 from mmu import Machine
 from mmu.errors import SnapshotError
 from mmu.snapshot import Snapshot
@@ -22,9 +23,9 @@ def registers(topology):
 def through(topology, path, arch="x86_64"):
     with Machine(space_of(topology), arch) as m:
         save(path, m, topology)
-    m, again = load(path)
-    m.close()
-    return again
+    job = load(path)
+    job.close()
+    return job.topology
 
 
 def partial():
@@ -122,8 +123,9 @@ def test_what_is_in_the_devices_comes_back_and_their_files_stay_as_they_are(tmp_
         save(tmp_path / "s", m, topology)
     topology.devices["mem0"].write(0x1234, b"later........")
     topology.devices["mem0"].sync()
-    m, again = load(tmp_path / "s")
-    with m:
+    job = load(tmp_path / "s")
+    again = job.topology
+    with job.machine as m:
         assert (m.arch, m.dispatch) == ("aarch64", "exact")
         assert again.devices["mem0"].read(0x1234, 13) == b"in the device"
         again.devices["mem0"].write(0x1234, b"nobody's file")

@@ -10,7 +10,7 @@ from cxl import Topology
 from cxl.examples import find as example
 from cxl.groom import cost, groom, recorded, survey
 from cxl.groom.find import NOBODY, shares, shares_many
-from cxl.snapshot import space_of
+from cxl.job import space_of
 from mmu.errors import AddressRangeError
 from tests.cxl.machines import machine
 from tests.groom.machines import CODE, DATA, MIB, REGION, guest

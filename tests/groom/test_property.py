@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cxl import Topology
 from cxl.groom import KINDS, migrate, plan_moves, survey
-from cxl.snapshot import space_of
+from cxl.job import space_of
 from mmu import Machine
 from mmu.guest.trees import trees
 from mmu.radix.relocate import moved

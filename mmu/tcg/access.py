@@ -66,7 +66,7 @@ class Accesses:
         flushed: Callable[[int | None], None], stored: Callable[[int, int], None],
     ) -> None:  # fmt: skip
         self.switches, self.mmu, self.trace = switches, mmu, trace
-        self.memory = Memory(space, ports, trace)
+        self.memory = Memory(space, ports, trace, switches.io_must_be_last)
         self.locks = Locks(switches, trace)
         self.tlb = SoftTlb(self.memory, switches.tlb_entries, switches.tlb_window, flushed)
         self._stored = stored

@@ -58,7 +58,7 @@ class Arm64Mmu(Mmu):
     def walk(self, accesses: Accesses, va: int, access: int, ra: HostPc | None) -> Found | Fault:
         regs = self._cpu.paging_registers()
         answer = walk(accesses, regs, va, Access(access))
-        return answer if isinstance(answer, Fault) else Rights(regs).found(answer, Access(access))
+        return answer if isinstance(answer, Fault) else self._cpu.rights().found(answer, Access(access))
 
     def bus_fault(self, va: int, access: int, result: MemTxResult) -> Fault:
         return Fault(FaultKind.BUS, None, va, Access(access), detail={"result": result})
@@ -77,6 +77,7 @@ class ModelArm64(Arm64Cpu):
         self.mmu = Arm64Mmu(self)
         self._mode: Hashable = None
         self._registers: Registers | None = None
+        self._rights: Rights | None = None
         self._old: dict[str, int] = {}  # system registers before an MSR
         super().__init__(space, "reference")
         ports = {"data": self.ports["data"], "ptw": self.ports["walk"], "fetch": self.ports["code"]}
@@ -98,7 +99,7 @@ class ModelArm64(Arm64Cpu):
         return self._mode
 
     def mode_changed(self) -> None:
-        self._mode = self._registers = None
+        self._mode = self._registers = self._rights = None
 
     def read(self, name: str) -> int:
         return self._stage2[name] if name in STAGE2 else super().read(name)
@@ -118,6 +119,12 @@ class ModelArm64(Arm64Cpu):
         if self._registers is None:
             self._registers = self.walk_registers()
         return self._registers
+
+    def rights(self) -> Rights:
+        """What may be kept of walks with these registers."""
+        if self._rights is None:
+            self._rights = Rights(self.paging_registers())
+        return self._rights
 
     def kind(self, access: int, va: int, instruction: Instruction) -> int:
         return access | UNPRIVILEGED if instruction.special == "unprivileged" else access

@@ -24,11 +24,12 @@ NAMES = {n: MemTxResult(n).name or str(MemTxResult(n)) for n in range(8)}
 class Memory:
     """What the CPU sees of *space*. It goes on seeing what was there (`view`) until it takes over a change.
 
-    `ports`: the initiators, by tag, so that devices can tell who came.
+    `ports`: the initiators, by tag, so that devices can tell who came. `defers`: it is used between a change and the
+    next take_over().
     """
 
-    def __init__(self, space: AddressSpace, ports: dict[Tag, Port], trace: Recorder) -> None:
-        self.space, self.trace = space, trace
+    def __init__(self, space: AddressSpace, ports: dict[Tag, Port], trace: Recorder, defers: bool) -> None:
+        self.space, self.trace, self._defers = space, trace, defers
         self._ports = {tag: port.handle for tag, port in ports.items()}
         self._out = ffi.new("uint64_t *")
         self._past: AddressSpace | None = None
@@ -66,7 +67,7 @@ class Memory:
 
     def _map(self) -> AddressSpace | None:
         """A space of the regions as they were, while the CPU does not see a change; None: ours will do."""
-        if not self.changed:
+        if not self._defers or not self.changed:
             return None
         if self._past is None:
             self._past = AddressSpace("as it was")

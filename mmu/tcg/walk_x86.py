@@ -7,11 +7,14 @@ Source: QEMU, target/i386/tcg/system/excp_helper.c (ptw_translate, ptw_ldq, ptw_
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mmu.layout import Layout
 from mmu.tcg.memory import MMIO
-from mmu.types import Access, Fault, MemTxResult, Place, Translation
-from mmu.x86.descent import Entries, Entry, LostRaceError, Request
+from mmu.types import Access, Fault, MemTxResult, Place, Step, Translation
+from mmu.x86.descent import Entries, Entry, LostRaceError, Request, layout_of
 from mmu.x86.format import Level
 from mmu.x86.registers import Registers
 from mmu.x86.walk import undisturbed
@@ -20,6 +23,24 @@ if TYPE_CHECKING:
     from mmu.tcg.access import Accesses, HostPc
 
 LOW = 0xFFFFFFFF
+
+
+class Decoded(Mapping[str, int]):
+    """The fields of an entry, by the manual's names."""
+
+    __slots__ = ("_layout", "_value")
+
+    def __init__(self, layout: type[Layout], value: int) -> None:
+        self._layout, self._value = layout, value
+
+    def __getitem__(self, name: str) -> int:
+        return self._layout.fields[name].get(self._value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layout.decode(self._value))
+
+    def __len__(self) -> int:
+        return len(self._layout.decode(self._value))
 
 
 class Tables:
@@ -50,7 +71,8 @@ class Tables:
         return expected & ~LOW | old, MemTxResult.OK
 
     def place(self, address: int, /) -> Place | None:
-        return self._accesses.memory.space.place(address)
+        """Not asked for on the way: `walk` adds the places to a fault."""
+        return None
 
     def _has_host(self, address: int) -> bool:
         """For writing. The memory hooks of a plugin hide it (plugin_walk)."""
@@ -76,8 +98,12 @@ class QemuEntries(Entries):
         self._accesses, self._tables = accesses, tables
 
     def read(self, level: Level, address: int, gpa: int, request: Request) -> Entry | Fault:
+        """As that of the base class, but the fields of the entry are decoded when somebody looks at them."""
         self._accesses.walking = (level.number, address)
-        return super().read(level, address, gpa, request)
+        value, _ = self._tables.load(address, level.size)
+        layout = layout_of(level, value)
+        self.steps.append(Step(level.number, level.name, address, value, Decoded(layout, value), request.stage))
+        return Entry(level, layout, address, gpa, value, request.stage)
 
     def set(self, entry: Entry, flags: int, request: Request) -> Fault | None:
         self._accesses.walking = (entry.level.number, entry.address)
@@ -94,6 +120,10 @@ def walk(
 ) -> Translation | Fault:
     """Translate *va*; A and D are set. Raises EmulatorStop where this emulator does not survive it."""
     answer = undisturbed(entries := QemuEntries(accesses, Tables(accesses, ra), va, access), regs)
-    object.__setattr__(answer, "steps", tuple(entries.steps))  # our own fresh value
+    steps = tuple(entries.steps)
+    if isinstance(answer, Fault):
+        place = accesses.memory.space.place
+        steps = tuple(replace(step, flags=dict(step.flags), place=place(step.address)) for step in steps)
+    object.__setattr__(answer, "steps", steps)  # our own fresh value
     accesses.walking = None
     return answer

@@ -59,7 +59,7 @@ class X86Mmu(Mmu):
     def walk(self, accesses: Accesses, va: int, access: int, ra: HostPc | None) -> Found | Fault:
         regs = self._cpu.paging_registers()
         answer = walk(accesses, regs, va, Access(access), ra)
-        return answer if isinstance(answer, Fault) else Rights(regs).found(answer, Access(access))
+        return answer if isinstance(answer, Fault) else self._cpu.rights().found(answer, Access(access))
 
     def bus_fault(self, va: int, access: int, result: Any) -> Fault:
         raise AssertionError("x86 does not see what the bus refuses")
@@ -74,6 +74,7 @@ class ModelX86(X86Cpu):
         self.mmu = X86Mmu(self)
         self._mode: tuple[Hashable, Hashable] | None = None
         self._registers: Registers | None = None
+        self._rights: Rights | None = None
         self._old = 0  # of a control register
         super().__init__(space, "reference")
         ports = {"data": self.ports["data"], "ptw": self.ports["walk"], "fetch": self.ports["code"]}
@@ -103,12 +104,18 @@ class ModelX86(X86Cpu):
         return self._mode
 
     def mode_changed(self) -> None:
-        self._mode = self._registers = None
+        self._mode = self._registers = self._rights = None
 
     def paging_registers(self) -> Registers:
         if self._registers is None:
             self._registers = self.walk_registers()
         return self._registers
+
+    def rights(self) -> Rights:
+        """What may be kept of walks with these registers."""
+        if self._rights is None:
+            self._rights = Rights(self.paging_registers())
+        return self._rights
 
     def kind(self, access: int, va: int, instruction: Instruction) -> int:
         """A program at CPL 3 that makes the CPU look into its descriptor tables does so with supervisor rights."""

@@ -107,10 +107,10 @@ MUTATIONS = (
         ARM,
     ),
     Mutation(
-        "tcg: pieces of an access are those of its first byte",
+        "tcg: an unaligned access is one piece",
         "mmu/tcg/access.py",
-        "            for done, n in pieces(va, size):\n",
-        "            for done, n in pieces(va & -8, size):\n",
+        " if size in NATURAL and not va % size else ",
+        " if size in NATURAL else ",
         IO,
     ),
     Mutation(

@@ -4,7 +4,7 @@ import pytest
 
 from cxl.bugs.lookup_tb_can_do_io import X86_THERE
 from cxl.bugs.ptw_retaddr import X86 as LOAD
-from cxl.bugs.rig import CODE, DATA, PAGE, Rig
+from cxl.bugs.rig import CODE, DATA, PAGE, Rig, listing
 from mmu.tcg import Switches
 from tests.regress import bus, faulty, fixed
 
@@ -65,3 +65,20 @@ def test_neither_fix_replaces_the_other(retaddr, lookup):
         assert seen.pc == DATA  # on the way there
     elif retaddr:
         assert (seen.pc, seen.counts["bus_reads"]["ptw"]) == (DATA, 1)  # there, at the load
+
+
+@pytest.mark.parametrize("lookup, outcome", [(True, "abort"), (False, "ok")])
+def test_a_direct_jump_to_another_page_looks_its_target_up_as_well(lookup, outcome):
+    rig = Rig("x86_64", Switches(can_do_io="P1", lookup_tb_can_do_io=lookup))
+    rig.code(CODE, "e9 fb ff 1f 00   jmp 0x600000")
+    rig.code(CODE + (2 << 20), X86_THERE, tables="rrw")
+    assert rig.observe(results={"rbx": 1}).outcome == outcome
+
+
+@pytest.mark.parametrize("lookup", [True, False])
+def test_a_jump_within_the_page_goes_by_the_main_loop(lookup):
+    """The block that it leads to is not there yet; its translation walks where I/O is allowed."""
+    rig = Rig("x86_64", Switches(can_do_io="P1", lookup_tb_can_do_io=lookup))
+    rig.code(CODE, "eb 0e   jmp 0x400010", tables="rrw")
+    rig.fill((rig.word(rig.entry(CODE)) & -PAGE) + 16, listing(X86_THERE))
+    assert rig.observe(results={"rbx": 1}).outcome == "ok"

@@ -139,7 +139,7 @@ class Machine:
         Registers: see `cxl.examples`.
         """
         found = program if isinstance(program, Program) else read_program(program, self.arch)
-        if self.plan is None and self.cpu.has_tables:
+        if self.tables is None and self.cpu.has_tables:
             return self._load_through(found, at)
         if self.plan is None:
             chosen = default_plan(self.space)

@@ -55,10 +55,13 @@ def point(cpu: Cpu, tree: GuestTree, root: int) -> None:
 
 
 def builder(cpu: Cpu, frames: Callable[[], int]) -> Any:
-    """A builder (mmu.x86.PageTables, mmu.arm64.PageTables) that goes on with the first tree; None without one."""
+    """A builder (mmu.x86.PageTables, mmu.arm64.PageTables) that goes on with the first tree.
+
+    None without one, and when *frames* are too small for its tables: the guest has changed to another granule.
+    """
     regs: Any = cpu.walk_registers()
     tree = next(iter(trees(cpu)), None)
-    if tree is None:
+    if tree is None or getattr(frames, "size", tree.levels[-1].size) < tree.levels[-1].size:
         return None
     if isinstance(regs, x86.Registers):
         return x86.PageTables(cpu.space, frames, len(tree.levels), root=tree.root)

@@ -6,7 +6,7 @@ from cxl import Topology
 from cxl.examples import NAMES, find
 from cxl.groom import migrate, plan_moves, survey
 from cxl.job import Job
-from mmu import Access, AddressSpace, Ram, Rom, Translation, arm64, x86
+from mmu import Access, AddressSpace, Frames, Ram, Rom, Translation, arm64, x86
 from mmu.errors import AddressRangeError, BusError
 from mmu.guest.trees import trees
 from tests.groom.machines import DATA, MIB, REGION, ROOTS, groomed, guest
@@ -164,6 +164,25 @@ def test_both_ranges_of_arm64_move():
         found = walk(m, va)
         assert isinstance(found, Translation) and found.pa < REGION
         assert not any(step.place.device for step in found.steps)
+
+
+@pytest.mark.parametrize("granule, encoding", [(16384, 2), (65536, 1)])
+def test_tables_of_other_granules_move(granule, encoding):
+    with guest("aarch64", program=b"\x7f\x20\x03\xd5", data="ram", stack="ram") as job:
+        m = job.machine
+        tables = arm64.PageTables(m.space, Frames(REGION + 48 * MIB, REGION + 56 * MIB, granule), granule, 42)
+        va, pa = 0x20_1234_0000, REGION + 64 * MIB
+        tables.map(va, pa, 2 * granule, page_size=granule)
+        m.space.write(pa + granule + 5, b"here")
+        m.set(ttbr0_el1=tables.ttbr(), tcr_el1=tables.tcr() | 1 << 23)
+        found = survey(m, job.topology)
+        assert [f.size for f in found if f.kind == "code"] == [granule] * 2
+        assert [f.size for f in found if f.kind == "tables"] == [level.table_bytes for level in tables.levels]
+        migrate(m, plan_moves(m, job.topology, found))
+        after = walk(m, va + granule + 5)
+        assert after.page_size == granule and after.pa < REGION and m.space.read(after.pa, 4) == b"here"
+        assert not any(step.place.device for step in after.steps)
+        assert not any(f.in_window for f in survey(m, job.topology))
 
 
 def test_the_pcid_stays_in_cr3():

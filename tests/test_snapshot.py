@@ -8,7 +8,7 @@ import pytest
 from mmu.errors import SnapshotError
 from mmu.guest import state
 from mmu.machine import Machine
-from mmu.memory import AddressSpace, HostMemory, Ram
+from mmu.memory import AddressSpace, HostMemory, Ram, resident
 from mmu.memory.resident import runs, touched
 from mmu.snapshot import MAGIC, Snapshot
 from tests.guest.kernel import KERNEL_CODE, USER_CODE, Kernel
@@ -158,6 +158,17 @@ def test_runs_of_a_sparse_memory_cost_what_is_touched():
     memory.write(1 << 20, bytes(8192))  # touched, and still zero
     assert list(runs(memory)) == [(1 << 35, 8192)]
     assert sum(n for _, n in touched(memory)) <= 64 << 20  # host pages, which may be huge ones
+
+
+def test_without_a_page_map_a_memory_is_read_as_a_whole(monkeypatch):
+    memory = HostMemory(8 * MIB)
+    memory.write(3 * MIB, b"here")
+    memory.write(5 * MIB + 4095, b"ab")
+    expected = list(runs(memory))
+    monkeypatch.setattr(resident, "PAGEMAP", "/nowhere")
+    assert list(runs(memory)) == expected == [(3 * MIB, 4096), (5 * MIB, 8192)]
+    with pytest.raises(OSError, match="/nowhere cannot be read, so a memory of 0x1000000000 bytes"):
+        list(runs(HostMemory(1 << 36)))
 
 
 def test_runs_of_a_memory_that_ends_within_a_page():

@@ -17,6 +17,7 @@ PRESENT_OR_SWAPPED = 3 << 62
 CHUNK = 1 << 18  # entries read at once
 SPAN = 1 << 20  # bytes looked at at once
 BLOCK = 4096  # what is told apart, in bytes
+READ_WHOLE = 1 << 34  # bytes of a memory that is read as a whole where there is no page map (some sandboxes)
 
 
 def runs(memory: HostMemory) -> Iterator[tuple[int, int]]:
@@ -44,11 +45,19 @@ def _blocks(memory: HostMemory) -> Iterator[int]:
             n = min(SPAN, offset + length - span)
             data = memory.read(span, n)
             if data != bytes(n):
-                yield from (span + at for at in range(0, n, BLOCK) if any(data[at : at + BLOCK]))
+                yield from (span + at for at in range(0, n, BLOCK) if data[at : at + BLOCK].strip(b"\0"))
 
 
 def touched(memory: HostMemory) -> Iterator[tuple[int, int]]:
-    """(offset, bytes) of host pages that may hold something, ascending, none twice."""
+    """(offset, bytes) of host pages that may hold something, ascending, none twice.
+
+    Raises OSError when there is no page map, and the memory is too large to be read as a whole.
+    """
+    if not os.access(PAGEMAP, os.R_OK):
+        if memory.size > READ_WHOLE:
+            raise OSError(f"{PAGEMAP} cannot be read, so a memory of {memory.size:#x} bytes cannot be looked through")
+        yield 0, memory.size
+        return
     page = os.sysconf("SC_PAGESIZE")
     base = int(ffi.cast("uintptr_t", memory.address))
     pages = -(-memory.size // page)

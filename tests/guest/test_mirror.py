@@ -3,8 +3,10 @@
 import threading
 import warnings
 
+import numpy as np
 import pytest
 
+from mmu import Frames, SoftMmu, x86
 from mmu.errors import MirrorWarning
 from mmu.machine import Machine
 from mmu.memory import Alias, HostMemory, Ram, Striped, Target
@@ -148,25 +150,39 @@ def test_a_guest_that_waits_for_a_flag_sees_it_change(how):
         assert world.space.load(WINDOW + 2 * MIB + 8, 8)[0] == 7
 
 
-@pytest.mark.parametrize("way", ["hpa", "dpa"])
+def writers(world):
+    """Ways to write a word of the page that the guest uses, and to read it back: by name, (write, read)."""
+    space, memory, hpa, va = world.space, world.memories[0], WINDOW + 2 * MIB + 64, 0x7000_0040
+    tables = x86.PageTables(space, Frames(0, MIB - 1))
+    tables.map(va - 64, hpa - 64, PAGE, page_size=PAGE, dirty=1, accessed=1)
+    tlb = SoftMmu(space, x86.Registers(cr0=0x8001_0001, cr3=tables.root, cr4=1 << 5, efer=0xD00))
+    vas = va + np.arange(0, 128, 8, dtype=np.uint64)
+    return {
+        "hpa": (lambda n: space.store(hpa, 8, n), lambda: space.load(hpa, 8)[0]),
+        "block": (lambda n: space.write(hpa - 8, n.to_bytes(8, "little") * 32),
+                  lambda: int.from_bytes(space.read(hpa, 8), "little")),
+        "dpa": (lambda n: memory.write(MIB + 64, n.to_bytes(8, "little")),
+                lambda: int.from_bytes(memory.read(MIB + 64, 8), "little")),
+        "tlb": (lambda n: tlb.write(va, n.to_bytes(8, "little")), lambda: int.from_bytes(tlb.read(va, 8), "little")),
+        "tlb batch": (lambda n: tlb.store_many(np.repeat(vas, 8), np.full(128, n, np.uint64)),
+                      lambda: int(tlb.load_many(np.full(64, va, np.uint64), 8)[-1])),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["hpa", "block", "dpa", "tlb", "tlb batch"])
 def test_no_store_is_lost_while_pages_come_and_go(way):
     """Each of them is the only writer of its bytes, on the page that the guest takes and gives back all the time."""
     with World("x86_64", "mirror", **IN_RAM) as world:
         done, wrong, count = threading.Event(), [], 0
+        write, read = writers(world)[way]
 
         def store():
             nonlocal count
             while not done.is_set():
                 count += 1
-                data = count.to_bytes(8, "little")
-                if way == "hpa":
-                    world.space.store(WINDOW + 2 * MIB + 64, 8, count)
-                    seen = world.space.load(WINDOW + 2 * MIB + 64, 8)[0].to_bytes(8, "little")
-                else:
-                    world.memories[0].write(MIB + 64, data)
-                    seen = world.memories[0].read(MIB + 64, 8)
-                if seen != data:
-                    wrong.append((data, seen))
+                write(count)
+                if (seen := read()) != count:
+                    wrong.append((count, seen))
 
         thread = threading.Thread(target=store)
         world.load(("add", "data", 0, 1))

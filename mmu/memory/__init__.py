@@ -5,8 +5,9 @@ from mmu.memory.frames import Frames, LevelFrames
 from mmu.memory.host import HostMemory
 from mmu.memory.locator import Locator
 from mmu.memory.mmio import Guard, Mmio, NativeMmio, RomDevice
+from mmu.memory.port import Port, TraceEntry, Traffic
 from mmu.memory.region import Alias, Container, Ram, RamDevice, Region, Rom
-from mmu.memory.space import AddressSpace, Port, TraceEntry, Traffic
+from mmu.memory.space import AddressSpace
 from mmu.memory.striped import Striped, Target
 
 __all__ = [

@@ -78,11 +78,14 @@ static struct guest_near *near_slot(struct mmu_guest *g, uint64_t hpa)
 	return &g->near[hpa / NEAR_BLOCK % NEAR_SLOTS];
 }
 
-/* The access is one for read_far() or write_far() from the start. */
+/* The access is one for read_far() or write_far() from the start: while an instruction is run alone or the
+   engine is being stopped, within another access, and when accesses are traced. Two tests for the four. */
 static inline bool is_far(const struct mmu_guest *g)
 {
-	return g->phase == GUEST_PROBING || guest_stopping(g) ||
-	       atomic_load_explicit(&g->c.data->epoch, memory_order_relaxed) || g->c.data->trace;
+	const struct mmu_port *port = g->c.data;
+
+	return (unsigned)g->phase | (unsigned)g->event ||
+	       atomic_load_explicit(&port->epoch, memory_order_relaxed) | (uintptr_t)port->trace;
 }
 
 /* What is remembered is true of this map and this access, and no block is away. */

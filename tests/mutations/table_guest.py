@@ -150,7 +150,7 @@ MUTATIONS = (
     Mutation(
         "guest: accesses to blocks that are remembered go untraced",
         "csrc/guest_bus.c",
-        " || g->c.data->trace;",
+        " | (uintptr_t)port->trace;",
         ";",
         REMEMBERED,
     ),

@@ -4,9 +4,9 @@ Deterministic: a hang is a raised `Deadlock`, an abort an `EmulatorAbort`, a hos
 room is loaded until `mmu.Machine` is given `emulator=`.
 
 An engine (unicorn) computes; everything around it is here: which bytes an instruction was when its block was
-translated, the TLB, walks, dispatches, the lock. Where the engine cuts an access, so does the model: 16 bytes are two
-accesses of 8, each under the lock by itself, and what QEMU does by helpers of many accesses (FXSAVE) comes in the
-engine's order. Host addresses of generated code are made up. One CPU runs; another one can only wait for the lock.
+translated, the TLB, walks, dispatches, the lock. What QEMU does by helpers of many accesses (FXSAVE) comes in the
+engine's order, and vector operands of x86 instructions that compute by halves of 8 bytes. Host addresses of generated
+code are made up. One CPU runs; another one can only wait for the lock.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Source: QEMU, accel/tcg/cputlb.c (mmu_lookup, io_prepare, int_ld_mmio_beN, int_s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmu.tcg.locks import Locks
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 NATURAL = (1, 2, 4, 8)  # sizes of a dispatch
 INLINE = int(Flag.NOTDIRTY | Flag.INVALID)  # the flags that are left in a comparator since others moved
+
+
+def cut(va: int, size: int) -> Iterator[tuple[int, int]]:
+    """(offset, size) of the dispatches for *size* bytes, at most 16: aligned pieces of what is more than 8, then of 8.
+
+    Source: QEMU, accel/tcg/cputlb.c (do_ld16_mmio_beN, do_st16_mmio_leN).
+    """
+    first = max(size - 8, 0)
+    yield from pieces(va, first)
+    yield from ((first + done, n) for done, n in pieces(va + first, size - first))
 
 
 class HostPc(NamedTuple):
@@ -164,7 +174,7 @@ class Accesses:
         self._prepare(ra)
         out = b""
         with self.locks.for_access():
-            for done, n in ((0, size),) if size in NATURAL and not va % size else pieces(va, size):
+            for done, n in ((0, size),) if size in NATURAL and not va % size else cut(va, size):
                 piece = None if value is None else value >> 8 * done & (1 << 8 * n) - 1
                 got, result = self._dispatch(pa + done, n, piece, tag)
                 if result and not self.mmu.ignores_bus_errors:

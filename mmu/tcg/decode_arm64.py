@@ -38,6 +38,10 @@ ENCODINGS: tuple[tuple[int, int, Instruction], ...] = (
     (0x3FE00000, 0x08000000, Instruction(LENGTH, atomic=True)),  # STXR, STLXR
     (0xBFE00000, 0x88200000, Instruction(LENGTH, atomic=True)),  # STXP, STLXP
     (0x3B200C00, 0x38000800, Instruction(LENGTH, special="unprivileged")),  # LDTR, STTR
+    (0xBE000000, 0x28000000, Instruction(LENGTH, join=8)),  # LDP, STP, LDNP, STNP of W; LDPSW
+    (0xFE000000, 0xA8000000, Instruction(LENGTH, join=16)),  # of X
+    (0xFE000000, 0xAC000000, Instruction(LENGTH, join=16)),  # of Q, each
+    (0xFC800000, 0x3C800000, Instruction(LENGTH, join=16)),  # LDR, STR of Q
     (0x0A000000, 0x08000000, Instruction(LENGTH)),  # all other loads and stores
     (0xFFFF0000, 0x00000000, Instruction(LENGTH, MAIN_LOOP)),  # UDF
     (0x00000000, 0x00000000, Instruction(LENGTH, alone=False)),  # what only computes

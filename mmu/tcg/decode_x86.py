@@ -24,6 +24,10 @@ SPECIAL = {
     "retfq": "mode", "ljmp": "mode", "lcall": "mode", "popfq": "mode", "popf": "mode", "stac": "mode", "clac": "mode",
     "lmsw": "flush", "clts": "mode", "swapgs": "mode",
 }  # fmt: skip
+# Loads and stores of 16 bytes, all at once.
+SIXTEEN = frozenset((
+    "movups", "movaps", "movupd", "movapd", "movdqu", "movdqa", "lddqu", "movntps", "movntpd", "movntdq", "movntdqa",
+))  # fmt: skip
 # Without a memory operand these touch no memory and raise nothing, so several may run at a time.
 PLAIN = frozenset((
     "mov", "movabs", "movzx", "movsx", "movsxd", "lea", "add", "or", "adc", "sbb", "and", "sub", "xor", "cmp", "test",
@@ -68,7 +72,9 @@ class X86Decoder:
         plain = (name in PLAIN or jump) and not memory and not special and not self._system(registers)
         locked = bytes(i.prefix)[0] == 0xF0 or (name == "xchg" and memory)
         inhibit = name == "sti" or (name in ("mov", "pop") and registers[:1] == ["ss"])
-        return Instruction(i.size, flow, not plain, name in IO, locked and memory, special, inhibit)
+        wide = name in SIXTEEN and any(op.type == self._c.x86.X86_OP_MEM and op.size == 16 for op in i.operands)
+        join = 16 if wide else 0
+        return Instruction(i.size, flow, not plain, name in IO, locked and memory, special, inhibit, join)
 
     def _system(self, registers: list[str]) -> bool:
         return any(r in ("cs", "ds", "es", "ss", "fs", "gs") or r[:2] in ("cr", "dr") for r in registers)

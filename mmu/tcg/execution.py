@@ -42,6 +42,8 @@ class Execution:
         self.pending: tuple[Any, Fault | None] | None = None  # an exception to be delivered
         self._instruction = Instruction(1)
         self._place: HostPc | None = None  # of the instruction in generated code
+        self._join = 0  # bytes of each of its accesses, where the engine makes parts of them
+        self._loaded = self._parts = b""  # read for parts to come, written by parts so far
         self._atomic = False  # its first access is still to come
 
     # -- finding blocks -----------------------------------------------------------------------------
@@ -90,6 +92,8 @@ class Execution:
             self._place, self.pc = block.places[first], block.pc + block.offsets[first]
             accesses.can_do_io = self._may_io(block, first + count - 1)
             self._atomic = instruction.atomic and not block.flags.serial
+            self._join = 0 if self.switches.io_halves else instruction.join
+            self._loaded = self._parts = b""
             if instruction.special:
                 code = block.code[block.offsets[first] : block.offsets[first + 1]]
                 following = guest.special(instruction, self.pc, code, accesses)
@@ -138,17 +142,30 @@ class Execution:
 
     def read(self, va: int, size: int) -> bytes:
         """For the stepper: a load by the instruction that runs."""
+        if self._loaded:  # with the part before
+            found, self._loaded = self._loaded[:size], self._loaded[size:]
+            return found
         if self._atomic:
             self._atomic = False
             self.accesses.atomic(va, size, self._place)
+        whole = max(size, self._join)
         access = self.guest.kind(READ, va, self._instruction)
-        return self.accesses.load(va, size, access, self._place)
+        data = self.accesses.load(va, whole, access, self._place)
+        self._loaded = data[size:]
+        return data[:size]
 
     def touch(self, va: int) -> None:
         """Translate for a load, and no more."""
         self.accesses.entry(va, READ, self._place)
 
     def write(self, va: int, size: int, value: int) -> None:
+        """For the stepper: a store. Parts of one are put together first."""
+        if size < self._join:
+            self._parts += value.to_bytes(size, "little")
+            if len(self._parts) < self._join:
+                return
+            va, size, value = va + size - self._join, self._join, int.from_bytes(self._parts, "little")
+            self._parts = b""
         if self._atomic:
             self._atomic = False
             self.accesses.atomic(va, size, self._place)

@@ -77,6 +77,8 @@ CHANGES = (
            "until section numbers left the TLB's entries, accel/tcg/cputlb.c of late 2025; proposed with it"),
     Change("io_around", True, FIRST, (8, 1),
            "7.2.22 measured: two aligned 8-byte reads, byte writes; pieces since the MMIO helpers of 2023"),
+    Change("io_halves", True, FIRST, (8, 1),
+           "until 128-bit loads and stores came to the translators (tcg_gen_qemu_ld_i128), 2023-05"),
     Change("can_do_io", "P0", FIRST, (8, 1, 2), "18a536f1f8d6 came in 8.1.2; measured on 7.2.22"),
     Change("can_do_io", "P1", (8, 1, 2), (9, 1), "18a536f1f8d6 until the series of 2024-04"),
 )  # fmt: skip

@@ -74,6 +74,8 @@ class Switches:
     io_around: bool = False
     """An unaligned load from a device is two aligned ones around it, and an unaligned store one of each byte. Otherwise
     both come in aligned pieces."""
+    io_halves: bool = False
+    """Accesses of 16 bytes, and pairs of registers, are made by halves, each under the lock by itself."""
     icount: bool = False
     """Instructions are counted (-icount)."""
     parallel: bool = True
@@ -114,7 +116,7 @@ class Switches:
         return tuple(name for name in BUGS if self.named(name))
 
 
-NOT_BUGS = ("setl_asserts", "io_around", "icount", "parallel", "plugins", "peer_waits_for_lock")
+NOT_BUGS = ("setl_asserts", "io_around", "io_halves", "icount", "parallel", "plugins", "peer_waits_for_lock")
 BUGS = tuple(
     f.name.replace("_", "-") for f in fields(Switches) if f.type in ("bool", bool) and f.name not in NOT_BUGS)
 

@@ -135,6 +135,20 @@ MUTATIONS = (
         TLB,
     ),
     Mutation(
+        "tcg: a pair of registers is two accesses",
+        "mmu/tcg/execution.py",
+        "            self._join = 0 if self.switches.io_halves else instruction.join\n",
+        "            self._join = 0\n",
+        IO,
+    ),
+    Mutation(
+        "tcg: 16 bytes are cut from the first byte on",
+        "mmu/tcg/access.py",
+        "    first = max(size - 8, 0)\n",
+        "    first = size\n",
+        IO,
+    ),
+    Mutation(
         "tcg: a misaligned atomic is made in place",
         "mmu/tcg/access.py",
         "        if va % size:\n",

@@ -165,6 +165,70 @@ def test_before_8_1_a_store_is_one_of_each_byte():
     assert b.get(WINDOW + 0xFD) == 0x8877665544332211
 
 
+SIXTEEN = {0: [(0, 8), (8, 8)], 1: [(1, 1), (2, 2), (4, 4), (8, 1), (9, 1), (10, 2), (12, 4), (16, 1)], 4: [
+    (4, 4), (8, 4), (12, 4), (16, 4)]}  # fmt: skip
+WIDE = {
+    "x86_64": ("movups xmm0, [rdi]; movups [rsi], xmm0; hlt", "rdi", "rsi"),
+    "aarch64": ("ldr q0, [x0]; str q0, [x1]; wfi", "x0", "x1"),
+}
+
+
+@pytest.mark.parametrize("offset", SIXTEEN)
+@pytest.mark.parametrize("arch", WIDE)
+def test_16_bytes_come_under_one_lock(arch, offset):
+    """First what is more than 8 bytes, then 8."""
+    source, load, store = WIDE[arch]
+    b = Bench(Switches(can_do_io="P0"), arch=arch, data_pa=WINDOW)
+    b.space.write(WINDOW, bytes(range(64)))
+    result = b.load(source, **{load: DATA + offset, store: DATA + 0x100 + offset}).run()
+    stored = [("w", 0x100 + at, size) for at, size in SIXTEEN[offset]]
+    assert bus(result) == [("r", *piece) for piece in SIXTEEN[offset]] + stored
+    assert len(kinds(result, "lock")) == 4
+    assert b.space.read(WINDOW + 0x100 + offset, 16) == bytes(range(offset, offset + 16))
+
+
+def test_before_8_1_16_bytes_are_two_accesses():
+    b = Bench(release("7.2"), data_pa=WINDOW)
+    result = b.load(WIDE["x86_64"][0], rdi=DATA, rsi=DATA + 0x100).run()
+    assert bus(result) == [("r", 0, 8), ("r", 8, 8), ("w", 0x100, 8), ("w", 0x108, 8)]
+    assert len(kinds(result, "lock")) == 8
+
+
+PAIRS = {
+    "ldp w1, w2, [x0]": [("r", 0, 8)], "ldp x1, x2, [x0]": [("r", 0, 8), ("r", 8, 8)],
+    "stp w1, w2, [x0]": [("w", 0, 8)], "stp x1, x2, [x0, #16]!": [("w", 16, 8), ("w", 24, 8)],
+    "ldpsw x1, x2, [x0]": [("r", 0, 8)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("instruction", PAIRS)
+def test_a_pair_of_registers_is_one_access(instruction):
+    b = Bench(Switches(can_do_io="P0"), arch="aarch64", data_pa=WINDOW)
+    result = b.load(f"{instruction}; wfi", x1=0x1111, x2=0x2222).run()
+    assert bus(result) == PAIRS[instruction]
+    assert len(kinds(result, "lock")) == 2
+
+
+def test_two_vectors_are_two_accesses():
+    b = Bench(Switches(can_do_io="P0"), arch="aarch64", data_pa=WINDOW)
+    b.space.write(WINDOW, bytes(range(32)))
+    result = b.load("ldp q0, q1, [x0]; add x1, x0, #0x40; stp q1, q0, [x1]; wfi").run()
+    assert len(kinds(result, "lock")) == 8
+    assert b.space.read(WINDOW + 0x40, 32) == bytes(range(16, 32)) + bytes(range(16))
+
+
+@pytest.mark.parametrize("arch", WIDE)
+def test_16_bytes_over_two_pages(arch):
+    source, load, store = WIDE[arch]
+    b = Bench(Switches(), arch=arch, data_pa=WINDOW)
+    b.map(DATA + 0x1000, 0x75_0000)
+    b.space.write(WINDOW + 0xFF4, bytes(range(12)))
+    b.space.write(0x75_0000, bytes(range(12, 16)))
+    result = b.load(source, **{load: DATA + 0xFF4, store: DATA + 0x100}).run()
+    assert bus(result)[:2] == [("r", 0xFF4, 4), ("r", 0xFF8, 8)]
+    assert b.space.read(WINDOW + 0x100, 16) == bytes(range(16))
+
+
 @pytest.mark.parametrize("name", ["7.2", "10.0"])
 def test_an_access_from_ram_into_the_window(name):
     b = Bench(release(name), data_pa=0x75_0000)

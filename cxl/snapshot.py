@@ -56,7 +56,7 @@ def load(path: str | PathLike[str], release: str | None = None, dispatch: str = 
         topology = _topology(snapshot.extra)
         emulator = None if release is None else emulated(topology, release)
         machine = Machine(space_of(topology), snapshot.arch, dispatch, emulator)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SnapshotError(f"{path}: the topology is damaged: {error}") from None
     try:
         return Job.around(machine.restore(snapshot), topology, release)

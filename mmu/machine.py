@@ -11,7 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from mmu.core import ffi, lib
-from mmu.errors import AddressRangeError, GuestError
+from mmu.errors import AddressRangeError, BusError, GuestError
 from mmu.guest.counters import Counters, Snapshot
 from mmu.guest.delivered import DELIVER
 from mmu.guest.loader import Program, read_program
@@ -219,9 +219,11 @@ class Machine:
         self.plan, self._program, self.tables = plan, list(program), None
         if plan is not None:
             frames = _frames(plan)
-            self.tables = builder(self.cpu, frames)
-            for node in self.tables.nodes() if self.tables is not None else ():
-                frames.reserve(node.address)
+            tables = builder(self.cpu, frames)
+            with suppress(BusError):  # tables that nobody can read are no tables to go on with
+                for node in tables.nodes() if tables is not None else ():
+                    frames.reserve(node.address)
+                self.tables = tables
 
     # -- looking ------------------------------------------------------------------------------------
 

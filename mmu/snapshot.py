@@ -14,6 +14,7 @@ contents, which are all runs in order; "extra": what the writer added.
 from __future__ import annotations
 
 import json
+import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ def _parse(data: bytes) -> Snapshot:
         crc, plan = header["crc32"], header["plan"]
         found = Snapshot(
             header["arch"], header["cpu"], None if plan is None else _plan(plan), memories,
-            tuple((va, size) for va, size in header["program"]), header["extra"])
+            tuple((_whole(va), _whole(size)) for va, size in header["program"]), header["extra"])
     except (KeyError, TypeError, ValueError, AttributeError, UnicodeDecodeError) as error:
         if isinstance(error, SnapshotError):
             raise
@@ -111,15 +112,21 @@ def _parse(data: bytes) -> Snapshot:
 def _images(records: list[dict[str, Any]], contents: memoryview) -> Iterator[MemoryImage]:
     at = 0
     for record in records:
-        found, size = [], record["size"]
+        found, size = [], _whole(record["size"])
         for offset, length in record["runs"]:
             if not 0 <= offset <= offset + length <= size:
                 raise SnapshotError(f"memory {record['name']}: {length} bytes at {offset:#x} leave its {size:#x}")
             if at + length > len(contents):
                 raise SnapshotError(f"memory {record['name']}: the file ends within it, after {len(contents)} bytes")
-            found.append((offset, bytes(contents[at : at + length])))
+            found.append((_whole(offset), bytes(contents[at : at + length])))
             at += length
-        yield MemoryImage(record["name"], size, tuple(found))
+        yield MemoryImage(str(record["name"]), size, tuple(found))
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"a whole number is wanted, not {value!r}")
+    return value
 
 
 def _plan_record(plan: Plan) -> dict[str, Any]:
@@ -170,7 +177,8 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
     before = state.take(machine.cpu)
     try:
         state.give(machine.cpu, snapshot.cpu)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        machine.walk_registers()  # refuses what no CPU has
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
         state.give(machine.cpu, before)
         raise SnapshotError(f"the state of the CPU is damaged: {type(error).__name__}: {error}") from None
     for (_, memory), image in zip(here, snapshot.memories):

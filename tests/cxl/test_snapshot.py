@@ -1,14 +1,18 @@
 """Snapshots of a machine with its topology: decoders come back as software left them."""
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cxl import DEFAULT_QEMU_ARGS, Backing, Topology
 from cxl import format as fmt
-from cxl.job import space_of
+from cxl.job import Job, space_of
 from cxl.snapshot import blocks, load, save
 from mmu import Machine
 from mmu.errors import SnapshotError
-from mmu.snapshot import Snapshot
+from mmu.snapshot import MAGIC, Snapshot
 from tests.cxl.machines import MIB, blueprint, machine
 
 
@@ -161,3 +165,62 @@ def test_a_snapshot_without_a_topology_is_refused(tmp_path):
         m.snapshot().save(tmp_path / "s")
     with pytest.raises(SnapshotError, match="topology is damaged: 'topology'"):
         load(tmp_path / "s")
+
+
+def places(value, path=()):
+    """Every place in a JSON value."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(value[key], (*path, key))
+
+
+class Written:
+    """A good file in its parts; not a tuple, because hypothesis shows what it is given."""
+
+    def __init__(self, path, header, contents):
+        self.path, self.header, self.contents = path, header, contents
+
+
+@pytest.fixture(scope="module", params=["x86_64", "aarch64"])
+def written(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("snapshots") / "s"
+    job = Job(Topology.default(), request.param)
+    save(path, job.machine, job.topology)
+    job.close()
+    data = path.read_bytes()
+    start = len(MAGIC) + 8
+    end = start + int.from_bytes(data[len(MAGIC) : start], "little")
+    return Written(path, json.loads(data[start:end]), data[end:])
+
+
+JUNK = st.sampled_from([None, -1, 1 << 70, "x", [], {}, 1.5, True, 1 << 63, 3])
+
+
+@given(data=st.data())
+def test_any_damage_is_refused_or_makes_another_machine(written, data):
+    header = json.loads(json.dumps(written.header))
+    *above, last = data.draw(st.sampled_from(list(places(header))))
+    at = header
+    for key in above:
+        at = at[key]
+    at[last] = data.draw(JUNK)
+    text = json.dumps(header).encode()
+    bad = written.path.with_name("bad")
+    bad.write_bytes(MAGIC + len(text).to_bytes(8, "little") + text + written.contents)
+    try:
+        load(bad).close()
+    except SnapshotError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_machine_whose_tables_cannot_be_read_is_restored(tmp_path):
+    """The guest, or somebody, took the decoders away below its tables."""
+    job = Job(Topology.default())
+    job.machine.load(b"\xf4")
+    job.topology.destroy_region("region0")
+    save(tmp_path / "s", job.machine, job.topology)
+    job.close()
+    again = load(tmp_path / "s")
+    assert again.machine.tables is None
+    assert again.go().stop.reason == "fault"
+    again.close()

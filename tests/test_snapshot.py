@@ -152,6 +152,35 @@ def test_memory_over_a_file_is_taken_and_written_back(tmp_path):
     assert path.read_bytes() == bytes(4 * PAGE) + b"device" + bytes(4 * PAGE - 6)
 
 
+def test_holes_of_a_file_are_not_read(tmp_path):
+    path = tmp_path / "large"
+    with open(path, "wb") as f:
+        f.truncate(1 << 40)
+        f.seek((1 << 39) + 5)
+        f.write(b"old")
+    memory = HostMemory((1 << 40) + MIB)
+    fd = os.open(path, os.O_RDWR)
+    memory.map_file(MIB, 1 << 40, fd)
+    os.close(fd)
+    memory.write(MIB, b"first")
+    memory.write((1 << 38) + MIB, b"new")
+    memory.write((1 << 40) + MIB - 4, b"last")
+    memory.write(7, b"before")
+    starts = [at for at, _ in runs(memory)]
+    assert starts == [0, MIB, (1 << 38) + MIB, (1 << 39) + MIB, (1 << 40) + MIB - 4096]
+    # A file that took the name says nothing about the one that is mapped.
+    path.rename(tmp_path / "elsewhere")
+    small = HostMemory(2 * PAGE)
+    fd = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    os.ftruncate(fd, 2 * PAGE)
+    small.map_file(0, 2 * PAGE, fd)
+    os.close(fd)
+    small.write(PAGE, b"here")
+    (tmp_path / "other").rename(tmp_path / "gone")
+    (tmp_path / "other").write_bytes(b"")
+    assert list(runs(small)) == [(PAGE, PAGE)]
+
+
 def test_runs_of_a_sparse_memory_cost_what_is_touched():
     memory = HostMemory(1 << 36)
     memory.write((1 << 35) + 4095, b"ab")

@@ -67,6 +67,9 @@ def groom(
 ) -> int:  # fmt: skip
     """Run PROGRAM (as `cxl-mmu run` does), or go on from a snapshot, and say what of it is in CXL windows.
 
+    What the guest knows of physical addresses outside its tables, such as in the descriptors of a device, is not
+    found; every move is listed, so that its driver can be told.
+
     Exit status 0 when nothing of that is in a window, 1 when something is. With --apply: 0 when nothing is left there
     and the program ends with the same registers and memory, else 1. Under a --release that ended before the program
     did: 0 when it does not end any more.

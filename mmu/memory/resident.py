@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from mmu.core import ffi
 
 if TYPE_CHECKING:
-    from mmu.memory.host import HostMemory
+    from mmu.memory.host import HostMemory, MappedFile
 
 PAGEMAP = "/proc/self/pagemap"  # Linux, Documentation/admin-guide/mm/pagemap.rst: 8 bytes a page
 ENTRY = 8
@@ -23,7 +24,7 @@ READ_WHOLE = 1 << 34  # bytes of a memory that is read as a whole where there is
 def runs(memory: HostMemory) -> Iterator[tuple[int, int]]:
     """(offset, bytes) of what is not zero, in whole blocks of 4096 bytes (the last may be cut), ascending.
 
-    Anonymous memory that was never written is not looked at; memory over files is read.
+    Anonymous memory that was never written is not looked at, nor are holes of files.
     """
     start = size = 0
     for at in _blocks(memory):
@@ -61,14 +62,41 @@ def touched(memory: HostMemory) -> Iterator[tuple[int, int]]:
     page = os.sysconf("SC_PAGESIZE")
     base = int(ffi.cast("uintptr_t", memory.address))
     pages = -(-memory.size // page)
-    files = sorted((f.offset, f.size) for f in memory.files)
+    files = sorted(memory.files, key=lambda f: f.offset)
     with open(PAGEMAP, "rb", buffering=0) as pagemap:
         first = 0
-        for offset, length in [*files, (pages * page, 0)]:
-            yield from _anonymous(pagemap.fileno(), base, page, first, offset // page, memory.size)
-            if length:
-                yield offset, min(length, memory.size - offset)
-            first = max(first, (offset + length) // page)
+        for file in files:
+            yield from _anonymous(pagemap.fileno(), base, page, first, file.offset // page, memory.size)
+            yield from ((at, min(n, memory.size - at)) for at, n in _in_file(file))
+            first = (file.offset + file.size) // page
+        yield from _anonymous(pagemap.fileno(), base, page, first, pages, memory.size)
+
+
+def _in_file(file: MappedFile) -> Iterator[tuple[int, int]]:
+    """(offset in the memory, bytes) of what is not a hole of the file; all of it when that cannot be told."""
+    whole = (file.offset, file.size)
+    try:
+        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield whole
+        return
+    try:
+        info = os.fstat(fd)
+        if (info.st_dev, info.st_ino) != file.inode:
+            yield whole
+            return
+        end = 0
+        while end < file.size:
+            start = os.lseek(fd, end, os.SEEK_DATA) // BLOCK * BLOCK
+            if start >= file.size:
+                return
+            end = -(-os.lseek(fd, start, os.SEEK_HOLE) // BLOCK) * BLOCK
+            yield file.offset + start, min(end, file.size) - start
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # no data behind `end`
+            raise
+    finally:
+        os.close(fd)
 
 
 def _anonymous(fd: int, base: int, page: int, first: int, end: int, size: int) -> Iterator[tuple[int, int]]:

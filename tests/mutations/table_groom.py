@@ -122,9 +122,16 @@ MUTATIONS = (
     Mutation(
         "snapshot: what is in files counts as untouched",
         "mmu/memory/resident.py",
-        "files = sorted((f.offset, f.size) for f in memory.files)",
-        "files: list[tuple[int, int]] = []",
+        "files = sorted(memory.files, key=lambda f: f.offset)",
+        "files: list[MappedFile] = []",
         snapshot("over_a_file"),
+    ),
+    Mutation(
+        "snapshot: a file that took the name is asked for holes",
+        "mmu/memory/resident.py",
+        "if (info.st_dev, info.st_ino) != file.inode:",
+        "if False:",
+        snapshot("holes"),
     ),
     Mutation(
         "snapshot: damaged contents are taken",

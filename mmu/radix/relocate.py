@@ -19,6 +19,7 @@ from mmu.types import MemTxResult
 
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace
+    from mmu.radix.frames import FramePool
 
 COPY = 1 << 20  # bytes copied at once
 
@@ -172,3 +173,37 @@ def relocate(tree: Tree, table: int, to: int, holds: Callable[[int], bool]) -> N
     moves = (Move(table, size, to),)
     copy(tree.space, moves)
     tree.retarget(moves, pages=False)
+
+
+class Movable:
+    """What a builder of page tables (`mmu.radix.tables`) inherits."""
+
+    space: AddressSpace
+    levels: tuple[Level, ...]
+    root: int
+    pa_bits: int
+    va_bits: int
+    frames: FramePool
+
+    def _broken(self, low: int, size: int) -> None:
+        raise NotImplementedError
+
+    def tree(self) -> Tree:
+        return Tree(self.space, self.levels, self.root)
+
+    def nodes(self) -> list[Table]:
+        """Every table of the tree, each before those below it. Reads only."""
+        return self.tree().tables()
+
+    def move(self, table: int, to: int) -> None:
+        """Move the table at *table* to the free frame *to* (physical addresses in bytes), contents and references.
+
+        When it is the root, `root` is *to* afterwards, and registers are the caller's. The old frame is not given
+        back to the allocator. Errors: see `relocate`.
+        """
+        relocate(self.tree(), table, to, lambda address: 0 <= address < 1 << self.pa_bits)
+        self.frames.owned.discard(table)
+        self.frames.owned.add(to)
+        if table == self.root:
+            self.root = to
+        self._broken(0, 1 << self.va_bits)

@@ -17,13 +17,13 @@ from mmu.radix.edits import Edit, Map, Merge, Protect, Split, Unmap
 from mmu.radix.form import Kind, Level, Right
 from mmu.radix.frames import FramePool
 from mmu.radix.plan import Commit, Node, Plan
+from mmu.radix.relocate import Movable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from mmu.memory import AddressSpace
-    from mmu.radix.relocate import Table, Tree
     from mmu.scan import Form
 
 Invalidate = Callable[[int, int], None]
@@ -39,7 +39,7 @@ class Page:
     rights: Mapping[str, int]
 
 
-class PageTables:
+class PageTables(Movable):
     """A tree of tables in *space*, in frames taken from *frames*.
 
     Args:
@@ -135,32 +135,6 @@ class PageTables:
                 break
             node = Node(node.depth + 1, 0, level.table.target(entry))
         return None
-
-    # Moving tables
-
-    def nodes(self) -> list[Table]:
-        """Every table of the tree, each before those below it; see `mmu.radix.relocate`."""
-        return self.tree().tables()
-
-    def tree(self) -> Tree:
-        from mmu.radix.relocate import Tree
-
-        return Tree(self.space, self.levels, self.root)
-
-    def move(self, table: int, to: int) -> None:
-        """Move the table at *table* to the free frame *to* (physical addresses in bytes), contents and references.
-
-        When it is the root, `root` is *to* afterwards, and registers are the caller's. The old frame is not given
-        back to the allocator. Errors: see `mmu.radix.relocate.relocate`.
-        """
-        from mmu.radix.relocate import relocate
-
-        relocate(self.tree(), table, to, lambda address: 0 <= address < 1 << self.pa_bits)
-        self.frames.owned.discard(table)
-        self.frames.owned.add(to)
-        if table == self.root:
-            self.root = to
-        self._broken(0, 1 << self.va_bits)
 
     # Reading all of it
 

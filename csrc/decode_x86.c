@@ -94,7 +94,7 @@ static bool take_opcode(struct bytes *b, struct x86_instruction *i, uint8_t *rex
 
 struct prefixes {
 	uint8_t rex;
-	bool segment, address;		/* any segment; 67 */
+	bool segment, address, operand;	/* any segment; 67; 66 */
 };
 
 static bool take_displacement(struct bytes *b, uint32_t size, struct x86_instruction *i)
@@ -137,6 +137,19 @@ static bool take_memory(struct bytes *b, const struct prefixes *p, uint8_t modrm
 	return take_displacement(b, size, i);
 }
 
+/* Of instructions that write back what they read; short_: operands of 2 bytes. */
+static uint8_t immediate_size(uint32_t opcode, bool short_)
+{
+	switch (opcode) {
+	case 0x80: case 0x83: case 0xc0: case 0xc1:
+	case MAP_0F | 0xa4: case MAP_0F | 0xac: case MAP_0F | 0xba:
+		return 1;
+	case 0x81:
+		return short_ ? 2 : 4;
+	}
+	return 0;
+}
+
 bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 {
 	struct bytes b = { code, code + (size > X86_LONGEST ? X86_LONGEST : size) };
@@ -148,6 +161,8 @@ bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 		p.rex = is_rex(*b.at) ? *b.at : 0;	/* only the last counts, next to the opcode */
 		p.segment |= is_segment_prefix(*b.at);
 		p.address |= *b.at == 0x67;
+		p.operand |= *b.at == 0x66;
+		i.lock |= *b.at == 0xf0;
 	}
 	if (!take_opcode(&b, &i, &p.rex))
 		return false;
@@ -160,6 +175,7 @@ bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 		if (i.memory && !take_memory(&b, &p, modrm, &i))
 			return false;
 	}
+	i.length = (uint8_t)(b.at - code) + immediate_size(i.opcode, p.rex & 8 ? false : p.operand);
 	*ret = i;
 	return true;
 }
@@ -225,6 +241,6 @@ int mmu_guest_decode(const uint8_t *code, uint32_t size)
 
 	if (!x86_decode(code, size, &i))
 		return MMU_ERANGE;
-	return (x86_writes_back(&i) ? 1 : 0) | (x86_through_stack(&i, MMU_ACCESS_READ) ? 2 : 0) |
+	return (x86_writes_back(&i) ? 1 | i.length << 8 : 0) | (x86_through_stack(&i, MMU_ACCESS_READ) ? 2 : 0) |
 	       (x86_through_stack(&i, MMU_ACCESS_WRITE) ? 4 : 0);
 }

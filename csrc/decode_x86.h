@@ -10,7 +10,8 @@ enum { X86_LONGEST = 15 };		/* bytes of an instruction */
 struct x86_instruction {
 	uint32_t opcode;
 	uint8_t reg;			/* ModRM.reg, without REX */
-	bool vex, has_modrm;
+	uint8_t length;			/* bytes; right for those that x86_writes_back() */
+	bool lock, vex, has_modrm;
 	bool memory;			/* ModRM stands for memory */
 	bool stack_base;		/* and its address counts from RSP or RBP, without a segment prefix */
 	/* Its address is base + (index << scale) + displacement, registers as REX numbers them, -1 none; `odd`: or else. */

@@ -58,14 +58,18 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 	struct mmu_guest *g = user;
 
 	(void)uc;
-	(void)address;
 	(void)size;
-	if (g->phase == GUEST_PROBING || guest_stopping(g))
+	if (g->phase == GUEST_ATOMIC && address != g->atomic_pc)
 		return;
-	if (g->limit && g->counters.instructions >= g->limit)
+	if (g->phase == GUEST_PROBING || (guest_stopping(g) && g->event != GUEST_ATOMIC_NEXT))
+		return;
+	if (g->limit && g->counters.instructions >= g->limit) {
+		g->event = GUEST_NO_EVENT;
 		stop_engine(g, MMU_GUEST_LIMIT, 0);
-	else
+	} else {
 		g->counters.instructions++;
+		g->counted_at = address;
+	}
 }
 
 /* Where no device answers, reads give ones, as an empty bus does. */
@@ -235,6 +239,11 @@ void mmu_guest_end(mmu_guest *g)
 	g->windows.services = 0;
 	g->view.host = NULL;
 	guest_windows_give(g);	/* the engine forgets them before it runs again */
+}
+
+void mmu_guest_set_shared(mmu_guest *g, bool shared)
+{
+	g->shared = shared;
 }
 
 void mmu_guest_set_mirror(mmu_guest *g, mmu_mirror *mirror)

@@ -39,6 +39,7 @@ struct code_page {
 	uint32_t index;
 	uint8_t used, shadowed;
 	uint8_t many;		/* it ran elsewhere as well */
+	uint8_t scanned;	/* by guest_sites_scan(), and not written since */
 	uint64_t engine;	/* where the engine runs it */
 	const uint8_t *host;	/* of plain memory */
 	paddr_t pa;		/* of a shadow */
@@ -47,13 +48,14 @@ struct code_page {
 enum guest_phase {
 	GUEST_RUNNING,
 	GUEST_PROBING,	/* replaying one instruction for an exact address: no effect may escape */
+	GUEST_ATOMIC,	/* running one atomic instruction, all of its data on the bus */
 	GUEST_STEPPING,	/* running one instruction that writes to a page of code */
 	GUEST_DROPPING	/* the engine looks up what it is to forget: see guest_code_drop() */
 };
 
 /* Why the engine was stopped without telling anyone. */
 enum guest_event {
-	GUEST_NO_EVENT, GUEST_STOPPED, GUEST_CODE_WRITE, GUEST_CODE_FULL,
+	GUEST_NO_EVENT, GUEST_STOPPED, GUEST_CODE_WRITE, GUEST_CODE_FULL, GUEST_ATOMIC_NEXT,
 	GUEST_MAP_CHANGED
 };
 
@@ -115,11 +117,19 @@ struct guest_tlb {
 };
 
 /* Places (virtual, inclusive) with a hook: x86 instructions that may flush the TLB. */
-enum { SITES = 64 };
+enum { SITES = 4096 };
 struct guest_site { uint64_t first, last; size_t hook; };
 struct guest_sites {
-	struct guest_site at[SITES];
+	struct guest_site at[SITES + 1];
 	uint32_t count;
+	bool full;			/* the last one is on everything */
+};
+
+/* The atomic instruction under way: what it loaded last, and how much of that it has stored anew. */
+struct guest_atomic {
+	uint64_t hpa, loaded, storing;
+	uint32_t size, stored_size;
+	bool lost;			/* to somebody else, who stored there in between */
 };
 
 struct mmu_guest {
@@ -147,6 +157,10 @@ struct mmu_guest {
 	uint64_t dropping;		/* what the engine's look-up finds meanwhile */
 	uint32_t code_count;
 	uint16_t code_order[CODE_LIMIT];	/* the slots in use */
+	bool shared;			/* other machines may use the same memory */
+	struct guest_atomic atomic;
+	uint64_t atomic_pc, atomic_next;	/* the instruction under way, and the one behind it */
+	uint64_t counted_at;		/* the instruction that was counted last */
 	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
 	uint32_t delivered_count;
 	struct mmu_guest_mark *marks;
@@ -229,6 +243,11 @@ int guest_translate(struct mmu_guest *g, uint64_t va, uint32_t access, struct gu
 void guest_tlb_flush(struct mmu_guest *g);
 void guest_tlb_flush_page(struct mmu_guest *g, uint64_t va);
 uint32_t guest_on_system(void *uc, int reg, const void *operation, void *user);
+
+/* guest_atomic.c */
+void guest_atomic_read(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value);
+int guest_atomic_write(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value);
+bool guest_atomic_arm64(uint32_t word);
 
 /* guest_site.c */
 void guest_sites_scan(struct mmu_guest *g, uint64_t page);

@@ -170,6 +170,9 @@ void mmu_guest_destroy(mmu_guest *guest);
 int mmu_guest_set_ram(mmu_guest *guest, const struct mmu_guest_ram *ram, uint32_t count);
 /* Replaces what is known of host memory that pages of windows may be in. MMU_ENOMEM. Not during a run. */
 int mmu_guest_set_banks(mmu_guest *guest, const struct mmu_guest_bank *banks, uint32_t count);
+/* Whether other machines may use the same memory: atomic instructions are then atomic for all, and much slower.
+   Before mmu_guest_begin(). */
+void mmu_guest_set_shared(mmu_guest *guest, bool shared);
 /* The mirror, once it is known. Not during a run. */
 void mmu_guest_set_mirror(mmu_guest *guest, mmu_mirror *mirror);
 /* Drops every copy of code, translation and TLB entry: memory or registers changed behind the engine. */
@@ -209,7 +212,8 @@ int mmu_guest_translate(mmu_guest *guest, uint64_t va, uint32_t access, uint64_t
 const struct mmu_guest_counters *mmu_guest_counters(const mmu_guest *guest);
 
 /* What the x86-64 instruction that begins at code[0] does to its memory operand, as far as faults depend on it. A set:
-   1 it writes what it reads; 2, 4: what it reads, writes, goes through SS. Negative: `size` bytes are none. */
+   1 it writes what it reads, with its length in bits 15:8; 2, 4: what it reads, writes, goes through SS. Negative:
+   `size` bytes are none. */
 int mmu_guest_decode(const uint8_t *code, uint32_t size);
 
 /* While the ports of data and of walks are traced: how much each had recorded after each walk. */

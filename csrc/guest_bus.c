@@ -146,6 +146,8 @@ static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t
 	g->counters.bus_reads++;
 	rc = mmu_port_load(g->c.data, hpa, size, &value);
 	device_acted(g);
+	if (g->phase == GUEST_ATOMIC)
+		guest_atomic_read(g, hpa, size, value);
 	if (rc != MMU_MEMTX_OK)
 		bus_failed(g, hpa, size, MMU_ACCESS_READ, rc);
 	else
@@ -160,7 +162,10 @@ static __attribute__((noinline)) void write_far(struct mmu_guest *g, uint64_t hp
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
 		return;
 	g->counters.bus_writes++;
-	rc = mmu_port_store(g->c.data, hpa, size, value);
+	if (g->phase == GUEST_ATOMIC && !is_device(g, hpa))
+		rc = guest_atomic_write(g, hpa, size, value);
+	else
+		rc = mmu_port_store(g->c.data, hpa, size, value);
 	device_acted(g);
 	if (rc != MMU_MEMTX_OK)
 		bus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);

@@ -155,6 +155,7 @@ void guest_code_drop(struct mmu_guest *g)
 
 		if (!renew(g, code))
 			continue;
+		code->scanned = 0;
 		g->dropping = code->engine;
 		g->c.engine.control(g->c.engine.uc, CONTROL_REMOVE_CACHE, code->va,
 				    code->va + GUEST_PAGE - 1);

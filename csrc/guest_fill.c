@@ -89,6 +89,15 @@ static void note_place(struct mmu_guest *g, struct code_page *code, uint64_t va,
 	guest_flush_tlb(g);
 }
 
+/* Looks for what must be known of before it runs, unless that was done and nothing was written since. */
+static void scan(struct mmu_guest *g, struct code_page *code, uint64_t va)
+{
+	if (code->scanned && code->va == va && !code->many)
+		return;
+	guest_sites_scan(g, va);
+	code->scanned = 1;
+}
+
 /* X alone: the engine keeps a page that is writable and executable on its slow path for good. */
 static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_translation *t,
 		       struct engine_tlb_entry *ret)
@@ -110,7 +119,7 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 		code->engine = place.engine;
 		if (g->view.host && g->phase != GUEST_PROBING)
 			guest_code_keep(g, code, g->view.host);
-		guest_sites_scan(g, va);
+		scan(g, code, va);
 		note_place(g, code, va, t->index, known);
 		return answer(ret, place.engine, ENGINE_MAY_FETCH);
 	}
@@ -122,7 +131,7 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 	}
 	g->view.host = guest_code_host(g, code);
 	code->engine = guest_code_engine(g, code);
-	guest_sites_scan(g, va);
+	scan(g, code, va);
 	note_place(g, code, va, t->index, known);
 	return answer(ret, guest_code_engine(g, code), ENGINE_MAY_FETCH);
 }
@@ -140,13 +149,15 @@ static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_trans
 		      struct engine_tlb_entry *ret)
 {
 	struct guest_place place = guest_place(g, pa_of(t->pa.v & GUEST_PAGE_MASK), true);
-	const struct code_page *code = guest_code_find(g, &place.key);
+	struct code_page *code = guest_code_find(g, &place.key);
 	int permissions = 0;
 
 	if (t->allowed & MMU_ACCESS_READ)
 		permissions |= ENGINE_MAY_READ;
 	if (t->allowed & MMU_ACCESS_WRITE)
 		permissions |= ENGINE_MAY_WRITE;
+	if (code && (permissions & ENGINE_MAY_WRITE))
+		code->scanned = 0;
 	if (code && !engine_sees_stores(code, va, t->index)) {
 		if (type == ENGINE_WRITE && g->phase == GUEST_RUNNING)
 			return refuse(g, GUEST_CODE_WRITE);
@@ -155,7 +166,11 @@ static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_trans
 		else
 			permissions &= ~ENGINE_MAY_WRITE;
 	}
-	return answer(ret, place.engine, permissions);
+	if (g->phase != GUEST_ATOMIC)
+		return answer(ret, place.engine, permissions);
+	if (code && (permissions & ENGINE_MAY_WRITE))
+		g->code_stale = true;
+	return answer(ret, GUEST_BUS_BASE + (t->pa.v & GUEST_PAGE_MASK), permissions);
 }
 
 /* While probing: the page in question is nowhere, writes to any other go to a scratch page. */

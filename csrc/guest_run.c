@@ -16,6 +16,7 @@ enum { ENGINE_OK = 0, ENGINE_INSN_INVALID = 10, ENGINE_EXCEPTION = 21 };
 static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 {
 	const struct mmu_guest_engine *e = &g->c.engine;
+	bool alone = phase == GUEST_STEPPING;
 	int error;
 
 	g->phase = phase;
@@ -23,11 +24,11 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 	g->stop = (struct mmu_guest_stop){ 0 };
 	g->until = pc ? 0 : UNREACHABLE;
 	for (;;) {
-		error = e->emu_start(e->uc, pc, g->until, 0, phase == GUEST_STEPPING);
+		error = e->emu_start(e->uc, pc, g->until, 0, alone);
 		pc = guest_register(g, g->c.ids.pc);
 		if (error == ENGINE_EXCEPTION && (g->until || !pc) && !g->event)
 			error = ENGINE_OK;	/* that of the look-up which is_end() refused */
-		if (error || pc || g->until || g->event || phase == GUEST_STEPPING ||
+		if (error || pc || g->until || g->event || alone ||
 		    guest_stop_requested(g))
 			break;
 		g->until = UNREACHABLE;
@@ -134,12 +135,40 @@ static int step(struct mmu_guest *g)
 	return error;
 }
 
+/* Runs the atomic instruction at PC alone, as often as it is lost to others. Returns the engine's error. */
+static int run_atomic(struct mmu_guest *g)
+{
+	const struct mmu_guest_engine *e = &g->c.engine;
+	uint64_t pc = g->stop.pc;
+	int error;
+
+	/* A hook stops the engine at the next instruction; but what is on another page may be translated without it. */
+	if ((g->atomic_next ^ pc) & GUEST_PAGE_MASK)
+		mmu_guest_flush(g);
+	e->context_save(e->uc, g->c.context);
+	do {
+		if (g->counted_at == pc)
+			uncount(g);
+		g->atomic = (struct guest_atomic){ 0 };
+		guest_flush_tlb(g);
+		error = run_once(g, pc, GUEST_ATOMIC);
+		if (!g->atomic.lost)
+			break;
+		e->context_restore(e->uc, g->c.context);
+		g->stop.pc = pc;
+	} while (!guest_stop_requested(g));
+	guest_flush_tlb(g);
+	return error;
+}
+
 /* Returns true when the engine must go on at g->stop.pc. */
 static bool handle(struct mmu_guest *g, int error)
 {
 	bool alone = false;
 
 	for (;;) {
+		bool atomic = false;
+
 		switch (g->event) {
 		case GUEST_NO_EVENT:
 			if (alone && error == ENGINE_OK)
@@ -151,6 +180,9 @@ static bool handle(struct mmu_guest *g, int error)
 			uncount(g);
 			mmu_guest_flush(g);
 			return true;
+		case GUEST_ATOMIC_NEXT:
+			atomic = true;
+			break;
 		case GUEST_CODE_WRITE:
 			g->counters.steps++;
 			break;
@@ -161,7 +193,7 @@ static bool handle(struct mmu_guest *g, int error)
 				return false;
 			break;
 		}
-		error = step(g);
+		error = atomic ? run_atomic(g) : step(g);
 		alone = true;
 	}
 }

@@ -1,14 +1,21 @@
 /*
- * x86 instructions that flush the TLB: INVLPG, INVPCID, MOV to a control register, WRMSR. The engine tells
- * nobody of them. But it translates code only from pages that it asked for; so each new page of code is
- * searched for their bytes, and a hook is put on what may be one. A hook costs nothing elsewhere.
+ * Instructions that we must know of before they run, and of which the engine tells nobody: those of x86 that
+ * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) and, where memory is shared, atomic ones.
+ * The engine translates code only from pages that it asked for; so each new page of code is searched for their
+ * bytes, and a hook is put on what may be one. A hook costs nothing elsewhere.
  */
 #include "decode_x86.h"
 #include "deliver.h"
 
 enum { HOOK_CODE = 1 << 2 };	/* unicorn.h: UC_HOOK_CODE */
 enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_INVPCID = 0x282, REG_INVLPG = 7,
-       RCX = 1 };
+       OP_XCHG = 0x86, LOCK = 0xf0, RCX = 1 };
+
+/* LOCK, or XCHG, which needs none. */
+static bool is_atomic(const struct x86_instruction *i)
+{
+	return x86_writes_back(i) && (i->lock || i->opcode == OP_XCHG || i->opcode == OP_XCHG + 1);
+}
 
 static uint64_t general(struct mmu_guest *g, int8_t number)
 {
@@ -24,19 +31,32 @@ static void flush_page(struct mmu_guest *g, const struct x86_instruction *i)
 					(uint64_t)(int64_t)i->displacement);
 }
 
-/* UC_HOOK_CODE on a site: the instruction at `address` comes next. It accesses nothing through the TLB, so what
-   is flushed before it is not filled again until it has run. */
-static void on_site(void *uc, uint64_t address, uint32_t size, void *user)
+/* The instruction at pc is to be run alone. */
+static void stop_before(struct mmu_guest *g, uint64_t pc, uint32_t length)
 {
-	struct mmu_guest *g = user;
+	if (g->phase != GUEST_RUNNING)
+		return;
+	g->atomic_pc = pc;
+	g->atomic_next = pc + length;
+	g->event = GUEST_ATOMIC_NEXT;
+	g->c.engine.emu_stop(g->c.engine.uc);
+}
+
+static void on_arm64_site(struct mmu_guest *g, uint64_t address)
+{
+	uint64_t word;
+
+	if (g->shared && guest_peek(g, address, 4, &word) && guest_atomic_arm64((uint32_t)word))
+		stop_before(g, address, 4);
+}
+
+/* What flushes accesses nothing through the TLB, so what is flushed before it is not filled again until it has run. */
+static void on_x86_site(struct mmu_guest *g, uint64_t address)
+{
 	struct x86_instruction i;
 	uint8_t code[X86_LONGEST];
 	uint32_t count;
 
-	(void)uc;
-	(void)size;
-	if (g->phase == GUEST_PROBING || guest_stopping(g))
-		return;
 	for (count = 0; count < X86_LONGEST; count++) {
 		uint64_t byte;
 
@@ -53,7 +73,29 @@ static void on_site(void *uc, uint64_t address, uint32_t size, void *user)
 	} else if (i.opcode == OP_WRMSR && (uint32_t)general(g, RCX) == MSR_EFER) {
 		guest_tlb_flush(g);
 		guest_flush_tlb(g);	/* the engine's, which forgets to */
+	} else if (g->shared && is_atomic(&i)) {
+		stop_before(g, address, i.length);
 	}
+}
+
+/* UC_HOOK_CODE on a site: the instruction at `address` comes next. */
+static void on_site(void *uc, uint64_t address, uint32_t size, void *user)
+{
+	struct mmu_guest *g = user;
+
+	(void)uc;
+	(void)size;
+	if (g->phase == GUEST_PROBING || guest_stopping(g))
+		return;
+	if (g->phase == GUEST_ATOMIC) {
+		if (address != g->atomic_pc)
+			g->c.engine.emu_stop(g->c.engine.uc);
+		return;
+	}
+	if (g->c.arch == MMU_GUEST_X86_64)
+		on_x86_site(g, address);
+	else
+		on_arm64_site(g, address);
 }
 
 static void add(struct mmu_guest *g, uint64_t first, uint64_t last)
@@ -65,8 +107,15 @@ static void add(struct mmu_guest *g, uint64_t first, uint64_t last)
 	for (uint32_t i = 0; i < s->count; i++)
 		if (first >= s->at[i].first && last <= s->at[i].last)
 			return;
-	if (s->count == SITES ||
-	    e->hook_add(e->uc, &hook, HOOK_CODE, (void *)(uintptr_t)on_site, g, first, last)) {
+	if (s->count == SITES) {
+		/* One on everything: slow, but none is missed. It goes with the others. */
+		first = 1;
+		last = 0;
+		if (s->full)
+			return;
+		s->full = true;
+	}
+	if (e->hook_add(e->uc, &hook, HOOK_CODE, (void *)(uintptr_t)on_site, g, first, last)) {
 		g->tlb.blind = true;
 		return;
 	}
@@ -78,8 +127,6 @@ static bool may_flush(const uint8_t *code, uint32_t at)
 {
 	uint32_t left = (uint32_t)GUEST_PAGE - at;
 
-	if (code[at] != OP_0F)
-		return false;
 	if (left == 1)
 		return true;
 	switch (code[at + 1]) {
@@ -93,35 +140,74 @@ static bool may_flush(const uint8_t *code, uint32_t at)
 	return false;
 }
 
+/* Prefixes before code[at], as far as they are on this page. */
+static uint32_t first_prefix(const uint8_t *code, uint32_t at)
+{
+	while (at && x86_is_prefix(code[at - 1]))
+		at--;
+	return at;
+}
+
+/* The instruction whose opcode is at code[at], or on the page behind; `more`: bytes from there to the next one. */
+static void add_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code, uint32_t at, uint32_t more)
+{
+	uint32_t first = first_prefix(code, at), before = 0;
+
+	if (!first && page >= GUEST_PAGE)	/* prefixes may stand on the page before */
+		before = X86_LONGEST - 1;
+	add(g, page + first - before, page + (at < GUEST_PAGE ? at : GUEST_PAGE - 1) + more);
+}
+
+static bool may_be_atomic(const uint8_t *code, uint32_t at)
+{
+	struct x86_instruction i;
+
+	return !x86_decode(code + at, (uint32_t)GUEST_PAGE - at, &i) || is_atomic(&i);	/* or it goes on behind the page */
+}
+
+static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
+{
+	static const uint8_t begins[] = { OP_0F, LOCK, OP_XCHG, OP_XCHG + 1 };
+
+	for (uint32_t i = 0; i < (g->shared ? sizeof(begins) : 1); i++) {
+		const uint8_t *found = code;
+
+		while ((found = memchr(found, begins[i], GUEST_PAGE - (size_t)(found - code)))) {
+			uint32_t at = (uint32_t)(found++ - code);
+
+			if (!i && may_flush(code, at))
+				add_x86(g, page, code, at, 0);
+			else if (i && may_be_atomic(code, at))
+				add_x86(g, page, code, at, X86_LONGEST);
+		}
+	}
+	if (x86_is_prefix(code[GUEST_PAGE - 1]))
+		add_x86(g, page, code, GUEST_PAGE, 0);
+}
+
+static void scan_arm64(struct mmu_guest *g, uint64_t page, const uint8_t *code)
+{
+	uint32_t word;
+
+	for (uint32_t at = 0; g->shared && at < GUEST_PAGE; at += sizeof(word)) {
+		memcpy(&word, code + at, sizeof(word));
+		if (guest_atomic_arm64(word))
+			add(g, page + at, page + at + 4);
+	}
+}
+
 /*
  * Puts hooks on the page of code at `page` (virtual), which the engine is about to translate from. It comes
  * here again after a store to the page: an entry of its TLB that lets it store lets it fetch no more.
  */
 void guest_sites_scan(struct mmu_guest *g, uint64_t page)
 {
-	const uint8_t *code = g->view.host, *found;
-	uint32_t at = 0, first, before;
-
-	if (g->c.arch != MMU_GUEST_X86_64)
-		return;
-	if (!code) {
+	if (!g->view.host)
 		g->tlb.blind = true;
-		return;
-	}
-	for (; (found = memchr(code + at, OP_0F, GUEST_PAGE - at)); at++) {
-		at = (uint32_t)(found - code);
-		if (!may_flush(code, at))
-			continue;
-		for (first = at; first && x86_is_prefix(code[first - 1]);)
-			first--;
-		/* Prefixes may stand on the page before. */
-		before = first || page < GUEST_PAGE ? 0 : X86_LONGEST - 1;
-		add(g, page + first - before, page + at);
-	}
-	for (first = GUEST_PAGE; first && x86_is_prefix(code[first - 1]);)
-		first--;
-	if (first < GUEST_PAGE)		/* or the opcode on the page behind */
-		add(g, page + first, page + GUEST_PAGE - 1);
+	else if (g->c.arch == MMU_GUEST_X86_64)
+		scan_x86(g, page, g->view.host);
+	else
+		scan_arm64(g, page, g->view.host);
 }
 
 /* All code is translated anew: hooks on what was there may go. */
@@ -134,4 +220,5 @@ void guest_sites_forget(struct mmu_guest *g)
 	for (uint32_t i = 0; i < s->count; i++)
 		g->c.engine.hook_del(g->c.engine.uc, s->at[i].hook);
 	s->count = 0;
+	s->full = false;
 }

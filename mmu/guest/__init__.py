@@ -5,6 +5,9 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 
 - Accesses leave the engine in pieces of at most 4 bytes: 8 bytes are two, an unaligned load is the aligned blocks
   around it, an unaligned store single bytes. On x86, a failed piece counts even when it was only read ahead.
+- Atomic instructions are atomic for all machines that show the same memory, when those machines exist before the run
+  begins: operands of up to 8 aligned bytes. They are then run one by one, which costs microseconds. CMPXCHG16B, CASP
+  and split locks are atomic within their machine alone.
 - A read-modify-write walks twice, for the read and for the write.
 - An x86 store of 16 bytes that leaves a page for one that faults has written its first 8 bytes when these are in the
   first page. Smaller ones have written nothing.

@@ -15,6 +15,7 @@ from mmu.errors import ClosedError, GuestError
 from mmu.guest.delivered import Record
 from mmu.guest.engine import PAGE, Engine
 from mmu.guest.memory import EngineMemory
+from mmu.guest.sharing import register, shares
 from mmu.guest.stop import Delivered, Stop
 from mmu.memory.host import HostMemory
 from mmu.types import Access, Fault
@@ -84,6 +85,7 @@ class Cpu:
         except BaseException:
             self.close()
             raise
+        register(self)
 
     # -- what an architecture says ------------------------------------------------------------------
 
@@ -289,6 +291,7 @@ class Cpu:
         elif not limit and self._limit_hook is not None:
             self.engine.unhook(self._limit_hook)
             self._limit_hook = None
+        lib.mmu_guest_set_shared(self.guest, shares(self))
         lib.mmu_guest_begin(self.guest, limit, exceptions, self._memory.serve(dispatch))
         self.delivered.begin(exceptions)
         lib.mmu_guest_resume(self.guest)

@@ -10,7 +10,7 @@
 #include <string.h>
 #include "guest.h"
 
-enum { PAGES = 64, MORE = 4, RUNS = 3000 };	/* MORE pages are not plain RAM for the engine */
+enum { PAGES = 64, MORE = 4, RUNS = 1500 };	/* MORE pages are not plain RAM for the engine */
 enum { ID_PC = 1, ID_TABLE, ID_MSR, ID_CS, ID_SYSTEM, ID_OTHER };
 
 static uint64_t state = 88172645463325252u;
@@ -209,6 +209,7 @@ static void run(uint32_t arch, mmu_bus *bus, uint8_t *ram, uint8_t *shadow)
 
 		if (i % 16 == 0)
 			plant_tables(ram);
+		mmu_guest_set_shared(guest, next() % 2);
 		mmu_guest_begin(guest, next() % 2 ? next() % 100 : 0, next() % 200, 0);
 		mmu_guest_run(guest, next() % 2 ? 0x1000 : next(), &stop);
 		mmu_guest_load(guest, next(), (uint32_t)(next() % 10), (uint32_t)(1u << next() % 3), &value, &stop);

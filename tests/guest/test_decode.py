@@ -23,9 +23,9 @@ codes = st.tuples(st.sampled_from(PREFIXES), st.sampled_from(REX), opcodes, st.b
 
 
 def decoded(code):
-    """(writes back, through the stack when it reads, when it writes), as C says it; None: it does not know."""
+    """(length if it writes back, through the stack when it reads, when it writes), as C says it; None: unknown."""
     flags = lib.mmu_guest_decode(ffi.from_buffer(code), len(code))
-    return None if flags < 0 else tuple(bool(flags >> n & 1) for n in range(3))
+    return None if flags < 0 else (flags >> 8, bool(flags & 2), bool(flags & 4))
 
 
 def expected(code):
@@ -33,7 +33,7 @@ def expected(code):
     if instruction is None:
         return None
     return (
-        x86_decode.writes_back(instruction),
+        instruction.size if x86_decode.writes_back(instruction) else 0,
         x86_decode.through_stack(instruction, Access.READ), x86_decode.through_stack(instruction, Access.WRITE))
 
 
@@ -44,6 +44,9 @@ def expected(code):
 @example(bytes.fromhex("498b0424").ljust(15, b"\0"))  # mov rax, [r12]
 @example(bytes.fromhex("ff3424").ljust(15, b"\0"))  # push [rsp]
 @example(bytes.fromhex("8f0424").ljust(15, b"\0"))  # pop [rsp]
+@example(bytes.fromhex("f06681033412").ljust(15, b"\0"))  # lock add word ptr [rbx], 0x1234
+@example(bytes.fromhex("f04881a42478563412e0000000").ljust(15, b"\0"))  # lock and qword ptr [rsp+0x12345678], 0xe0
+@example(bytes.fromhex("f0410fba6c240103").ljust(15, b"\0"))  # lock bts dword ptr [r12+1], 3
 @example(bytes.fromhex("48833b00").ljust(15, b"\0"))  # cmp qword ptr [rbx], 0
 @example(bytes.fromhex("c8100000").ljust(15, b"\0"))  # enter
 def test_c_sees_what_capstone_sees(code):

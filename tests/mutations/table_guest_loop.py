@@ -18,6 +18,11 @@ def device(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/guest/test_devices.py::{name}" for name in names)
 
 
+def shared(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/guest/test_shared_memory.py::{name}" for name in names)
+
+
+LOST = shared("test_an_update_that_comes_in_between_is_not_overwritten")
 TWINS = ("tests/guest/test_delivery_twins.py::test_x86_delivery_in_c_is_that_of_the_reference",)
 ARM_TWINS = ("tests/guest/test_delivery_twins.py::test_arm64_delivery_in_c_is_that_of_the_reference",)
 DECODE = ("tests/guest/test_decode.py",)
@@ -89,10 +94,10 @@ MUTATIONS = (
     Mutation("loop: EFER counts from the next flush on", SITE, "\t\tguest_flush_tlb(g);\t/*", "\t\t/*",
              second("test_nxe_counts_as_soon_as_it_is_written")),
     Mutation("loop: an instruction across two pages is not searched for", SITE,
-             "\tif (first < GUEST_PAGE)\t", "\tif (first > GUEST_PAGE)\t",
+             "\tif (x86_is_prefix(code[GUEST_PAGE - 1]))\n", "\tif (!code)\n",
              second("test_a_flush_across_two_pages_of_code")),
-    Mutation("loop: too many flushes go unseen", SITE, "\t\tg->tlb.blind = true;\n\t\treturn;\n\t}\n\ts->at",
-             "\t\treturn;\n\t}\n\ts->at", second("test_more_flushes_than_there_are_hooks")),
+    Mutation("loop: too many flushes go unseen", SITE, "\t\tfirst = 1;\n\t\tlast = 0;\n", "",
+             second("test_more_flushes_than_there_are_hooks")),
     Mutation("loop: TLBI leaves what the second TLB holds", TLB,
              "\tif (op->crn != CRN_TLBI ||", "\tif (op->crn ||", second("test_arm64_instructions_that_flush")),
     Mutation("loop: TLBI takes its operand for an address", TLB, "op->value << TLB_PAGE_SHIFT", "op->value",
@@ -122,4 +127,26 @@ MUTATIONS = (
     Mutation("loop: a PL011 always has input", "csrc/uart.c",
              "(has_input(u) ? 0 : DEVICE_FR_RXFE)", "(has_input(u) ? 0 : 0)",
              device("test_an_arm64_guest_talks_to_its_pl011")),
+    Mutation("loop: every machine believes that it is alone", "mmu/guest/sharing.py",
+             "    return any(", "    return not others and any(", LOST),
+    Mutation("loop: an atomic instruction stores although it was lost", "csrc/guest_atomic.c",
+             "\tg->atomic.lost = true;\n", "\tg->atomic.lost = false;\n", LOST),
+    Mutation("loop: an atomic instruction of 8 bytes is two of 4", "csrc/guest_atomic.c",
+             "hpa == a->hpa + a->size && a->size + size <= 8", "hpa == a->hpa + a->size && a->size + size <= 4",
+             LOST),
+    Mutation("loop: XCHG needs a LOCK", SITE,
+             "(i->lock || i->opcode == OP_XCHG || i->opcode == OP_XCHG + 1)", "i->lock",
+             LOST),
+    Mutation("loop: a store-exclusive is not atomic", "csrc/guest_atomic.c",
+             "(word & 0x3fe00000) == 0x08000000;", "word == 0;", LOST),
+    Mutation("loop: an atomic instruction counts twice", RUN, "\t\tif (g->counted_at == pc)\n", "\t\tif (!pc)\n",
+             shared("test_an_instruction_limit_counts_each_once")),
+    Mutation("loop: an atomic instruction changes code unseen", FILL,
+             "\tif (code && (permissions & ENGINE_MAY_WRITE))\n\t\tg->code_stale = true;\n", "",
+             shared("test_atomic_instructions_on_a_page_of_code")),
+    Mutation("loop: the registers of an instruction that was lost stay changed", RUN,
+             "\t\te->context_restore(e->uc, g->c.context);\n\t\tg->stop.pc = pc;\n", "\t\tg->stop.pc = pc;\n",
+             LOST),
+    Mutation("loop: a lock that is an immediate moves the next instruction", "csrc/decode_x86.c",
+             "\t\treturn short_ ? 2 : 4;\n", "\t\treturn 4;\n", DECODE),
 )

@@ -1,0 +1,39 @@
+"""Which CPUs may access the same memory: their atomic instructions must be atomic for each other."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from mmu.core import ffi
+from mmu.memory.region import Ram
+
+if TYPE_CHECKING:
+    from mmu.guest.cpu import Cpu
+    from mmu.memory import AddressSpace
+
+_lock = threading.Lock()
+_cpus: weakref.WeakSet[Cpu] = weakref.WeakSet()
+
+
+def register(cpu: Cpu) -> None:
+    with _lock:
+        _cpus.add(cpu)
+
+
+def shares(cpu: Cpu) -> bool:
+    """Whether another CPU that is open now could access memory that *cpu* can access."""
+    with _lock:
+        others = [other for other in _cpus if other is not cpu and not other.closed]
+    if not others:
+        return False
+    mine = _memories(cpu.space)
+    return any(other.space is cpu.space or not mine.isdisjoint(_memories(other.space)) for other in others)
+
+
+def _memories(space: AddressSpace) -> set[int]:
+    """Host addresses of RAM and of the devices behind windows."""
+    found = [target.memory for target in list(space.targets)]
+    found += [r.region.memory for r in space.view.ranges if isinstance(r.region, Ram)]
+    return {int(ffi.cast("uintptr_t", memory.address)) for memory in found}

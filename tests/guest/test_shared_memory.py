@@ -1,0 +1,203 @@
+"""Machines that share memory: atomic instructions are atomic for all of them, on two threads as on one."""
+
+import threading
+
+import pytest
+
+from mmu import Access, AddressSpace, HostMemory, Machine, Mmio, Ram, Striped, Target, arm64, x86
+from tests.guest.machines import ARCHS, CODE, DATA, MIB, PAGE, SIZE, WINDOW, code, places, route, two_way
+
+SHARED = 0x2000_0000
+COUNT = 4000
+# The shared page: +0 the word, +64 a lock, +128 and +192 the flags of both. R12 / X12: its address. Each sets its own
+# flag and waits for the other's, so that they run at the same time.
+MEET = {
+    "x86_64": "mov dword ptr [r12+r13], 1; 9: cmp dword ptr [r12+r14], 0; je 9b; mov ecx, 4000;",
+    "aarch64": "mov w9, #1; str w9, [x12, x13]; 9: ldr w9, [x12, x14]; cbz w9, 9b; mov w11, #4000; add x8, x12, #64;",
+}
+UPDATES = {
+    "x86_64": (
+        "1: lock inc qword ptr [r12]; dec ecx; jnz 1b",
+        "1: mov eax, 1; lock xadd [r12], eax; dec ecx; jnz 1b",
+        "1: lock add word ptr [r12+2], 1; dec ecx; jnz 1b",
+        "1: mov rax, [r12]; 2: lea rbx, [rax+1]; lock cmpxchg [r12], rbx; jne 2b; dec ecx; jnz 1b",
+        "1: mov eax, 1; xchg [r12+64], eax; test eax, eax; jnz 1b; inc qword ptr [r12]; mov dword ptr [r12+64], 0;"
+        " dec ecx; jnz 1b",
+        "1: lock bts dword ptr [r12+64], 3; jc 1b; inc qword ptr [r12]; lock btr dword ptr [r12+64], 3; dec ecx;"
+        " jnz 1b",
+    ),
+    "aarch64": (
+        "mov x9, #1; 1: ldadd x9, x10, [x12]; sub w11, w11, #1; cbnz w11, 1b",
+        "mov w9, #1; add x12, x12, #2; 1: ldaddalh w9, w10, [x12]; sub w11, w11, #1; cbnz w11, 1b",
+        "1: ldxr x9, [x12]; add x9, x9, #1; stxr w10, x9, [x12]; cbnz w10, 1b; sub w11, w11, #1; cbnz w11, 1b",
+        "1: ldr x9, [x12]; 2: mov x10, x9; add x15, x9, #1; casal x9, x15, [x12]; cmp x9, x10; b.ne 2b;"
+        " sub w11, w11, #1; cbnz w11, 1b",
+        "1: mov w9, #1; swpal w9, w10, [x8]; cbnz w10, 1b; ldr x9, [x12]; add x9, x9, #1; str x9, [x12];"
+        " stlr wzr, [x8]; sub w11, w11, #1; cbnz w11, 1b",
+    ),
+}  # fmt: skip
+CASES = [(arch, update) for arch in ARCHS for update in UPDATES[arch]]
+
+
+def two_machines(arch, space, where):
+    """Two machines with areas of their own, and the same page of *where* ("window" or "ram") at SHARED."""
+    machines = []
+    for n in range(2):
+        areas = places(**dict.fromkeys(("tables", "code", "data", "stack"), "ram"))
+        own = {name: (base + n * 5 * MIB, size, va) for name, (base, size, va) in areas.items()}
+        m = Machine(space[n % len(space)], arch).setup(**own)
+        pa = WINDOW + 6 * MIB if where == "window" else 40 * MIB
+        m.tables.map(SHARED, pa, PAGE, page_size=PAGE, executable=False)
+        machines.append(m)
+    return machines
+
+
+def run_both(machines, arch, source):
+    own, other, base = {"x86_64": ("r13", "r14", "r12"), "aarch64": ("x13", "x14", "x12")}[arch]
+    for n, m in enumerate(machines):
+        m.load(code(arch, source)).set(**{own: 128 + 64 * n, other: 192 - 64 * n, base: SHARED})
+    results = [None, None]
+
+    def work(n):
+        results[n] = machines[n].run(timeout=60)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert [r.stop.reason for r in results] == ["halt", "halt"]
+    return results
+
+
+def total(m):
+    return int.from_bytes(m.read(SHARED, 8), "little")
+
+
+@pytest.mark.parametrize("where", ["window", "ram"])
+@pytest.mark.parametrize("arch, update", CASES)
+def test_no_update_is_lost(arch, update, where):
+    space, _, _ = two_way()
+    one, two = two_machines(arch, [space], where)
+    with one, two:
+        run_both((one, two), arch, f"{MEET[arch]} {update}")
+        shift = 16 if "+2]" in update or "#2;" in update else 0
+        assert total(one) == total(two) == 2 * COUNT << shift
+
+
+# -- one update that comes between the load and the store of another, every time ------------------
+
+
+def leaf_in_device(m, act):
+    """Moves the table that maps SHARED into a device; the second look at the entry calls *act*."""
+    walk = {"x86_64": x86.walk, "aarch64": arm64.walk}[m.arch]
+    steps = walk(m.space, m.walk_registers(), SHARED, Access.READ, update=False).steps
+    entry, table = steps[-1].address, steps[-1].address // PAGE * PAGE
+    image, looks = bytearray(m.space.read(table, PAGE)), []
+
+    def read(offset, size):
+        if offset == entry - table:
+            looks.append(offset)
+            if len(looks) == 2:
+                act()
+        return int.from_bytes(image[offset : offset + size], "little")
+
+    def write(offset, size, value):
+        image[offset : offset + size] = value.to_bytes(size, "little")
+
+    m.space.map(0xF000_0000, Mmio(PAGE, read, write))
+    m.space.store(steps[-2].address, 8, steps[-2].value - table + 0xF000_0000)
+
+
+LOST = (
+    ("x86_64", "lock inc qword ptr [r12]", {}, 101), ("x86_64", "lock xadd [r12], rax", {"rax": 100}, 107),
+    ("x86_64", "xchg [r12], rax", {"rax": 100}, 7), ("x86_64", "xchg [r12], al", {"rax": 100}, 7),
+    ("x86_64", "mov eax, 1; lock cmpxchg [r12], rbx", {"rax": 100}, 100),
+    ("x86_64", "lock neg word ptr [r12]", {}, 0x10000 - 100),
+    ("x86_64", "lock or dword ptr [r12], 0x1000", {}, 0x1064), ("aarch64", "ldadd x9, x9, [x12]", {"x9": 100}, 107),
+    ("aarch64", "swpalb w9, w10, [x12]", {"x10": 100}, 7),
+    ("aarch64", "mov x9, #1; cas x9, x11, [x12]", {"x9": 100}, 100),
+    ("aarch64", "ldxr x9, [x12]; stxr w10, x11, [x12]", {"x10": 1}, 100),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("arch, source, changed, word", LOST, ids=[source for _, source, _, _ in LOST])
+def test_an_update_that_comes_in_between_is_not_overwritten(arch, source, changed, word):
+    """The page is clean: the engine loads, asks for the right to store, and gets it when another has stored."""
+    space, _, _ = two_way()
+    one, two = two_machines(arch, [space], "ram")
+    with one, two:
+        pa = 40 * MIB
+        clean = {"x86_64": {"accessed": 1, "dirty": 0}, "aarch64": {"dbm": 1, "writable": 0}}
+        one.tables.protect(SHARED, PAGE, **clean[arch])
+        leaf_in_device(one, lambda: space.store(pa, 8, 100))
+        space.store(pa, 8, 1)
+        if arch == "aarch64":
+            one.set(tcr_el1=one.registers["tcr_el1"] | 3 << 39)  # HA, HD
+        names = {"x86_64": ("r12", "rax", "rbx"), "aarch64": ("x12", "x9", "x11")}[arch]
+        r = one.load(code(arch, source)).set(**dict(zip(names, (SHARED, 7, 55)))).run().registers
+        assert {name: r[name] for name in changed} == changed
+        assert space.load(pa, 8)[0] == word
+
+
+def test_hosts_that_share_a_device():
+    """Two spaces with RAM of their own, and one set of devices."""
+    targets = [Target(f"mem{n}", HostMemory(SIZE // 2)) for n in range(2)]
+    spaces = []
+    for _ in range(2):
+        space = AddressSpace()
+        space.map(0, Ram(64 * MIB))
+        window = Striped(SIZE, WINDOW, targets, "window")
+        window.set_route(route())
+        space.map(WINDOW, window)
+        spaces.append(space)
+    one, two = two_machines("x86_64", spaces, "window")
+    with one, two:
+        run_both((one, two), "x86_64", f"{MEET['x86_64']} {UPDATES['x86_64'][0]}")
+        assert total(one) == total(two) == 2 * COUNT
+
+
+def test_an_instruction_limit_counts_each_once():
+    space, _, _ = two_way()
+    one, two = two_machines("x86_64", [space], "ram")
+    with one, two:
+        one.load(code("x86_64", "1: lock inc qword ptr [r12]; lock inc qword ptr [r12+8]; jmp 1b")).set(r12=SHARED)
+        result = one.run(limit=3 * 100 + 1)
+        assert (result.counters.instructions, total(one)) == (301, 101)
+        assert two.read(SHARED + 8, 8) == (100).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("arch, source", [
+    ("x86_64", "lock inc qword ptr [r12+8]"), ("x86_64", "xchg [r12+8], rax"),
+    ("aarch64", "add x12, x12, #8; ldadd x9, x10, [x12]"),
+])  # fmt: skip
+def test_a_fault_of_an_atomic_instruction_is_exact(arch, source):
+    space, _, _ = two_way()
+    one, two = two_machines(arch, [space], "ram")
+    with one, two:
+        one.tables.protect(SHARED, PAGE, writable=False)
+        one.load(code(arch, source)).set(**{{"x86_64": "r12", "aarch64": "x12"}[arch]: SHARED})
+        stop = one.run().stop
+        assert (stop.reason, stop.fault.va) == ("fault", SHARED + 8)
+        assert stop.pc == CODE + (4 if arch == "aarch64" else 0)
+
+
+def test_atomic_instructions_on_a_page_of_code():
+    space, _, _ = two_way()
+    one, two = two_machines("x86_64", [space], "ram")
+    with one, two:
+        source = ("lea rbx, [rip+1f]; mov ecx, 3; 1: mov eax, 5; add rdx, rax; lock inc byte ptr [rbx+1]; dec ecx;"
+                  " jnz 1b")  # fmt: skip
+        assert one.load(code("x86_64", source)).run().registers["rdx"] == 5 + 6 + 7
+
+
+def test_alone_a_machine_runs_them_at_full_speed():
+    """Nothing leaves the engine while nobody shares its memory."""
+    space, _, _ = two_way()
+    one, two = two_machines("x86_64", [space], "ram")
+    with one:
+        one.load(code("x86_64", "lock inc qword ptr [rdi]; mov rax, [rdi]"))
+        assert one.run().counters.bus_writes > 0
+        two.close()
+        counters = one.set(rdi=DATA).run(start=CODE).counters
+        assert (counters.bus_reads, counters.bus_writes) == (0, 0)

@@ -1,4 +1,4 @@
-"""Two threads that read a window while its decoders are recommitted, against one; and what a recommit costs."""
+"""Two threads against one: readers of a window while its decoders are recommitted, and machines. A recommit's cost."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from mmu import Striped
 from mmu.core import ffi, lib
+from scripts.benches import pair
 from scripts.benches.harness import Bench, Row, WrongAnswer
 from scripts.benches.machine import WINDOW, Machine, machine, own_addresses
 from scripts.benches.native import Loops
@@ -71,6 +72,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     one, two = (statistics.median(t) for t in zip(*taken))
     yield bench.row("load, window, 2 readers beside recommits", two / 2, "1 reader beside them", one, 1 / AT_LEAST)
     yield _recommits(bench, loops)
+    yield from pair.rows(bench)
 
 
 def _recommit(window: Striped, stop: threading.Event) -> None:

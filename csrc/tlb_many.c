@@ -12,7 +12,7 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 enum { BLOCK = 4096 };			/* accesses between looks at the map of the bus */
-enum { GROUP = 32 };
+enum { GROUP = 64 };
 enum { SPLIT = 2 };			/* an access of 8 bytes lies in at most so many pages */
 
 struct batch {
@@ -121,12 +121,21 @@ static ALWAYS_INLINE void move(uint8_t *host, uint8_t *value, uint32_t size, enu
 	}
 }
 
+static ALWAYS_INLINE void access_one(struct tlb_window *w, const struct group *g, uint32_t k, uint8_t *value,
+				     uint32_t size, enum tlb_kind kind)
+{
+	if (w)
+		w->count[g->way[k]]++;
+	move(g->host[k], value, size, kind);
+}
+
 /* Groups from number `at` on, until one is not as it should be; how many accesses were made. */
 static ALWAYS_INLINE uint64_t stream(const struct batch *b, const struct look *l,
 				     struct tlb_window *w, uint64_t at, uint64_t end, uint32_t size,
 				     enum tlb_kind kind, bool plain)
 {
 	const uint64_t *vas = b->vas;
+	uint8_t *values = b->values + at * size;
 	uint64_t i = at, bad = 0, stamp;
 	struct group g;
 
@@ -135,22 +144,20 @@ static ALWAYS_INLINE uint64_t stream(const struct batch *b, const struct look *l
 	stamp = stamp_of(l, vas[i], plain);
 	for (uint32_t k = 0; k < GROUP; k++)
 		bad |= look_up(l, w, vas[i + k], stamp, size, kind, plain, &g, k);
-	while (!bad) {
-		uint64_t next = i + GROUP;
-		bool more = end - next >= GROUP;
-
-		if (more)
-			stamp = stamp_of(l, vas[next], plain);
+	/* Two bodies, so that the one that counts holds nothing that need not be there. */
+	while (!bad && end - i >= 2 * GROUP) {
+		i += GROUP;
+		stamp = stamp_of(l, vas[i], plain);
 		for (uint32_t k = 0; k < GROUP; k++) {
-			if (w)
-				w->count[g.way[k]]++;
-			move(g.host[k], b->values + (i + k) * size, size, kind);
-			if (more)
-				bad |= look_up(l, w, vas[next + k], stamp, size, kind, plain, &g, k);
+			access_one(w, &g, k, values + k * size, size, kind);
+			bad |= look_up(l, w, vas[i + k], stamp, size, kind, plain, &g, k);
 		}
-		i = next;
-		if (!more)
-			break;
+		values += GROUP * size;
+	}
+	if (!bad) {
+		i += GROUP;
+		for (uint32_t k = 0; k < GROUP; k++)
+			access_one(w, &g, k, values + k * size, size, kind);
 	}
 	b->tlb->stats.hits += i - at;
 	if (w)

@@ -223,9 +223,9 @@ def test_a_crowded_slot(order):
 def test_every_kind_of_route(number):
     """Batches over two pages of the window, long enough for groups, with what is no hit in between."""
     first = NEAR + 5 * PAGE
-    vas = [[first + n * stride % (2 * PAGE) for n in range(120)] for stride in (8, 264, 1032)]
-    mixed = [*vas[1][:40], NEAR, *vas[1][40:], first + 3, FAR + PAGE, *vas[1]]
-    beyond = [*vas[0][:90], first + PAGE + 8, *vas[0]]  # one of a group is in the next page
+    vas = [[first + n * stride % (2 * PAGE) for n in range(240)] for stride in (8, 264, 1032)]
+    mixed = [*vas[1][:80], NEAR, *vas[1][80:], first + 3, FAR + PAGE, *vas[1]]
+    beyond = [*vas[0][:190], first + PAGE + 8, *vas[0]]  # one of a group is in the next page
     script = [("route", number)]
     for batch in (*vas, mixed, beyond):
         for size in (8, 4, 1):

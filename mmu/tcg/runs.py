@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mmu.guest.stop import Delivered, Stop
 from mmu.memory.space import Traffic
-from mmu.tcg.arm64 import ModelArm64
 from mmu.tcg.counters import Counters
 from mmu.tcg.releases import release
 from mmu.tcg.stops import EmulatorStop
 from mmu.tcg.switches import Switches
 from mmu.tcg.trace import Event
-from mmu.tcg.x86 import ModelX86
 
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace
+    from mmu.tcg.arm64 import ModelArm64
+    from mmu.tcg.x86 import ModelX86
+
+    Model = ModelX86 | ModelArm64
 
 PORTS = {"data": "data", "tables": "walk", "code": "code"}  # counter -> initiator
-Model = ModelX86 | ModelArm64
-CPUS: dict[str, type[Model]] = {"x86_64": ModelX86, "aarch64": ModelArm64}
+CPUS = {"x86_64": ("mmu.tcg.x86", "ModelX86"), "aarch64": ("mmu.tcg.arm64", "ModelArm64")}  # loaded when used
 
 
 def switches_of(emulator: object) -> Switches:
@@ -33,7 +35,9 @@ def switches_of(emulator: object) -> Switches:
 
 
 def new_cpu(space: AddressSpace, arch: str, emulator: object) -> Model:
-    return CPUS[arch](space, switches_of(emulator))
+    module, name = CPUS[arch]
+    cpu: Model = getattr(import_module(module), name)(space, switches_of(emulator))
+    return cpu
 
 
 def run(

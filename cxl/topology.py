@@ -155,20 +155,26 @@ class Topology(Forms):
 
     # -- on a bus -------------------------------------------------------------------------------------
 
-    def emulate(self, switches: Switches) -> None:
-        """Be this machine under QEMU with *switches*: its permissive decoders, its memory map, and their mistakes.
+    def emulate(self, emulator: str | Switches) -> None:
+        """Be this machine under a release of QEMU ("qemu-8.2"), or under one with these `mmu.tcg.Switches`: with its
+        permissive decoders, its memory map, and the mistakes of both. `mmu.Machine` takes the same value.
 
-        What is programmed stays. Raises TopologyError when the windows are on a bus already.
+        What is programmed stays. Raises TopologyError when the windows are on a bus already, ValueError for a release
+        that is not known.
         """
+        if isinstance(emulator, str):
+            from mmu.tcg import release
+
+            emulator = release(emulator)
         with self._lock:
             if self._shown.begun:
                 raise TopologyError("an emulator must be chosen before the windows are attached to a bus")
-            self.strict, self._shown.switches = False, switches
+            self.strict, self._shown.switches = False, emulator
             nodes: list[Node] = [*self.bridges.values(), *self.switches.values()]
             with self.batch():
                 for block in (*(n.registers for n in nodes), *(d.registers for d in self.devices.values())):
                     if block is not None:
-                        block.emulate(switches)
+                        block.emulate(emulator)
 
     def attach(self, space: AddressSpace, registers: bool = False) -> None:
         """Map each window into *space* at its HPA. What is committed later shows up there at once.

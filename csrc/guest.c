@@ -271,6 +271,15 @@ int mmu_guest_exit(void *ctx, uint64_t offset, uint32_t size, uint64_t value)
 	return MMU_MEMTX_OK;
 }
 
+bool mmu_guest_exited(const mmu_guest *g, uint32_t *ret)
+{
+	/* Acquire: pairs with the release in mmu_guest_exit(); its value is seen. */
+	bool exited = atomic_load_explicit(&g->exited, memory_order_acquire);
+
+	*ret = atomic_load_explicit(&g->exit_value, memory_order_relaxed);
+	return exited;
+}
+
 void mmu_guest_resume(mmu_guest *g)
 {
 	atomic_store_explicit(&g->exited, false, memory_order_release);

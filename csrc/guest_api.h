@@ -194,6 +194,8 @@ void mmu_guest_interrupt(mmu_guest *guest);
 void mmu_guest_resume(mmu_guest *guest);
 /* A mmu_io_write_fn; ctx: a guest, whose run ends with MMU_GUEST_EXIT and the value. Any thread. */
 int mmu_guest_exit(void *ctx, uint64_t offset, uint32_t size, uint64_t value);
+/* Whether that was called since mmu_guest_resume(), and *ret: the value. For runs that are not made here. */
+bool mmu_guest_exited(const mmu_guest *guest, uint32_t *ret);
 
 /*
  * What the guest's CPU itself does to memory: one access of 1, 2, 4 or 8 bytes at a virtual address,

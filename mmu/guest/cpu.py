@@ -317,6 +317,15 @@ class Cpu:
         """End the run that is under way, from any thread."""
         lib.mmu_guest_interrupt(self.guest)
 
+    def exited(self) -> int | None:
+        """The value that the guest wrote to a `DebugExit` since resume(), None when it did not."""
+        value = ffi.new("uint32_t *")
+        return value[0] if lib.mmu_guest_exited(self.guest, value) else None
+
+    def resume(self) -> None:
+        """Withdraw interrupt(), and forget an exit."""
+        lib.mmu_guest_resume(self.guest)
+
     @property
     def counters(self) -> Any:
         """struct mmu_guest_counters."""

@@ -176,6 +176,17 @@ class Stepper:
             self._failure = failure
             self._stop(uc)
 
+    def attempt(self, function: Callable[..., int], *arguments: int) -> int:
+        """For callbacks of the engine in mid-instruction: what *function* raises ends the instruction, with 0."""
+        if self._failure is not None:
+            return 0
+        try:
+            return function(*arguments)
+        except BaseException as failure:
+            self._failure = failure
+            self._stop(self.engine.uc)
+            return 0
+
     def _put(self, at: int, va: int, data: bytes) -> None:
         room = PAGE - at % PAGE
         self._bytes[at : at + min(room, len(data))] = data[:room]

@@ -84,6 +84,7 @@ class Accesses:
         self.walking: tuple[int, int] | None = None
         self.touched: int | None = None
         self.walks = 0
+        self.asked = False  # a device, since somebody last looked
 
     def take_over(self) -> None:
         """See the memory map as it is now."""
@@ -162,9 +163,14 @@ class Accesses:
     def _dispatch(self, pa: int, size: int, value: int | None, tag: Tag) -> tuple[int, int]:
         """One access of a device, which may change the memory map."""
         found = self.memory.dispatch(pa, size, value, tag)
+        self.see_changes()
+        return found
+
+    def see_changes(self) -> None:
+        """After a device was asked: take over a change of the memory map, and let the main loop look."""
+        self.asked = True
         if self.memory.changed and not self.switches.io_must_be_last:
             self.take_over()
-        return found
 
     def _pieces(
         self, va: int, pa: int, size: int, value: int | None, access: int, ra: HostPc | None, tag: Tag

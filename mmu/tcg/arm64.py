@@ -81,7 +81,7 @@ class ModelArm64(Arm64Cpu):
         self._old: dict[str, int] = {}  # system registers before an MSR
         super().__init__(space, "reference")
         ports = {"data": self.ports["data"], "ptw": self.ports["walk"], "fetch": self.ports["code"]}
-        self.emulator = Emulator(weakref.proxy(self), switches, space, ports)
+        self.emulator = Emulator(weakref.proxy(self), switches, space, ports, None)
 
     def _install(self) -> None:
         me = weakref.proxy(self)  # a CPU goes away when nobody has it any more

@@ -29,8 +29,8 @@ Exit = tuple[Block, int]  # by which a block was left for an address that its tr
 class Emulator(Execution):
     """One CPU in the model, run by run."""
 
-    def __init__(self, guest: Guest, switches: Switches, space: Any, ports: Any) -> None:
-        super().__init__(guest, switches, space, ports)
+    def __init__(self, guest: Guest, switches: Switches, space: Any, ports: Any, io: Any) -> None:
+        super().__init__(guest, switches, space, ports, io)
         self.translator = Translator(self.accesses, self.blocks, guest.decoder)
         self.interrupts: list[tuple[int, int]] = []  # (after so many instructions, vector), in order
         self._next: Flags | None = None  # of the next block, whatever is usual
@@ -51,6 +51,10 @@ class Emulator(Execution):
         self.instructions, self.counts = 0, Counters()
         self._next, self.inhibited, self.pending = None, False, None
         self.guest.mode_changed()
+        self.guest.resume()
+        if self.io is not None:
+            self.io.trace = self.trace
+            self.io.take_over()
 
     def run(self, pc: int, limit: int, deadline: float | None, exceptions: int) -> Stop:
         """Until something stops the guest, or so many *exceptions* were delivered (0: any number). Raises EmulatorStop
@@ -131,6 +135,8 @@ class Emulator(Execution):
                 self.pc = signal.pc
                 return Stop("unsupported", self.pc, detail=signal.detail)
             self.leave()
+            if (code := self._exited()) is not None:
+                return Stop("exit", self.pc, code=code)
             if halted and not self._woken():
                 return Stop("halt", self.pc)
 
@@ -169,8 +175,15 @@ class Emulator(Execution):
         self._turns += 1
         if self._turns % TURNS == 0 and self._deadline is not None and time.monotonic() > self._deadline:
             return True
+        if self.accesses.asked and self.guest.exited() is not None:
+            return True
         due = bool(self.interrupts) and self.instructions >= self.interrupts[0][0]
         return due or self.accesses.memory.changed or bool(self.limit and self.instructions >= self.limit)
+
+    def _exited(self) -> int | None:
+        """Has a device ended the run?"""
+        asked, self.accesses.asked = self.accesses.asked, False
+        return self.guest.exited() if asked else None
 
     def _woken(self) -> bool:
         """A halted CPU waits for its next interrupt, if there is to be one."""

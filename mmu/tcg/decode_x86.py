@@ -38,6 +38,11 @@ PLAIN = frozenset((
 ))  # fmt: skip
 
 
+def full_name(register: str) -> str:
+    """The 64-bit register that "ebx" or "r8d" is a part of; the name itself for others."""
+    return "r" + register[1:] if register.startswith("e") else register.removesuffix("d")
+
+
 class X86Decoder:
     longest = LONGEST
 
@@ -103,10 +108,13 @@ class X86Decoder:
         total: int = operand.disp
         for number, scale in ((operand.base, 1), (operand.index, operand.scale)):
             if number:
-                name = i.reg_name(number)
+                name = full_name(i.reg_name(number))
                 total += (pc + i.size if name == "rip" else read(name)) * scale
-        if operand.segment:
-            total += read(i.reg_name(operand.segment) + "_base")
+        if i.addr_size == 4:
+            total &= 0xFFFFFFFF
+        segment = i.reg_name(operand.segment) if operand.segment else ""
+        if segment in ("fs", "gs"):
+            total += read(f"{segment}_base")
         return total & (1 << 64) - 1
 
     def unit(self, known: bytes) -> int:

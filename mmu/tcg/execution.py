@@ -6,19 +6,22 @@ Source: QEMU, accel/tcg/translator.c (set_can_do_io), cpu-exec.c (tb_lookup).
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmu.tcg.access import Accesses, HostPc
 from mmu.tcg.blocks import NO_PAGE, Block, Blocks, Flags
 from mmu.tcg.counters import Counters
 from mmu.tcg.guest import Guest
 from mmu.tcg.instruction import Flow, Instruction
-from mmu.tcg.memory import MMIO
+from mmu.tcg.memory import MMIO, Memory
 from mmu.tcg.softmmu import FETCH, READ, WRITE
 from mmu.tcg.switches import Switches
 from mmu.tcg.trace import Recorder
 from mmu.tlb.table import PAGE, PAGE_MASK
 from mmu.types import Fault
+
+if TYPE_CHECKING:
+    from mmu.memory import AddressSpace
 
 LOOKUP = -1  # how a block is left: by the helper that looks for the next one
 
@@ -26,12 +29,14 @@ LOOKUP = -1  # how a block is left: by the helper that looks for the next one
 class Execution:
     """The state of a CPU between and inside blocks. `pc` is that of the instruction that runs, or is next."""
 
-    def __init__(self, guest: Guest, switches: Switches, space: Any, ports: Any) -> None:
+    def __init__(self, guest: Guest, switches: Switches, space: Any, ports: Any, io: AddressSpace | None) -> None:
+        """*io*: what IN and OUT reach."""
         self.guest, self.switches, self.stepper = guest, switches, guest.stepper
         self.trace = Recorder()
         self.blocks = Blocks(switches.straddle_jump_cache)
         self.accesses = Accesses(
             space, ports, switches, guest.mmu, self.trace, self.blocks.flush_jumps, self._stored)
+        self.io = None if io is None else Memory(io, {"data": io.new_port()}, self.trace, False)
         self.pc, self.instructions = 0, 0
         self.accesses.tlb.now = lambda: self.instructions
         self.counts = Counters()
@@ -171,6 +176,22 @@ class Execution:
             self.accesses.atomic(va, size, self._place)
         access = self.guest.kind(WRITE, va, self._instruction)
         self.accesses.store(va, size, value, access, self._place)
+
+    def port_in(self, port: int, size: int) -> int:
+        """IN: ones where nobody answers. Its helper takes the lock where it is not held."""
+        assert self.io is not None
+        with self.accesses.locks.if_needed():
+            value, result = self.io.dispatch(port, size, None, "data")
+        self.accesses.see_changes()
+        return (1 << 8 * size) - 1 if result else value
+
+    def port_out(self, port: int, size: int, value: int) -> int:
+        """OUT. Returns 0."""
+        assert self.io is not None
+        with self.accesses.locks.if_needed():
+            self.io.dispatch(port, size, value & (1 << 8 * size) - 1, "data")
+        self.accesses.see_changes()
+        return 0
 
     def _stored(self, pa: int, size: int) -> None:
         if self.blocks.has_code(pa):

@@ -78,7 +78,7 @@ class ModelX86(X86Cpu):
         self._old = 0  # of a control register
         super().__init__(space, "reference")
         ports = {"data": self.ports["data"], "ptw": self.ports["walk"], "fetch": self.ports["code"]}
-        self.emulator = Emulator(weakref.proxy(self), switches, space, ports)
+        self.emulator = Emulator(weakref.proxy(self), switches, space, ports, self.io)
 
     def _install(self) -> None:
         me = weakref.proxy(self)  # a CPU goes away when nobody has it any more
@@ -86,12 +86,22 @@ class ModelX86(X86Cpu):
             self.engine, HLT, lambda va, size: me.emulator.read(va, size),
             lambda va, size, value: me.emulator.write(va, size, value))
         self._kept += self.stepper.memories
-        hooks = ffi.new("struct mmu_guest_hooks *")
-        lib.mmu_guest_hooks(hooks)
+        # Kept with the engine: it calls them by address.
+        self._port_callbacks = {
+            "port_in": ffi.callback(
+                "uint32_t(void *, uint32_t, int, void *)",
+                lambda uc, port, size, user: me.stepper.attempt(me.emulator.port_in, port, size)),
+            "port_out": ffi.callback(
+                "void(void *, uint32_t, int, uint32_t, void *)",
+                lambda uc, port, size, value, user: me._port_out(port, size, value)),
+        }  # fmt: skip
         for kind, field, instruction in self.HOOKS:
-            if field in ("port_in", "port_out"):  # nothing is there
+            if callback := self._port_callbacks.get(field):
                 number = getattr(self.constants, instruction)
-                self.engine.hook(kind, getattr(hooks, field), self.guest, instruction=number)
+                self.engine.hook(kind, callback, ffi.NULL, instruction=number)
+
+    def _port_out(self, port: int, size: int, value: int) -> None:
+        self.stepper.attempt(self.emulator.port_out, port, size, value)
 
     # -- state --------------------------------------------------------------------------------------
 

@@ -44,7 +44,8 @@ CHANGES = (
     Change("second_page_mmio", True, FIRST, (8, 0),
            "until 'accel/tcg: Allow the second page of an instruction to be MMIO', 2023-02; measured on 7.2.22"),
     Change("straddle_final_insn", True, FIRST, (9, 1),
-           "until 'accel/tcg: Cap the translation block when we encounter mmio', 2024-04"),
+           "until ddfa9f11766c 'accel/tcg: Cap the translation block when we encounter mmio', 2024-04. By reading: the "
+           "x86 translator of these releases ends a block at its page's end anyway; the switch shows what it would do"),
     Change("straddle_jump_cache", True, FIRST, NEVER,
            "read in accel/tcg/cpu-exec.c of 2025: the block is stored in the jump cache whatever its first page is"),
     Change("atomic_flags", True, (10, 0, 50), (10, 0, 90),

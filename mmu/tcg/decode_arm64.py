@@ -20,7 +20,8 @@ ENCODINGS: tuple[tuple[int, int, Instruction], ...] = (
     (0xFFFFF3FF, 0xD69F03E0, Instruction(LENGTH, MAIN_LOOP, special="mode")),  # ERET
     (0xFE000000, 0xD6000000, Instruction(LENGTH, INDIRECT, alone=False)),  # BR, BLR, RET
     (0xFF000000, 0xD4000000, Instruction(LENGTH, MAIN_LOOP)),  # SVC, HVC, SMC, BRK, HLT
-    (0xFFFFFFDF, 0xD503205F, Instruction(LENGTH, Flow.HALT)),  # WFE, WFI
+    (0xFFFFFFFF, 0xD503207F, Instruction(LENGTH, Flow.HALT)),  # WFI
+    (0xFFFFFFFF, 0xD503205F, Instruction(LENGTH, MAIN_LOOP)),  # WFE: other CPUs get a turn
     (0xFFFFF0FF, 0xD50330DF, Instruction(LENGTH, MAIN_LOOP)),  # ISB
     (0xFFFFF01F, 0xD503201F, Instruction(LENGTH, alone=False)),  # other hints
     (0xFFFFF01F, 0xD503301F, Instruction(LENGTH, alone=False)),  # barriers

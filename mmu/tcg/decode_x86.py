@@ -12,7 +12,7 @@ LONGEST = 15
 MAIN_LOOP = frozenset((
     "int", "int1", "int3", "into", "iret", "iretd", "iretq", "syscall", "sysret", "sysretq", "sysenter", "sysexit",
     "sysexitq", "retf", "retfq", "ljmp", "lcall", "sti", "popf", "popfd", "popfq", "wrmsr", "invlpg", "invpcid", "lmsw",
-    "clts", "ud2", "stac", "clac", "rsm", "swapgs", "xsetbv", "vmrun",
+    "clts", "pause", "ud2", "stac", "clac", "rsm", "swapgs", "xsetbv", "vmrun",
 ))  # fmt: skip
 INDIRECT = frozenset(("jmp", "call"))  # when their operand is not an address
 RETURNS = frozenset(("ret", "retq"))
@@ -33,7 +33,7 @@ PLAIN = frozenset((
     "mov", "movabs", "movzx", "movsx", "movsxd", "lea", "add", "or", "adc", "sbb", "and", "sub", "xor", "cmp", "test",
     "inc", "dec", "neg", "not", "shl", "sal", "shr", "sar", "rol", "ror", "rcl", "rcr", "shld", "shrd", "imul", "mul",
     "bt", "bts", "btr", "btc", "bsf", "bsr", "bswap", "popcnt", "tzcnt", "lzcnt", "xchg", "xadd", "cmpxchg", "nop",
-    "endbr64", "pause", "cdq", "cdqe", "cqo", "cwd", "cwde", "cbw", "clc", "stc", "cmc", "cld", "std", "lfence",
+    "endbr64", "cdq", "cdqe", "cqo", "cwd", "cwde", "cbw", "clc", "stc", "cmc", "cld", "std", "lfence",
     "mfence", "sfence", "jmp", "loop", "loope", "loopne", "jrcxz", "jecxz",
 ))  # fmt: skip
 

@@ -188,3 +188,8 @@ def test_cleaning_a_cache_may_fault(source, faults):
     result = b.run()
     assert [d.exception.far for d in result.delivered] == ([DATA + 0x5008] if faults else [])
     assert result.registers["x2"] == (0 if faults else 1)
+
+
+def test_waiting_for_an_event_does_not_end_a_run():
+    result = Bench(Switches(), (), "aarch64").load("wfe; add x1, x1, #1; wfe; add x1, x1, #1; wfi").run()
+    assert (result.stop.reason, result.registers["x1"]) == ("halt", 2)

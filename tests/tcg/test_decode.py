@@ -31,6 +31,7 @@ X86 = {  # flow, alone, io, atomic, special
     "iretq": (Flow.MAIN_LOOP, True, False, False, "mode"),
     "int3": (Flow.MAIN_LOOP, True, False, False, ""),
     "hlt": (Flow.HALT, True, False, False, "mode"),
+    "pause": (Flow.MAIN_LOOP, True, False, False, ""),
     "sti": (Flow.MAIN_LOOP, True, False, False, ""),
     "div rcx": (Flow.NEXT, True, False, False, ""),
 }
@@ -48,6 +49,7 @@ ARM64 = {
     "eret": (Flow.MAIN_LOOP, True, False, False, "mode"),
     "svc #0": (Flow.MAIN_LOOP, True, False, False, ""),
     "wfi": (Flow.HALT, True, False, False, ""),
+    "wfe": (Flow.MAIN_LOOP, True, False, False, ""),
     "nop": (Flow.NEXT, False, False, False, ""),
     "isb": (Flow.MAIN_LOOP, True, False, False, ""),
     "dsb sy": (Flow.NEXT, False, False, False, ""),

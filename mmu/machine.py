@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from mmu.core import ffi, lib
+from mmu.core import lib
 from mmu.errors import AddressRangeError, BusError, GuestError
 from mmu.guest.counters import Counters, Snapshot
 from mmu.guest.delivered import DELIVER
@@ -18,17 +17,17 @@ from mmu.guest.loader import Program, read_program
 from mmu.guest.plan import PAGE, Area, Place, Plan, default_plan, plan
 from mmu.guest.stop import Delivered, Stop
 from mmu.guest.trees import builder
+from mmu.guest.watch import traced, watchdog
 from mmu.memory.frames import Frames, LevelFrames
 from mmu.types import Access
 
 if TYPE_CHECKING:
     from mmu.guest.cpu import Cpu
-    from mmu.memory import AddressSpace, TraceEntry
+    from mmu.memory import AddressSpace
     from mmu.snapshot import Snapshot as MachineSnapshot
 
 CPUS = {"x86_64": ("mmu.guest.x86", "X86Cpu"), "aarch64": ("mmu.guest.arm64", "Arm64Cpu")}
 DISPATCH = ("auto", "exact", "direct", "mirror")
-INTERRUPT_PERIOD = 0.02  # seconds; a stop request that came just before the engine started is lost, so it is repeated
 
 
 @dataclass(frozen=True)
@@ -302,7 +301,7 @@ class Machine:
         cpu.begin(limit or 0, "exact" if trace and self.dispatch == "auto" else self.dispatch, exceptions or 0)
         before = Snapshot(cpu)
         try:
-            with _traced(cpu, trace) as entries, _watchdog(cpu, timeout):
+            with traced(cpu, trace) as entries, watchdog(cpu, timeout):
                 stop = self._loop(cpu.pc if start is None else start)
         finally:
             cpu.end()
@@ -332,52 +331,3 @@ def _frames(plan: Plan) -> Frames | LevelFrames:
     if not plan.levels:
         return pools[plan.tables]
     return LevelFrames(pools[plan.tables], {number: pools[area] for number, area in plan.levels.items()})
-
-
-@contextmanager
-def _watchdog(cpu: Cpu, timeout: float | None) -> Iterator[None]:
-    if timeout is None:
-        yield
-        return
-    done = threading.Event()
-
-    def watch() -> None:
-        wait = timeout
-        while not done.wait(wait):
-            cpu.interrupt()
-            wait = INTERRUPT_PERIOD
-
-    thread = threading.Thread(target=watch, name="guest watchdog", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-@contextmanager
-def _traced(cpu: Cpu, capacity: int) -> Iterator[list[TraceEntry]]:
-    """The list fills when the block ends: what the ports of data and of walks recorded, merged in order."""
-    merged: list[TraceEntry] = []
-    if not capacity:
-        yield merged
-        return
-    marks = ffi.new("struct mmu_guest_mark[]", capacity)
-    lib.mmu_guest_trace(cpu.guest, marks, capacity)
-    recorders = [cpu.ports[name].trace(capacity, name) for name in ("data", "walk")]
-    data, walks = (recorder.__enter__() for recorder in recorders)
-    try:
-        yield merged
-    finally:
-        for recorder in recorders:
-            with suppress(BufferError):  # more accesses than asked for: the first ones are there
-                recorder.__exit__(None, None, None)
-        used = lib.mmu_guest_trace(cpu.guest, ffi.NULL, 0)
-        at, walked = 0, 0
-        for mark in marks[0 : min(used, capacity)]:
-            merged += data[at : mark.data]
-            merged += walks[walked : mark.walk]
-            at, walked = max(at, mark.data), mark.walk
-        merged += data[at:]
-        del merged[capacity:]

@@ -137,6 +137,20 @@ def test_what_is_in_the_devices_comes_back_and_their_files_stay_as_they_are(tmp_
     assert file.read_bytes()[0x1234:][:13] == b"later........"
 
 
+def test_a_file_that_names_others_opens_none_of_them(tmp_path):
+    topology = machine(1, 2)
+    with Machine(space_of(topology)) as m:
+        save(tmp_path / "s", m, topology)
+    found = Snapshot.load(tmp_path / "s")
+    text = found.extra["topology"]
+    named = text.replace('name = "ram0"', f'name = "ram0", path = "{tmp_path / "victim"}"')
+    assert named != text
+    Snapshot(found.arch, found.cpu, found.plan, found.memories, found.program, {**found.extra, "topology": named}).save(
+        tmp_path / "s")
+    load(tmp_path / "s").close()
+    assert not (tmp_path / "victim").exists()
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -162,6 +162,13 @@ MUTATIONS = (
         topology("files"),
     ),
     Mutation(
+        "snapshot: a file opens what it names",
+        "cxl/snapshot.py",
+        "Topology(_anonymous(plan),",
+        "Topology(plan,",
+        topology("names_others"),
+    ),
+    Mutation(
         "snapshot: accepted capacity is forgotten",
         "cxl/snapshot.py",
         "            topology.device(name).accept(dpa, size)",

@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from random import Random
 
 import pytest
 
@@ -13,6 +14,7 @@ from mmu.memory.resident import runs, touched
 from mmu.snapshot import MAGIC, Snapshot
 from tests.guest.kernel import KERNEL_CODE, USER_CODE, Kernel
 from tests.guest.machines import ARCHS, DATA, END, MIB, PAGE, STACK, WINDOW, code, machine, places, two_way
+from tests.tcg.test_twin import REGISTERS, random_program
 
 # Touches memory, flags, stack and floating point in each round, so that a register left out shows.
 WORK = {
@@ -45,6 +47,27 @@ def test_a_machine_goes_on_from_a_snapshot_in_another_machine(arch, steps, tmp_p
         found = other.run()
         assert (found.stop, found.registers) == (expected.stop, expected.registers)
         assert everything(other) == end
+
+
+def cut(seed, arch, steps):
+    """Whether a random program goes on from a snapshot after *steps*; False when it ended before."""
+    with machine(arch) as m:
+        m.load(random_program(arch, Random(seed))).set(**REGISTERS[arch])
+        if m.run(limit=steps).stop.reason != "limit":
+            return False
+        half = m.snapshot()
+        expected, end = m.run(limit=1000), m.snapshot()
+    with Machine(two_way()[0], arch) as other:
+        assert other.restore(half).snapshot() == half
+        found = other.run(limit=1000)
+        assert (found.stop, found.registers) == (expected.stop, expected.registers)
+        assert other.snapshot() == end
+    return True
+
+
+@pytest.mark.parametrize("arch, steps", [("x86_64", 1), ("x86_64", 3), ("aarch64", 1)])
+def test_random_programs_go_on_from_a_snapshot(arch, steps):
+    assert sum(cut(seed, arch, steps) for seed in range(40)) > 3
 
 
 @pytest.mark.parametrize("arch", ARCHS)

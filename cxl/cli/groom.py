@@ -12,7 +12,7 @@ from cxl.cli.groom_report import record, text
 from cxl.cli.options import NUMBER, goes_without, json_option, tables_option, topology_of, topology_options
 from cxl.cli.run import MODEL, PLAIN, placed
 from cxl.examples import find
-from cxl.groom import KINDS, Grooming
+from cxl.groom import KINDS
 from cxl.groom import groom as groomed
 from cxl.job import SIDES, Job, Placement
 
@@ -78,19 +78,20 @@ def groom(
         raise click.UsageError("give PROGRAM or --snapshot FILE" + (", not both" if program else ""))
     if to is not None and not apply:
         raise click.UsageError("--to goes with --apply")
-    with ExitStack() as stack_:
+    with ExitStack() as opened:
         if snapshot is not None:
             from cxl.snapshot import load
 
             goes_without(snapshot)
             job = load(snapshot, release)
+            opened.callback(job.close)
         else:
             assert program is not None
             source = find(program, arch)
             where = Placement(tables, code or ("window" if release is None else "ram"), data, stack or data)
             job = Job(topology_of(qemu_args, topology, cedt), arch, where, release=release)
+            opened.callback(job.close)
             job.machine.load(source)
-        stack_.callback(job.close)
         seconds = (PLAIN if release is None else MODEL) if timeout is None else timeout
 
         def run() -> RunResult:
@@ -98,8 +99,4 @@ def groom(
 
         found = groomed(job.machine, job.topology, run, dma=dma, kinds=only or KINDS, apply=apply, to=to)
         click.echo(json.dumps(record(job.machine, found), indent=2) if as_json else text(job.machine, found))
-    return _status(found)
-
-
-def _status(found: Grooming) -> int:
     return int(bool(found.left or found.differences))

@@ -61,11 +61,12 @@ def walk(
 
             goes_without(snapshot)
             job = load(snapshot)
+            opened.callback(job.close)
         else:
             job = Job(topology_of(qemu_args, topology, cedt), arch, Placement(tables, code, data, stack or data))
+            opened.callback(job.close)
             if program is not None:
                 job.machine.load(find(program, arch))
-        opened.callback(job.close)
         machine, topo = job.machine, job.topology
         done = _walk(machine, va, ACCESSES[access], user, engine)
         ways = _ways(machine, topo, va, done.walk.result.steps)

@@ -1,6 +1,7 @@
 /*
  * Instructions that we must know of before they run, and of which the engine tells nobody: those of x86 that
- * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) and, where memory is shared, atomic ones.
+ * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (AVX) and, where memory
+ * is shared, atomic ones.
  * The engine translates code only from pages that it asked for; so each new page of code is searched for their
  * bytes, and a hook is put on what may be one. A hook costs nothing elsewhere.
  */
@@ -9,12 +10,25 @@
 
 enum { HOOK_CODE = 1 << 2 };	/* unicorn.h: UC_HOOK_CODE */
 enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_INVPCID = 0x282, REG_INVLPG = 7,
-       OP_XCHG = 0x86, LOCK = 0xf0, RCX = 1 };
+       OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4, VEX2 = 0xc5, RCX = 1 };
 
 /* LOCK, or XCHG, which needs none. */
 static bool is_atomic(const struct x86_instruction *i)
 {
 	return x86_writes_back(i) && (i->lock || i->opcode == OP_XCHG || i->opcode == OP_XCHG + 1);
+}
+
+/*
+ * VEX instructions but those of BMI1 and BMI2, which work on general registers. The CPU has no AVX, yet the
+ * engine takes those of 128 bits for the SSE instructions of the same opcode, with one operand less.
+ */
+static bool is_avx(const struct x86_instruction *i)
+{
+	switch (i->opcode) {
+	case 0x2f2: case 0x2f3: case 0x2f5: case 0x2f6: case 0x2f7: case 0x3f0:
+		return false;
+	}
+	return i->vex;
 }
 
 static uint64_t general(struct mmu_guest *g, int8_t number)
@@ -73,6 +87,9 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	} else if (i.opcode == OP_WRMSR && (uint32_t)general(g, RCX) == MSR_EFER) {
 		guest_tlb_flush(g);
 		guest_flush_tlb(g);	/* the engine's, which forgets to */
+	} else if (is_avx(&i)) {
+		guest_stop(g, MMU_GUEST_INVALID);
+		g->c.engine.emu_stop(g->c.engine.uc);
 	} else if (g->shared && is_atomic(&i)) {
 		stop_before(g, address, i.length);
 	}
@@ -165,20 +182,35 @@ static bool may_be_atomic(const uint8_t *code, uint32_t at)
 	return !x86_decode(code + at, (uint32_t)GUEST_PAGE - at, &i) || is_atomic(&i);	/* or it goes on behind the page */
 }
 
+/* The first bytes leave many false ones out: ADD RSP, n and MOV with RBP as well have a C4 or C5. */
+static bool may_be_avx(const uint8_t *code, uint32_t at)
+{
+	struct x86_instruction i;
+
+	if (!x86_decode(code + at, (uint32_t)GUEST_PAGE - at, &i))
+		return true;
+	if (code[at] == VEX3 && (!(code[at + 1] & 0x1f) || (code[at + 1] & 0x1f) > 3))
+		return false;		/* no such map */
+	if (i.opcode >> 8 == 1 && ((i.opcode & 0xff) < 0x10 || (i.opcode & 0xf0) == 0x40 ||
+				   ((i.opcode & 0xff) >= 0x80 && (i.opcode & 0xff) < 0xc2)))
+		return false;		/* not with VEX */
+	return is_avx(&i);
+}
+
 static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 {
-	static const uint8_t begins[] = { OP_0F, LOCK, OP_XCHG, OP_XCHG + 1 };
+	static const uint8_t begins[] = { OP_0F, VEX3, VEX2, LOCK, OP_XCHG, OP_XCHG + 1 };
 
-	for (uint32_t i = 0; i < (g->shared ? sizeof(begins) : 1); i++) {
+	for (uint32_t i = 0; i < (g->shared ? sizeof(begins) : 3); i++) {
 		const uint8_t *found = code;
 
 		while ((found = memchr(found, begins[i], GUEST_PAGE - (size_t)(found - code)))) {
 			uint32_t at = (uint32_t)(found++ - code);
 
-			if (!i && may_flush(code, at))
-				add_x86(g, page, code, at, 0);
-			else if (i && may_be_atomic(code, at))
+			if (i >= 3 && may_be_atomic(code, at))
 				add_x86(g, page, code, at, X86_LONGEST);
+			else if (i < 3 && (i ? may_be_avx(code, at) : may_flush(code, at)))
+				add_x86(g, page, code, at, 0);
 		}
 	}
 	if (x86_is_prefix(code[GUEST_PAGE - 1]))

@@ -23,6 +23,7 @@ from mmu.x86.format import Cr0, Cr4, Efer
 MSR = {"efer": 0xC0000080, "star": 0xC0000081, "lstar": 0xC0000082, "sfmask": 0xC0000084, "kernel_gs_base": 0xC0000102}
 ENCODED = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))  # in instructions
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)))
+FLAT = ("cs", "ss", "ds", "es")  # segments that are the same for all programs
 SHOWN = (
     *GENERAL, "rip", "rflags", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "cr0", "cr2", "cr3", "cr4",
     "efer",
@@ -82,8 +83,19 @@ class X86Cpu(Cpu):
     def write(self, name: str, value: int) -> None:
         if name in MSR:
             self.set_msr(MSR[name], value)
+        elif name in FLAT:
+            self._write_segment(name, value)
         else:
             super().write(name, value)
+
+    def _write_segment(self, name: str, selector: int) -> None:
+        """Load a flat segment under *selector*, without a look at tables; that of CS says the privilege."""
+        self._open()
+        if not 0 <= selector <= 0xFFFF:
+            raise ValueError(f"{name} must be 0 .. 0xffff, not {selector:#x}")
+        descriptor = self.FLAT_CODE if name == "cs" else self.FLAT_DATA
+        cpl = selector & 3 if name == "cs" else self.cpl
+        self.switch({name: (selector, descriptor | Segment.DPL.put(selector & 3))}, cpl)
 
     def registers(self) -> dict[str, int]:
         return {name: self.read(name) for name in SHOWN}

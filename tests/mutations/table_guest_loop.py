@@ -22,6 +22,10 @@ def shared(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/guest/test_shared_memory.py::{name}" for name in names)
 
 
+def trap(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/guest/test_traps.py::{name}" for name in names)
+
+
 LOST = shared("test_an_update_that_comes_in_between_is_not_overwritten")
 TWINS = ("tests/guest/test_delivery_twins.py::test_x86_delivery_in_c_is_that_of_the_reference",)
 ARM_TWINS = ("tests/guest/test_delivery_twins.py::test_arm64_delivery_in_c_is_that_of_the_reference",)
@@ -149,4 +153,11 @@ MUTATIONS = (
              LOST),
     Mutation("loop: a lock that is an immediate moves the next instruction", "csrc/decode_x86.c",
              "\t\treturn short_ ? 2 : 4;\n", "\t\treturn 4;\n", DECODE),
+    Mutation("loop: AVX is SSE", SITE, "\treturn i->vex;\n", "\treturn i->vex && !i->opcode;\n",
+             trap("test_avx_is_an_invalid_instruction")),
+    Mutation("loop: BMI is AVX", SITE, "\tcase 0x2f2: case 0x2f3:", "\tcase 0x2f2:",
+             trap("test_vex_instructions_on_general_registers_are_valid")),
+    Mutation("loop: a segment set by the host changes no privilege", "mmu/guest/x86.py",
+             "        cpl = selector & 3 if name == \"cs\" else self.cpl\n", "        cpl = self.cpl\n",
+             trap("test_a_code_segment_set_by_the_host_says_the_privilege")),
 )

@@ -275,8 +275,7 @@ static __attribute__((noinline)) int mend(const struct batch *b, const struct lo
 		b->tlb->stats.hits--;
 		if (target) {
 			b->tlb->stats.bus--;
-			if (target->number < b->port->targets)
-				b->port->counts[target->number].single[kind == TLB_WRITE][size / 2]--;
+			striped_uncount(b->port, target, kind == TLB_WRITE, size);
 		}
 		rc = slow(b, i, size, kind);
 	}

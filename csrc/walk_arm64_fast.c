@@ -136,8 +136,6 @@ static void one_level(const struct arm64_fast *fast, struct group *g, int level,
 		bool fits = !(base >> output_bits), used = true;
 		uint8_t i = g->index[k];
 
-		if (hostfile_any_failed())	/* of this entry, perhaps: the port finds out */
-			fits = false;
 		if (fits && level != 3 && (descriptor & 3) == 3) {
 			uint64_t child = base | (va >> next & below) << 3;
 
@@ -176,5 +174,11 @@ unsigned arm64_fast_walk(const struct arm64_fast *fast, const struct mmu_map *ma
 	}
 	for (int level = t->start_level; g.count && level <= 3; level++, shift -= t->stride)
 		one_level(fast, &g, level, shift, ret);
+	if (!hostfile_any_failed())
+		return g.rest_count;
+	/* A page of a file has failed, perhaps one with tables: nothing of this counts, but for traffic. */
+	g.rest_count = 0;
+	for (unsigned k = 0; k < n; k++)
+		give_up(&g, 0, 0, index[k], ARM64_STAGE_OFF);
 	return g.rest_count;
 }

@@ -148,7 +148,7 @@ static ALWAYS_INLINE void level(struct x86_batch *b, struct flight *f, unsigned 
 		uint64_t rights = f->rights[i] & (entry ^ X86_PTE_XD);
 
 		if (page && (!tables || (entry & X86_PDE2M_PS))) {
-			if ((entry & leaf.care) == leaf.need && grant(b, rights, entry) && !hostfile_any_failed()) {
+			if ((entry & leaf.care) == leaf.need && grant(b, rights, entry)) {
 				out[i].pa = (entry & X86_PTE_ADDR & ~offset_mask) | (f->address[i] & offset_mask);
 				out[i].page_size = (uint32_t)(offset_mask + 1);
 				out[i].status = 0;
@@ -165,6 +165,15 @@ static ALWAYS_INLINE void level(struct x86_batch *b, struct flight *f, unsigned 
 		f->slow |= UINT32_C(1) << i;
 	}
 	f->count = going;
+}
+
+/* A page of a file has failed meanwhile, perhaps one with tables: nothing of this flight counts. */
+static __attribute__((noinline)) uint32_t give_up(const struct x86_batch *b, const struct flight *f, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		for (uint32_t k = 0; !(f->slow >> i & 1) && k < f->device_reads[i]; k++)
+			striped_uncount(b->walk.port, f->reached[i][k], false, 8);
+	return UINT32_MAX >> (32 - count);
 }
 
 uint32_t x86_fly(struct x86_batch *b, const uint64_t *vas, uint32_t count, struct mmu_x86_result *out)
@@ -189,6 +198,6 @@ uint32_t x86_fly(struct x86_batch *b, const uint64_t *vas, uint32_t count, struc
 	level(b, &f, 30, true, &b->page_1g, out);
 	level(b, &f, 21, true, &b->page_2m, out);
 	level(b, &f, 12, false, &b->page_4k, out);
-	return f.slow;
+	return hostfile_any_failed() ? give_up(b, &f, count) : f.slow;
 }
 

@@ -39,7 +39,8 @@ def host(memory: HostMemory) -> int:
 
 
 def machine() -> Machine:
-    space, ram = AddressSpace(), Ram(RAM_SIZE)
+    # In small pages, as device memory is: what differs between RAM and the window is then the window alone.
+    space, ram = AddressSpace(), Ram(RAM_SIZE, huge=False)
     space.map(0, ram)
     targets = [Target(f"mem{i}", HostMemory(RAM_SIZE // WAYS)) for i in range(WAYS)]
     window = Striped(RAM_SIZE, WINDOW, targets)

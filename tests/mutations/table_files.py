@@ -93,15 +93,15 @@ MUTATIONS = (
     Mutation(
         "files: a batch of arm64 walks takes lost descriptors for invalid ones",
         "csrc/walk_arm64_fast.c",
-        "if (hostfile_any_failed())",
-        "if (false)",
+        "if (!hostfile_any_failed())",
+        "if (true)",
         ("tests/memory/test_lost_files.py::test_a_batch_of_walks_does_not_use_what_was_stored_to_a_lost_page",),
     ),
     Mutation(
         "files: a batch of x86 walks uses what was stored to a page that was lost",
         "csrc/walk_x86_flight.c",
-        " && !hostfile_any_failed()) {",
-        ") {",
+        "return hostfile_any_failed() ? give_up(b, &f, count) : f.slow;",
+        "return f.slow;",
         ("tests/memory/test_lost_files.py::test_a_batch_of_walks_does_not_use_what_was_stored_to_a_lost_page",),
     ),
     Mutation(
@@ -114,8 +114,8 @@ MUTATIONS = (
     Mutation(
         "files: a batch counts lost accesses as traffic",
         "csrc/tlb_many.c",
-        "counts[target->number].single[kind == TLB_WRITE][size / 2]--;",
-        "counts[target->number].single[kind == TLB_WRITE][size / 2] += 0;",
+        "\t\t\tstriped_uncount(b->port, target, kind == TLB_WRITE, size);\n",
+        "",
         ("tests/memory/test_lost_files.py::test_traffic_of_a_batch_counts_what_reached_a_device",),
     ),
     Mutation(

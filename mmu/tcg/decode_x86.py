@@ -14,6 +14,7 @@ MAIN_LOOP = frozenset((
     "sysexitq", "retf", "retfq", "ljmp", "lcall", "sti", "popf", "popfd", "popfq", "wrmsr", "invlpg", "invpcid", "lmsw",
     "clts", "pause", "ud2", "stac", "clac", "rsm", "swapgs", "xsetbv", "vmrun",
 ))  # fmt: skip
+ENDING = ("ss", "ds", "es")  # segment registers after whose loads blocks end
 INDIRECT = frozenset(("jmp", "call"))  # when their operand is not an address
 RETURNS = frozenset(("ret", "retq"))
 IO = frozenset(("in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd", "rdtsc", "rdtscp"))
@@ -72,11 +73,12 @@ class X86Decoder:
         name = i.mnemonic.split()[-1]
         memory = any(op.type == self._c.x86.X86_OP_MEM for op in i.operands) and name not in ("lea", "nop")
         registers = [i.reg_name(op.reg) for op in i.operands if op.type == self._c.x86.X86_OP_REG]
-        flow, special = self._flow(i, name, registers)
+        loaded = self._loaded(i, name)
+        flow, special = self._flow(i, name, loaded)
         jump = name.startswith("j") or name.startswith(("cmov", "set"))
         plain = (name in PLAIN or jump) and not memory and not special and not self._system(registers)
         locked = bytes(i.prefix)[0] == 0xF0 or (name == "xchg" and memory)
-        inhibit = name == "sti" or (name in ("mov", "pop") and registers[:1] == ["ss"])
+        inhibit = name == "sti" or loaded == "ss"
         wide = name in SIXTEEN and any(op.type == self._c.x86.X86_OP_MEM and op.size == 16 for op in i.operands)
         join = 16 if wide else 0
         return Instruction(i.size, flow, not plain, name in IO, locked and memory, special, inhibit, join)
@@ -84,13 +86,19 @@ class X86Decoder:
     def _system(self, registers: list[str]) -> bool:
         return any(r in ("cs", "ds", "es", "ss", "fs", "gs") or r[:2] in ("cr", "dr") for r in registers)
 
-    def _flow(self, i: Any, name: str, registers: list[str]) -> tuple[Flow, str]:
+    def _loaded(self, i: Any, name: str) -> str:
+        """The register that a MOV or POP loads, "" for other instructions."""
+        if name not in ("mov", "pop") or i.operands[0].type != self._c.x86.X86_OP_REG:
+            return ""
+        loaded: str = i.reg_name(i.operands[0].reg)
+        return loaded
+
+    def _flow(self, i: Any, name: str, loaded: str) -> tuple[Flow, str]:
         if name == "hlt":
             return Flow.HALT, "mode"
-        if name == "mov" and registers and registers[0].startswith("cr"):
-            known = registers[0] in ("cr0", "cr3", "cr4")
-            return Flow.MAIN_LOOP, f"mov {registers[0]}" if known else "mode"
-        if name in MAIN_LOOP or (name in ("mov", "pop") and registers[:1] == ["ss"]):
+        if loaded.startswith("cr"):
+            return Flow.MAIN_LOOP, f"mov {loaded}" if loaded in ("cr0", "cr3", "cr4") else "mode"
+        if name in MAIN_LOOP or loaded in ENDING:
             return Flow.MAIN_LOOP, SPECIAL.get(name, "")
         if name in RETURNS:
             return Flow.INDIRECT, ""

@@ -4,7 +4,8 @@ import pytest
 
 from mmu.tcg import Switches
 from mmu.tcg.blocks import NO_PAGE, Block, Blocks, Flags
-from mmu.tcg.instruction import Instruction
+from mmu.tcg.decode_x86 import decoder
+from mmu.tcg.instruction import Flow, Instruction
 from tests.tcg.machines import CODE, PAGE, Bench, kinds
 
 USUAL = Flags()
@@ -65,6 +66,20 @@ def test_a_second_page_that_was_mapped_anew_is_seen():
            rbx=CODE + PAGE, rdx=0x82_0063, rdi=0x5000_0000_0000 + b.entry(CODE + PAGE, 1) % PAGE)
     second = b.run()
     assert (first.registers["rax"], second.registers["rax"]) == (0x11223344, 0x55667788)
+
+
+@pytest.mark.parametrize("code, flow, inhibit", [
+    ("f390", Flow.MAIN_LOOP, False),  # pause
+    ("8ed8", Flow.MAIN_LOOP, False),  # mov ds, eax
+    ("8ed0", Flow.MAIN_LOOP, True),  # mov ss, eax
+    ("8c17", Flow.NEXT, False),  # mov [rdi], ss
+    ("8cd0", Flow.NEXT, False),  # mov eax, ss
+    ("8ee0", Flow.NEXT, False),  # mov fs, eax
+    ("90", Flow.NEXT, False),
+])  # fmt: skip
+def test_what_ends_a_block(code, flow, inhibit):
+    found = decoder().decode(bytes.fromhex(code) + b"\x90" * 13)
+    assert (found.flow, found.inhibit) == (flow, inhibit)
 
 
 def test_blocks_are_translated_once():

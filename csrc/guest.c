@@ -136,18 +136,28 @@ int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret)
 		free(g);
 		return MMU_ENOMEM;
 	}
+	pthread_mutex_init(&g->life, NULL);
 	g->c = *config;
 	g->arch = config->arch == MMU_GUEST_X86_64 ? &guest_x86 : &guest_arm64;
 	*ret = g;
 	return MMU_OK;
 }
 
+void mmu_guest_close(mmu_guest *g)
+{
+	pthread_mutex_lock(&g->life);
+	g->closed = true;
+	pthread_mutex_unlock(&g->life);
+	guest_code_unwatch(g);
+	guest_windows_give(g);
+}
+
 void mmu_guest_destroy(mmu_guest *g)
 {
 	if (!g)
 		return;
-	guest_code_unwatch(g);
-	guest_windows_give(g);
+	mmu_guest_close(g);
+	pthread_mutex_destroy(&g->life);
 	mmu_tlb_destroy(g->tlb.tlb);
 	free(g->windows.slots);
 	free(g->windows.pages);
@@ -251,11 +261,20 @@ void mmu_guest_set_mirror(mmu_guest *g, mmu_mirror *mirror)
 	g->c.mirror = mirror;
 }
 
+/* Others may hold a guest for longer than it has an engine: a device that ends its runs, a watchdog. */
+static void stop_from_outside(struct mmu_guest *g)
+{
+	pthread_mutex_lock(&g->life);
+	if (!g->closed)
+		g->c.engine.emu_stop(g->c.engine.uc);
+	pthread_mutex_unlock(&g->life);
+}
+
 void mmu_guest_interrupt(mmu_guest *g)
 {
 	/* Release: pairs with the acquire in mmu_guest_run(); the caller's reason is set before. */
 	atomic_store_explicit(&g->interrupted, true, memory_order_release);
-	g->c.engine.emu_stop(g->c.engine.uc);
+	stop_from_outside(g);
 }
 
 int mmu_guest_exit(void *ctx, uint64_t offset, uint32_t size, uint64_t value)
@@ -267,7 +286,7 @@ int mmu_guest_exit(void *ctx, uint64_t offset, uint32_t size, uint64_t value)
 	atomic_store_explicit(&g->exit_value, (uint32_t)value, memory_order_relaxed);
 	/* Release: pairs with the acquire in guest_stop_requested(); the value is seen. */
 	atomic_store_explicit(&g->exited, true, memory_order_release);
-	g->c.engine.emu_stop(g->c.engine.uc);
+	stop_from_outside(g);
 	return MMU_MEMTX_OK;
 }
 

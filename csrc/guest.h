@@ -1,6 +1,7 @@
 /* Inside of the guest: shared by the callbacks, the code copies and the two architectures. */
 #ifndef MMU_GUEST_H
 #define MMU_GUEST_H
+#include <pthread.h>
 #include "address.h"
 #include "bus.h"
 #include "hostfile.h"
@@ -165,6 +166,8 @@ struct mmu_guest {
 	uint32_t delivered_count;
 	struct mmu_guest_mark *marks;
 	uint64_t mark_count, mark_capacity;
+	pthread_mutex_t life;		/* of `closed`, and while somebody stops the engine */
+	bool closed;			/* there is no engine any more */
 	_Atomic bool interrupted, exited;
 	_Atomic uint32_t exit_value;
 	struct mmu_guest_counters counters;

@@ -165,6 +165,9 @@ struct mmu_guest_counters {
 
 /* Copies the configuration; what it points to must outlive the guest. MMU_ERANGE on an unknown arch. */
 int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret);
+/* The engine is about to go: gives everything back. After it only mmu_guest_exit(), mmu_guest_interrupt() and
+   mmu_guest_destroy() are allowed, and only the last does anything. Not during a run; twice is fine. */
+void mmu_guest_close(mmu_guest *guest);
 void mmu_guest_destroy(mmu_guest *guest);
 /* Replaces what is known of RAM: sorted by hpa, apart, whole pages, else MMU_ERANGE. Not during a run. */
 int mmu_guest_set_ram(mmu_guest *guest, const struct mmu_guest_ram *ram, uint32_t count);
@@ -188,7 +191,7 @@ const struct mmu_guest_delivered *mmu_guest_delivered(const mmu_guest *guest, ui
 
 /* Runs from pc until something stops it. MMU_OK and *ret. */
 int mmu_guest_run(mmu_guest *guest, uint64_t pc, struct mmu_guest_stop *ret);
-/* Ends the run that is under way or the next one. Any thread, any number of times. */
+/* Ends the run that is under way or the next one. Any thread, any number of times, also when it is closed. */
 void mmu_guest_interrupt(mmu_guest *guest);
 /* Withdraws it. */
 void mmu_guest_resume(mmu_guest *guest);

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmu.core import lib
 from mmu.errors import AddressRangeError, BusError, GuestError
+from mmu.guest import asked
 from mmu.guest.counters import Counters, Snapshot
 from mmu.guest.delivered import DELIVER
 from mmu.guest.loader import Program, read_program
@@ -94,10 +95,22 @@ class Machine:
         self.plan: Plan | None = None
         self.tables: Any = None  # mmu.x86.PageTables or mmu.arm64.PageTables, once setup() made them
         self._program: list[tuple[int, int]] = []  # what load() mapped: (va, size)
+        self._busy = threading.Lock()
 
     def close(self) -> None:
-        """Free the engine. Twice is fine; anything else afterwards raises ClosedError."""
-        self.cpu.close()
+        """Free the engine. Twice is fine; anything else afterwards raises ClosedError. GuestError during a run."""
+        with self._alone("close()"):
+            self.cpu.close()
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """One at a time, and none from within another: whoever comes second is told so."""
+        if not self._busy.acquire(blocking=False):
+            raise GuestError(f"{what} must wait until the run of this machine is over: end it first")
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def __enter__(self) -> Machine:
         return self
@@ -117,16 +130,14 @@ class Machine:
         Raises AlignmentError or AddressRangeError when an area is not whole pages or overlaps another, BusError when
         the tables cannot be written where they are to be.
         """
-        self.plan = plan(tables, code, data, stack, self.cpu.TABLES)
+        chosen = plan(tables, code, data, stack, self.cpu.TABLES)
+        new = self.cpu.new_tables(_frames(chosen))
+        for mapped in chosen.data, chosen.stack:
+            new.map(mapped.va, mapped.base, mapped.size, page_size=PAGE, writable=True, executable=False)
+        self.cpu.set_tables(new.root)
+        self.plan, self.tables = chosen, new
         self._program.clear()
-        self.tables = self.cpu.new_tables(_frames(self.plan))
-        for mapped in self.plan.data, self.plan.stack:
-            self._map(mapped.va, mapped.base, mapped.size, writable=True, executable=False)
-        self.cpu.set_tables(self.tables.root)
         return self
-
-    def _map(self, va: int, pa: int, size: int, writable: bool, executable: bool) -> None:
-        self.tables.map(va, pa, size, page_size=PAGE, writable=writable, executable=executable)
 
     def load(self, program: bytes | str | PathLike[str] | Program, at: int | None = None) -> Machine:
         """Put a program into memory and the registers at its start.
@@ -171,7 +182,8 @@ class Machine:
             if segment.va + base + segment.size - first > room.size or size > room.size:
                 raise AddressRangeError(
                     f"the program does not fit: {size:#x} bytes, and the code area has {room.size:#x} left")
-            self._map(first, room.base, size, segment.writable, segment.executable)
+            self.tables.map(
+                first, room.base, size, page_size=PAGE, writable=segment.writable, executable=segment.executable)
             self._program.append((first, size))
             lead = segment.va + base - first
             self.space.write(room.base, bytes(lead) + segment.data + bytes(size - lead - len(segment.data)))
@@ -199,13 +211,15 @@ class Machine:
         """What the machine is now; see `mmu.snapshot`."""
         from mmu.snapshot import take
 
-        return take(self)
+        with self._alone("snapshot()"):
+            return take(self)
 
     def restore(self, snapshot: MachineSnapshot) -> Machine:
         """Become what *snapshot* found. SnapshotError, and nothing changed, when that machine had another shape."""
         from mmu.snapshot import restore
 
-        restore(self, snapshot)
+        with self._alone("restore()"):
+            restore(self, snapshot)
         return self
 
     @property
@@ -250,6 +264,8 @@ class Machine:
 
     def _pieces(self, va: int, size: int) -> Iterator[tuple[int, int]]:
         """(physical address, bytes) of each page of a virtual range. AddressRangeError where it is not mapped."""
+        if size < 0 or not 0 <= va <= asked.WORD - size:
+            raise AddressRangeError(f"{size:#x} bytes at {va:#x} are not in an address space of 64 bits")
         done = 0
         while done < size:
             run = min(size - done, PAGE - (va + done) % PAGE)
@@ -291,18 +307,26 @@ class Machine:
         An exception raised by a device's callback comes out of here; the guest then stands at that instruction.
         In a model of an emulator all events are recorded (`mmu.tcg.trace`), and EmulatorStop comes out of here when
         the emulator itself ends: an abort, a hang, a crash.
+        Raises GuestError when the machine runs already, here or in another thread.
         """
+        timeout, trace = asked.seconds(timeout), asked.number("trace", trace, end=1 << 32)
+        limit, exceptions = asked.number("limit", limit, 1), asked.number("exceptions", exceptions, 1)
+        with self._alone("run()"):
+            return self._run(asked.number("start", self.cpu.pc if start is None else start), timeout, limit, trace,
+                             exceptions)
+
+    def _run(self, start: int, timeout: float | None, limit: int, trace: int, exceptions: int) -> RunResult:
         if self.plan is None and not self.cpu.has_tables:
             raise GuestError("no page tables: call setup() or load(), or set the registers that point to them")
         cpu = self.cpu
         if self._model is not None:
-            found = self._model.run(cpu, cpu.pc if start is None else start, timeout, limit or 0, exceptions or 0)
+            found = self._model.run(cpu, start, timeout, limit, exceptions)
             return RunResult(found[0], cpu.registers(), *found[1:])
-        cpu.begin(limit or 0, "exact" if trace and self.dispatch == "auto" else self.dispatch, exceptions or 0)
+        cpu.begin(limit, "exact" if trace and self.dispatch == "auto" else self.dispatch, exceptions)
         before = Snapshot(cpu)
         try:
             with traced(cpu, trace) as entries, watchdog(cpu, timeout):
-                stop = self._loop(cpu.pc if start is None else start)
+                stop = self._loop(start)
         finally:
             cpu.end()
         return RunResult(stop, cpu.registers(), entries, before.since(), cpu.delivered.all())

@@ -12,6 +12,7 @@ from typing import Any
 from mmu.arm64 import Abort, PageTables, Registers, exception
 from mmu.arm64.format import Esr, ExceptionClass, FaultStatus, Sctlr, Tcr
 from mmu.core import lib
+from mmu.guest import asked
 from mmu.guest.context import arm64_places, get
 from mmu.guest.cpu import Cpu, Outcome
 from mmu.guest.format import Pstate
@@ -91,7 +92,7 @@ class Arm64Cpu(Cpu):
 
     def write(self, name: str, value: int) -> None:
         if name in SYSTEM:
-            self.set_structure(self._number("cp_reg"), SYSTEM_LAYOUT, *SYSTEM[name], value)
+            self.set_structure(self._number("cp_reg"), SYSTEM_LAYOUT, *SYSTEM[name], asked.number(name, value))
         else:
             super().write(name, value)
 

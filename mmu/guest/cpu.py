@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmu.core import check, ffi, lib
 from mmu.errors import ClosedError, GuestError
+from mmu.guest import asked
 from mmu.guest.delivered import Record
 from mmu.guest.engine import PAGE, Engine
 from mmu.guest.memory import EngineMemory
@@ -41,9 +42,9 @@ class Refused(Exception):
 
 
 def _dispose(engine: Engine, guest: Any, kept: list[Any]) -> None:
-    """Everything that C points to goes after the engine, which points to it."""
+    """Everything that C points to goes after the engine, which points to it. Devices may hold *guest* for longer."""
+    lib.mmu_guest_close(guest)  # gives back what a run left in the mirror
     engine.close()
-    lib.mmu_guest_destroy(guest)  # gives back what a run left in the mirror
     kept.clear()
 
 
@@ -73,12 +74,12 @@ class Cpu:
         self._kept: list[Any] = [self.ports, self._shadow, self._scratch, space.bus]
         self.context = self.engine.new_context()
         try:
-            self.guest = self._create()
+            self._guest = self._create()
         except BaseException:
             self.engine.close()
             raise
-        self._memory = EngineMemory(space, self.engine, self.guest, self._kept)
-        self._finalizer = weakref.finalize(self, _dispose, self.engine, self.guest, self._kept)
+        self._memory = EngineMemory(space, self.engine, self._guest, self._kept)
+        self._finalizer = weakref.finalize(self, _dispose, self.engine, self._guest, self._kept)
         try:
             self._install()
             self.reset()
@@ -173,7 +174,7 @@ class Cpu:
             setattr(config.places, name, place)
         out = ffi.new("mmu_guest **")
         check(lib.mmu_guest_create(config, out), "guest")
-        return out[0]
+        return ffi.gc(out[0], lib.mmu_guest_destroy)
 
     def _install(self) -> None:
         hooks = ffi.new("struct mmu_guest_hooks *")
@@ -202,6 +203,12 @@ class Cpu:
     def _open(self) -> None:
         if self.closed:
             raise ClosedError("this machine is closed")
+
+    @property
+    def guest(self) -> Any:
+        """The C guest. Raises ClosedError when the machine is closed."""
+        self._open()
+        return self._guest
 
     # -- memory -------------------------------------------------------------------------------------
 
@@ -248,10 +255,7 @@ class Cpu:
 
     def write(self, name: str, value: int) -> None:
         self._open()
-        number = self._register(name)
-        if not 0 <= value < 1 << 64:
-            raise ValueError(f"{name} must be 0 .. 2^64-1, not {value:#x}")
-        self.engine.write(number, value)
+        self.engine.write(self._register(name), asked.number(name, value))
 
     def _register(self, name: str) -> int:
         if name not in self._numbers:
@@ -329,5 +333,4 @@ class Cpu:
     @property
     def counters(self) -> Any:
         """struct mmu_guest_counters."""
-        self._open()
         return lib.mmu_guest_counters(self.guest)

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from mmu.core import ffi
-from mmu.errors import GuestError
+from mmu.errors import ClosedError, GuestError
 
 VERSION = (2, 1, 4)  # what the behaviour was measured with; see the calibration in mmu.guest.context
 
@@ -89,7 +89,7 @@ class Engine:
         out = ffi.new("void **")
         self._check(
             self.library.uc_open(getattr(constants, arch), getattr(constants, mode), out), f"uc_open({arch}, {mode})")
-        self.uc = out[0]
+        self._uc = out[0]
         self._contexts: list[Any] = []
         self._reg_read, self._value = self.library.uc_reg_read, ffi.new("uint64_t[2]")
         try:
@@ -113,12 +113,19 @@ class Engine:
         control = getattr(constants, name) | 1 << 26 | constants.UC_CTL_IO_WRITE << 30
         self._check(self.library.uc_ctl(self.uc, control, ffi.cast("int", value)), f"uc_ctl({name}, {value})")
 
+    @property
+    def uc(self) -> Any:
+        """unicorn's handle. Raises ClosedError when there is none any more."""
+        if not self._uc:
+            raise ClosedError("this machine is closed")
+        return self._uc
+
     def close(self) -> None:
-        if self.uc:
+        if self._uc:
             for context in self._contexts:
                 self.library.uc_context_free(context)
-            self.library.uc_close(self.uc)
-            self.uc, self._contexts = ffi.NULL, []
+            self.library.uc_close(self._uc)
+            self._uc, self._contexts = ffi.NULL, []
 
     # -- memory and hooks ---------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from mmu.core import lib
+from mmu.guest import asked
 from mmu.guest.context import get, put, x86_places
 from mmu.guest.cpu import Cpu, Outcome
 from mmu.guest.format import Rflags, Segment, Star
@@ -82,9 +83,9 @@ class X86Cpu(Cpu):
 
     def write(self, name: str, value: int) -> None:
         if name in MSR:
-            self.set_msr(MSR[name], value)
+            self.set_msr(MSR[name], asked.number(name, value))
         elif name in FLAT:
-            self._write_segment(name, value)
+            self._write_segment(name, asked.number(name, value))
         else:
             super().write(name, value)
 

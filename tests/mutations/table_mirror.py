@@ -137,8 +137,8 @@ MUTATIONS = (
     Mutation(
         "mirror: what a guest has is lost with it",
         "csrc/guest.c",
-        "\tguest_windows_give(g);\n\tmmu_tlb_destroy(",
-        "\tmmu_tlb_destroy(",
+        "\tguest_code_unwatch(g);\n\tguest_windows_give(g);\n}\n\nvoid mmu_guest_destroy",
+        "\tguest_code_unwatch(g);\n}\n\nvoid mmu_guest_destroy",
         MIRROR,
     ),
     Mutation(

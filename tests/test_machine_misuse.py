@@ -1,0 +1,121 @@
+"""A machine that is used wrongly says so in one line: it neither crashes nor does something else."""
+
+import threading
+
+import pytest
+
+from mmu.errors import AddressRangeError, ClosedError, GuestError
+from mmu.guest.devices import DebugExit
+from mmu.machine import Machine
+from mmu.memory import Mmio
+from tests.guest.machines import ARCHS, CODE, DATA, PAGE, code, machine, places
+from tests.guest.programs import DEVICE
+
+HALTS = {arch: code(arch, "nop") for arch in ARCHS}
+
+
+@pytest.fixture(params=ARCHS)
+def ready(request):
+    with machine(request.param, code="ram", tables="ram") as m:
+        yield m.load(HALTS[request.param])
+
+
+@pytest.mark.parametrize(
+    "asked, error, said",
+    [({"limit": 0}, ValueError, "limit must be 1"), ({"limit": -1}, ValueError, "not -0x1"),
+     ({"limit": 1 << 64}, ValueError, "limit must be"), ({"limit": 1.5}, TypeError, "limit must be an integer"),
+     ({"exceptions": -1}, ValueError, "exceptions must be 1"), ({"trace": -1}, ValueError, "trace must be 0"),
+     ({"trace": 1 << 40}, ValueError, "trace must be 0"), ({"start": -1}, ValueError, "start must be 0"),
+     ({"start": 1 << 64}, ValueError, "start must be 0"), ({"timeout": -1}, ValueError, "timeout must be at least 0"),
+     ({"timeout": float("nan")}, ValueError, "timeout must be"), ({"timeout": "1"}, TypeError, "timeout must be")],
+)  # fmt: skip
+def test_run_refuses_what_is_no_bound(ready, asked, error, said):
+    with pytest.raises(error, match=said):
+        ready.run(**asked)
+
+
+def test_a_timeout_longer_than_threads_can_wait_is_the_longest(ready):
+    assert ready.run(timeout=1e300).stop.reason == "halt"
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 64])
+def test_registers_have_64_bits(ready, value):
+    for name in ("efer", "rax") if ready.arch == "x86_64" else ("sctlr_el1", "x0"):
+        with pytest.raises(ValueError, match=f"{name} must be 0"):
+            ready.set(**{name: value})
+
+
+@pytest.mark.parametrize("va, size", [(-1, 8), (1 << 64, 8), ((1 << 64) - 4, 8), (DATA, -8)])
+def test_memory_outside_the_address_space(ready, va, size):
+    with pytest.raises(AddressRangeError):
+        ready.read(va, size)
+
+
+def test_setup_that_fails_leaves_the_machine_as_it_was(ready):
+    plan, tables = ready.plan, ready.tables
+    with pytest.raises(AddressRangeError, match="no frame left"):
+        ready.setup(tables=(0, PAGE), code=(PAGE, PAGE), data=(2 * PAGE, PAGE), stack=(3 * PAGE, PAGE))
+    assert (ready.plan, ready.tables) == (plan, tables)
+    assert ready.run().stop.reason == "halt"
+
+
+# -- closed -----------------------------------------------------------------------------------------
+
+USES = {
+    "snapshot": lambda m: m.snapshot(), "registers": lambda m: m.registers, "run": lambda m: m.run(),
+    "read": lambda m: m.read(DATA, 8), "write": lambda m: m.write(DATA, b"1"), "setup": lambda m: m.setup(**places()),
+    "load": lambda m: m.load(HALTS[m.arch]), "walk_registers": lambda m: m.walk_registers(),
+    "set": lambda m: m.set(**{"efer" if m.arch == "x86_64" else "ttbr0_el1": 0}),
+    "translate": lambda m: m.cpu.translate(DATA, 1), "interrupt": lambda m: m.cpu.interrupt(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_closed_machine_says_that_it_is_closed(ready, use):
+    ready.close()
+    with pytest.raises(ClosedError, match="this machine is closed"):
+        USES[use](ready)
+
+
+def test_a_closed_machine_cannot_be_restored(ready):
+    found = ready.snapshot()
+    ready.close()
+    with pytest.raises(ClosedError):
+        ready.restore(found)
+
+
+def test_the_exit_of_a_closed_machine_is_a_register_without_effect(ready):
+    space = ready.space
+    space.map(0xF000_0000, DebugExit(ready))
+    ready.close()
+    space.store(0xF000_0000, 4, 7)
+    with Machine(space).setup(**places()).load(HALTS["x86_64"]) as other:
+        assert other.run().stop.reason == "halt"
+
+
+# -- busy -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use", ["close", "run", "snapshot"])
+def test_a_device_cannot_have_the_machine_that_runs(use):
+    with machine("x86_64", code="ram", tables="ram") as m:
+        m.space.map(0xF000_0000, Mmio(PAGE, write=lambda *_: getattr(m, use)()))
+        m.tables.map(DEVICE, 0xF000_0000, PAGE)
+        m.load(bytes.fromhex("c70301000000 f4")).set(rbx=DEVICE)  # mov dword ptr [rbx], 1; hlt
+        with pytest.raises(GuestError, match=rf"{use}\(\) must wait until the run of this machine is over"):
+            m.run()
+        assert m.run(start=CODE + 6).stop.reason == "halt"
+
+
+def test_another_thread_cannot_have_the_machine_that_runs(ready):
+    ready.load(b"\xeb\xfe" if ready.arch == "x86_64" else b"\0\0\0\x14")  # a jump to itself
+    found = []
+    spin = threading.Thread(target=lambda: found.append(ready.run(timeout=0.5).stop.reason))
+    spin.start()
+    while not ready._busy.locked():
+        assert spin.is_alive()
+    for use in ready.run, ready.close:
+        with pytest.raises(GuestError, match="until the run of this machine is over"):
+            use()
+    spin.join()
+    assert found == ["timeout"]

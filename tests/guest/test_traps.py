@@ -74,7 +74,7 @@ def test_a_code_segment_set_by_the_host_says_the_privilege():
         assert m.set(cs=0x23, rip=USER).run().stop.exception == Interrupt(GP, 0)
         assert m.walk_registers().cpl == 3
         assert m.set(cs=8, ss=0x10, rip=CODE).run().stop.reason == "halt"
-        with pytest.raises(ValueError, match="cs must be 0 .. 0xffff"):
+        with pytest.raises(ValueError, match=r"cs must be 0 \.\. 0xffff"):
             m.set(cs=0x10000)
 
 

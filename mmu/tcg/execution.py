@@ -103,6 +103,7 @@ class Execution:
                 code = block.code[block.offsets[first] : block.offsets[first + 1]]
                 following = guest.special(instruction, self.pc, code, accesses)
                 if following is not None:
+                    self.instructions += 1
                     guest.write_pc(following)
                     return self._end(block, first + 1)
             error = stepper.run(self.pc, count)

@@ -168,6 +168,7 @@ def test_zeroes_by_cache_line_reach_a_device_byte_by_byte():
     result = b.load("add x1, x0, #70; dc zva, x1; wfi").run()
     assert b.space.read(WINDOW, 256) == b"\xff" * 64 + bytes(64) + b"\xff" * 128
     assert bus(result, "data") == [("w", 64 + n, 1) for n in range(64)]
+    assert result.counters.instructions == 3
 
 
 @pytest.mark.parametrize("source", ["ldr x0, [x0]; add x2, x2, #1; wfi", "ldr x1, [x0], #8; add x2, x2, #1; wfi"])

@@ -131,3 +131,23 @@ def test_the_plain_machine_loads_nothing_of_the_model():
 def test_events_are_the_same_each_time():
     traces = [kinds(Bench("8.2").load("mov [rdi], rax; hlt", rdi=DATA).run(), "tb", "bus") for _ in range(2)]
     assert traces[0] == traces[1] != []
+
+
+def test_images_of_code_are_made_again_when_there_is_no_room(monkeypatch):
+    """More blocks than images: the oldest make room, and nothing runs wrong."""
+    monkeypatch.setattr("mmu.guest.stepper.IMAGES", 8)
+    jumps = "".join(f"{n}: inc rbx; jmp {n + 1}f; " for n in range(1, 21))
+    result = Bench(Switches()).load(f"mov ecx, 3; 0: {jumps}21: dec ecx; jnz 0b; hlt").run()
+    assert (result.stop.reason, result.registers["rbx"], result.counters.blocks) == ("halt", 60, 23)
+
+
+def test_pages_of_data_are_given_again(monkeypatch):
+    """More pages than the engine is shown at a time."""
+    monkeypatch.setattr("mmu.guest.stepper.DATA_PAGES", 72)
+    b = Bench(Switches())
+    for n in range(100):
+        b.map(DATA + n * 4096, 0x80_0000 + n * 4096)
+        b.put(0x80_0000 + n * 4096, n)
+    source = "mov ecx, 300; 1: add rax, [rdi]; add qword ptr [rdi], 1; add rdi, 4096; cmp rdi, rsi; cmove rdi, rdx;"
+    result = b.load(f"{source} dec ecx; jnz 1b; hlt", rdx=DATA, rsi=DATA + 100 * 4096).run()
+    assert result.registers["rax"] == 3 * sum(range(100)) + 100 + 200

@@ -26,7 +26,7 @@ X86 = {  # flow, alone, io, atomic, special
     "mov cr3, rax": (Flow.MAIN_LOOP, True, False, False, "mov cr3"),
     "mov rax, cr3": (Flow.NEXT, True, False, False, ""),
     "invlpg [rax]": (Flow.MAIN_LOOP, True, False, False, "invlpg"),
-    "mov ds, eax": (Flow.NEXT, True, False, False, ""),
+    "mov ds, eax": (Flow.MAIN_LOOP, True, False, False, ""),
     "in al, dx": (Flow.NEXT, True, True, False, ""),
     "iretq": (Flow.MAIN_LOOP, True, False, False, "mode"),
     "int3": (Flow.MAIN_LOOP, True, False, False, ""),

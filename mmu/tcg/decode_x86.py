@@ -25,6 +25,12 @@ SPECIAL = {
     "retfq": "mode", "ljmp": "mode", "lcall": "mode", "popfq": "mode", "popf": "mode", "stac": "mode", "clac": "mode",
     "lmsw": "flush", "clts": "mode", "swapgs": "mode",
 }  # fmt: skip
+# VEX instructions on general registers: BMI1 and BMI2. Others are AVX, which the engine does not have.
+BMI = frozenset((
+    "andn", "bextr", "blsi", "blsmsk", "blsr", "bzhi", "mulx", "pdep", "pext", "rorx", "sarx", "shlx", "shrx",
+))  # fmt: skip
+VEX = (0xC4, 0xC5)
+SEGMENTS_AND_SIZE = bytes.fromhex("262e363e646567")  # the prefixes that may stand before VEX
 # Loads and stores of 16 bytes, all at once.
 SIXTEEN = frozenset((
     "movups", "movaps", "movupd", "movapd", "movdqu", "movdqa", "lddqu", "movntps", "movntpd", "movntdq", "movntdqa",
@@ -96,6 +102,8 @@ class X86Decoder:
     def _flow(self, i: Any, name: str, loaded: str) -> tuple[Flow, str]:
         if name == "hlt":
             return Flow.HALT, "mode"
+        if bytes(i.bytes).lstrip(SEGMENTS_AND_SIZE)[0] in VEX and name not in BMI:
+            return Flow.MAIN_LOOP, "avx"
         if loaded.startswith("cr"):
             return Flow.MAIN_LOOP, f"mov {loaded}" if loaded in ("cr0", "cr3", "cr4") else "mode"
         if name in MAIN_LOOP or loaded in ENDING:

@@ -148,6 +148,8 @@ class ModelX86(X86Cpu):
             following = self._syscall(pc + instruction.length)
             assert isinstance(following, int)
             return following
+        if name == "avx":
+            raise GuestEvent(Interrupt(UD))
         if name == "sysenter":
             raise Unsupported(pc + instruction.length, "SYSENTER (use SYSCALL)")
         if name == "invlpg":

@@ -102,3 +102,11 @@ def test_the_units_that_a_translator_reads(source):
 def test_the_address_of_an_operand(source, expected):
     registers = {"rax": 0xA000, "rcx": 0xC000, "r8": 0x1_0000_8000, "fs_base": 0xF0000}
     assert x86().address(asm("x86_64", source), 0x1000, registers.__getitem__) == expected
+
+
+@pytest.mark.parametrize(
+    "code, special", [("c5f1fec2", "avx"), ("64c5fb10 00", "avx"), ("c4e270f2c2", ""), ("0f01c1", "")],
+    ids=["vpaddd", "vmovsd fs:", "andn", "vmcall"],
+)  # fmt: skip
+def test_avx_is_none_of_the_cpu(code, special):
+    assert x86().decode(bytes.fromhex(code)).special == special

@@ -47,13 +47,14 @@ class EmulatedWindow(Container):
 
         The RFC looked at the path of the window's first address, and whether it ends at a device, not at this one.
         """
+        by_window = self._switches.alias_path_base
         for device in self._devices:
             for s in device.registers.ranges():
-                judged = self._window.base if self._switches.alias_path_base else s.base
+                judged = self._window.base if by_window else s.base
                 found = straight_path(self._window, judged)
                 if not s.committed or s.iw or found is None:
                     continue
-                if found is device or self._switches.alias_path_base:
+                if found is device or by_window:
                     first, last = max(s.base, self._striped.base), min(s.end - 1, self._window.last)
                     last = min(last, s.base + device.start("dc") - s.dpa - 1)
                     if first <= last:

@@ -42,7 +42,6 @@ class Block:
     page0: int
     page1: int
     limit: int
-    oneshot: bool
     places: tuple[HostPc, ...]
     offsets: tuple[int, ...]
     segments: tuple[tuple[int, int], ...] = ()

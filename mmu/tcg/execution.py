@@ -40,7 +40,7 @@ class Execution:
         self.pc, self.instructions = 0, 0
         self.accesses.tlb.now = lambda: self.instructions
         self.counts = Counters()
-        self._policy = "P0" if switches.io_must_be_last else switches.can_do_io
+        self._policy = switches.policy
         self._parallel = switches.parallel and not switches.icount
         self.limit = 0  # instructions of a run
         self.inhibited = self.halted = False  # by the instruction before
@@ -126,7 +126,7 @@ class Execution:
             return True
         if block.limit == 1:
             livelock = switches.atomic_step_livelock and block.flags.no_links
-            return not livelock and not (block.oneshot and switches.oneshot_unregistered)
+            return not livelock and block.places[n].registered
         if self._policy == "P2":
             return n == len(block.instructions) - 1
         return block.instructions[n].io or n == block.limit - 1

@@ -29,7 +29,7 @@ class Memory:
     """
 
     def __init__(self, space: AddressSpace, ports: dict[Tag, Port], trace: Recorder, defers: bool) -> None:
-        self.space, self.trace, self._defers = space, trace, defers
+        self.space, self.trace, self.defers = space, trace, defers
         self._ports = {tag: port.handle for tag, port in ports.items()}
         self._out = ffi.new("uint64_t *")
         self._past: AddressSpace | None = None
@@ -67,7 +67,7 @@ class Memory:
 
     def _map(self) -> AddressSpace | None:
         """A space of the regions as they were, while the CPU does not see a change; None: ours will do."""
-        if not self._defers or not self.changed:
+        if not self.defers or not self.changed:
             return None
         if self._past is None:
             self._past = AddressSpace("as it was")

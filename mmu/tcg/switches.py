@@ -111,6 +111,11 @@ class Switches:
         return replace(self, **changes)
 
     @property
+    def policy(self) -> CanDoIo:
+        """can_do_io; under io_must_be_last, I/O is allowed anywhere in a block."""
+        return "P0" if self.io_must_be_last else self.can_do_io
+
+    @property
     def bugs(self) -> tuple[str, ...]:
         """The names of the bugs that are there."""
         return tuple(name for name in BUGS if self.named(name))

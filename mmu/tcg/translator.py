@@ -34,6 +34,7 @@ class Reading:
         self.page0 = NO_PAGE if entry.comparators[FETCHES] & MMIO else entry.pa
         self.page1 = NO_PAGE
         self.straddles = False  # from RAM into device memory
+        self.final = False  # the instruction that does is the block's last one
         self._host = b"" if self.page0 == NO_PAGE else accesses.memory.read(self.page0 + pc % PAGE, PAGE - pc % PAGE)
 
     def instruction(self, va: int, number: int) -> tuple[bytes, Instruction]:
@@ -72,6 +73,7 @@ class Reading:
             accesses.touched = entry.pa
             raise EmulatorAbort("second_page")
         self.page0, self.straddles = NO_PAGE, True
+        self.final = not accesses.switches.straddle_final_insn
         return self._unit(va, size)
 
 
@@ -88,25 +90,25 @@ class Translator:
             flags = flags._replace(most=1)
         limit = flags.most or MOST
         instructions, code = self._instructions(reading, 1 if alone else limit)
-        if reading.straddles and not self.accesses.switches.straddle_final_insn:
+        if reading.final:
             limit = 1
-        block = self._block(reading, mode, flags, limit, oneshot, instructions, code)
+        registered = not (oneshot and self.accesses.switches.oneshot_unregistered)
+        block = self._block(reading, mode, flags, limit, registered, instructions, code)
         self.blocks.add(block)
         self.accesses.trace.append(
             BlockEvent("tb", pc, len(instructions), block.page0, block.page1, block.in_ram))
         return block
 
     def _block(
-        self, reading: Reading, mode: Hashable, flags: Flags, limit: int, oneshot: bool,
+        self, reading: Reading, mode: Hashable, flags: Flags, limit: int, registered: bool,
         instructions: tuple[Instruction, ...], code: bytes,
     ) -> Block:  # fmt: skip
-        registered = not (oneshot and self.accesses.switches.oneshot_unregistered)
         offsets, at = [], 0
         for i in instructions:
             offsets.append(at)
             at += i.length
         return Block(
-            reading.pc, mode, flags, instructions, code, reading.page0, reading.page1, limit, oneshot,
+            reading.pc, mode, flags, instructions, code, reading.page0, reading.page1, limit,
             self.blocks.new_places(len(instructions), registered), (*offsets, at), segments(instructions))
 
     def _instructions(self, reading: Reading, limit: int) -> tuple[tuple[Instruction, ...], bytes]:
@@ -126,10 +128,10 @@ class Translator:
     def _ends(self, reading: Reading, instruction: Instruction, following: int) -> bool:
         """Is *instruction* the block's last one, whatever the limit?"""
         switches = self.accesses.switches
-        if instruction.flow is not Flow.NEXT or (instruction.io and io_ends(switches.can_do_io, switches.icount)):
+        if instruction.flow is not Flow.NEXT or (instruction.io and io_ends(switches.policy, switches.icount)):
             return True
         if reading.straddles:
-            return not switches.straddle_final_insn or following & PAGE_MASK != reading.first + PAGE
+            return reading.final or following & PAGE_MASK != reading.first + PAGE
         return following & PAGE_MASK != reading.first
 
 

@@ -28,6 +28,7 @@ class Tables:
 
     def __init__(self, accesses: Accesses) -> None:
         self._accesses = accesses
+        self.refuses_updates = accesses.switches.arm_hafdbs_mmio  # of device memory
         self.known: dict[int, int] = {}  # descriptors that a repeated walk does not read again
 
     def load(self, address: int, size: int, /) -> tuple[int, MemTxResult]:
@@ -45,7 +46,7 @@ class Tables:
         memory = self._accesses.memory
         if not memory.dispatches(address):
             return memory.exchange(address, size, expected, desired), MemTxResult.OK
-        if self._accesses.switches.arm_hafdbs_mmio:
+        if self.refuses_updates:
             raise UnsupportedUpdateError
         with self._accesses.locks.if_needed():
             old, result = memory.dispatch(address, size, None, "ptw")
@@ -87,8 +88,8 @@ class QemuWalker(Walker):
         """Where a descriptor lies. Whether stage 2 lets it be written is asked for host memory only (stage2_ro_update;
         before there were updates of others, these were refused first: arm_hafdbs_mmio).
         """
-        switches = self._accesses.switches
-        if access is Access.WRITE and (switches.stage2_ro_update or switches.arm_hafdbs_mmio):
+        unasked = self._accesses.switches.stage2_ro_update or self._tables.refuses_updates
+        if access is Access.WRITE and unasked:
             at = super().table_address(address, Access.READ)
             if self._accesses.memory.dispatches(at):
                 return at

@@ -46,8 +46,8 @@ MUTATIONS = (
     _always(
         "arm-hafdbs-mmio",
         "mmu/tcg/walk_arm64.py",
-        "if self._accesses.switches.arm_hafdbs_mmio:",
-        "if True:",
+        "self.refuses_updates = accesses.switches.arm_hafdbs_mmio",
+        "self.refuses_updates = True",
         "arm64_access_flag_in_mmio_tables_faults",
     ),
     _always(
@@ -60,8 +60,8 @@ MUTATIONS = (
     _always(
         "straddle-final-insn",
         "mmu/tcg/translator.py",
-        "return not switches.straddle_final_insn or following",
-        "return following",
+        "self.final = not accesses.switches.straddle_final_insn",
+        "self.final = False",
         "code_after_a_straddling_instruction_is_stale",
     ),
     _always(
@@ -87,23 +87,23 @@ MUTATIONS = (
     ),
     _always(
         "oneshot-unregistered",
-        "mmu/tcg/execution.py",
-        "not (block.oneshot and switches.oneshot_unregistered)",
-        "not block.oneshot",
+        "mmu/tcg/translator.py",
+        "registered = not (oneshot and self.accesses.switches.oneshot_unregistered)",
+        "registered = not oneshot",
         "counted_instruction_in_mmio_that_does_io_aborts",
     ),
     _always(
         "io-must-be-last",
-        "mmu/tcg/execution.py",
-        'self._policy = "P0" if switches.io_must_be_last else switches.can_do_io',
-        'self._policy = "P0"',
+        "mmu/tcg/switches.py",
+        'return "P0" if self.io_must_be_last else self.can_do_io',
+        'return "P0"',
         "memory_taken_away_can_still_be_read",
     ),
     _always(
         "stage2-ro-update",
         "mmu/tcg/walk_arm64.py",
-        "if access is Access.WRITE and (switches.stage2_ro_update or switches.arm_hafdbs_mmio):",
-        "if access is Access.WRITE:",
+        "unasked = self._accesses.switches.stage2_ro_update or self._tables.refuses_updates",
+        "unasked = True",
         "arm64_walk_writes_a_table_that_stage_2_protects",
     ),
     _always(
@@ -158,8 +158,8 @@ MUTATIONS = (
     _always(
         "alias-path-base",
         "cxl/emulator.py",
-        "judged = self._window.base if self._switches.alias_path_base else s.base",
-        "judged = self._window.base",
+        "by_window = self._switches.alias_path_base",
+        "by_window = True",
         "interleaved_range_is_shown_as_plain_ram",
     ),
     _always(

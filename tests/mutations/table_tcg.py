@@ -201,7 +201,7 @@ MUTATIONS = (
     Mutation(
         "tcg: the old memory map is not kept for the rest of a block",
         "mmu/tcg/access.py",
-        "        if self.memory.changed and not self.switches.io_must_be_last:\n",
+        "        if self.memory.changed and not self.memory.defers:\n",
         "        if self.memory.changed:\n",
         IO,
     ),

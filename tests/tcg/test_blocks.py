@@ -12,7 +12,7 @@ USUAL = Flags()
 
 
 def block(pc=CODE, page0=0x1000, page1=NO_PAGE, size=4, flags=USUAL):
-    return Block(pc, 0, flags, (Instruction(size),), bytes(size), page0, page1, 512, False, (), (0, size))
+    return Block(pc, 0, flags, (Instruction(size),), bytes(size), page0, page1, 512, (), (0, size))
 
 
 def test_a_page_takes_with_it_what_begins_in_the_page_before():

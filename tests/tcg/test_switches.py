@@ -1,13 +1,18 @@
 """Switches and releases: every bug has its field, every release its row, by the notes and by what was measured."""
 
+import ast
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import fields
 
 import pytest
 
 from mmu.tcg import BUGS, RELEASES, Switches, release, reverted
 from mmu.tcg.releases import CHANGES
+from mmu.tcg.switches import field_of
+from tests.mutations import ROOT
+from tests.tcg.machines import Bench, kinds
 
 # Faulty in these releases; what was measured on 7.2.22 and 10.0.13, for the others by the dates of the fixes.
 EXPECTED = {
@@ -37,6 +42,23 @@ def test_a_release_has_its_bugs(name):
     found = {bug for bug in EXPECTED if release(name).named(bug)}
     assert {bug for bug, releases in EXPECTED.items() if name in releases.split()} == found
     assert POLICY.get(name, "P2") == release(name).can_do_io
+
+
+def test_every_switch_is_consulted_in_one_place():
+    """Whatever else depends on it asks that place. The atlas only sets switches; their own file derives policies."""
+    files = [p for room in ("mmu", "cxl") for p in (ROOT / room).rglob("*.py")]
+    others = [p for p in files if "bugs" not in p.parts and p != ROOT / "mmu/tcg/switches.py"]
+    asked = Counter(node.attr for p in others for node in ast.walk(ast.parse(p.read_text()))
+                    if isinstance(node, ast.Attribute))
+    assert {bug: n for bug in BUGS if (n := asked[field_of(bug)]) != 1} == {}
+
+
+def test_instructions_marked_as_io_follow_the_policy_that_is_in_force():
+    """With io_must_be_last nothing ends a block for I/O, whatever the policy would be."""
+    assert Switches(io_must_be_last=True).policy == "P0"
+    assert Switches(can_do_io="P1").policy == "P1"
+    result = Bench(Switches(io_must_be_last=True)).load("in al, dx; inc rbx; hlt").run()
+    assert [e.n_insns for e in kinds(result, "tb")] == [3]
 
 
 def test_every_bug_of_the_model_has_a_row():

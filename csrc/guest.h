@@ -138,6 +138,7 @@ struct mmu_guest {
 	const struct guest_arch *arch;
 	struct mmu_guest_ram *ram;
 	uint32_t ram_count, ram_last;	/* ram_last: where the last search ended */
+	uint64_t ram_serial;		/* of the bus's map that `ram` was taken from */
 	struct mmu_guest_bank *banks;
 	uint32_t bank_count;
 	struct guest_windows windows;

@@ -169,7 +169,8 @@ int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret);
    mmu_guest_destroy() are allowed, and only the last does anything. Not during a run; twice is fine. */
 void mmu_guest_close(mmu_guest *guest);
 void mmu_guest_destroy(mmu_guest *guest);
-/* Replaces what is known of RAM: sorted by hpa, apart, whole pages, else MMU_ERANGE. Not during a run. */
+/* Replaces what is known of RAM, as the bus's map is now: sorted by hpa, apart, whole pages, else MMU_ERANGE. Not during
+   a run. */
 int mmu_guest_set_ram(mmu_guest *guest, const struct mmu_guest_ram *ram, uint32_t count);
 /* Replaces what is known of host memory that pages of windows may be in. MMU_ENOMEM. Not during a run. */
 int mmu_guest_set_banks(mmu_guest *guest, const struct mmu_guest_bank *banks, uint32_t count);

@@ -3,6 +3,20 @@
 #include "bus.h"
 #include "stripes.h"
 
+/* Whether the page is still the RAM that the engine has at `engine`: the map changed since the table was made. */
+static bool is_still(struct mmu_guest *g, uint64_t page, uint64_t engine)
+{
+	struct port_read read = port_enter(g->c.probe);
+	uint32_t i = map_search(read.map, page);
+	const struct mmu_range *r = &read.map->ranges[i];
+	bool found = i < read.map->count && r->kind == MMU_RANGE_RAM && page >= r->first &&
+		     r->last - page >= GUEST_PAGE - 1 &&
+		     (uint8_t *)r->host + r->offset + (page - r->first) == guest_window_host(g, engine);
+
+	port_leave(g->c.probe, read);
+	return found;
+}
+
 /* Engine address of a page of plain RAM; false when pa is anything else. */
 bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret)
 {
@@ -22,7 +36,8 @@ bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret)
 		g->ram_last = at = lo;
 	}
 	*engine_ret = g->ram[at].engine + ((pa.v - g->ram[at].hpa) & GUEST_PAGE_MASK);
-	return true;
+	return g->ram_serial == atomic_load_explicit(&g->c.bus->serial, memory_order_acquire) ||
+	       is_still(g, pa.v & GUEST_PAGE_MASK, *engine_ret);
 }
 
 /* What a page is that is no RAM for the engine. */

@@ -35,11 +35,12 @@ class EngineMemory:
 
     def sync(self) -> None:
         """Take over what RAM the space shows now."""
-        view = self._space.view
-        if view is not self._view:
-            table = [entry for r in view.ranges if (entry := self._ram(r)) is not None]
-            check(lib.mmu_guest_set_ram(self._guest, ffi.new("struct mmu_guest_ram[]", table), len(table)), "RAM map")
-            self._view = view
+        with self._space.unchanging() as view:
+            if view is not self._view:
+                table = [entry for r in view.ranges if (entry := self._ram(r)) is not None]
+                check(
+                    lib.mmu_guest_set_ram(self._guest, ffi.new("struct mmu_guest_ram[]", table), len(table)), "RAM map")
+                self._view = view
 
     def serve(self, dispatch: str) -> int:
         """Make ready for serving windows so; returns the services that can be had (MMU_GUEST_*)."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, overload
 
 from mmu.core import check, ffi, lib, memtx, unset_bytes
@@ -57,6 +59,12 @@ class AddressSpace:
     def view(self) -> FlatView:
         """What is seen at each address, as of now."""
         return self._view
+
+    @contextmanager
+    def unchanging(self) -> Iterator[FlatView]:
+        """The view, which no thread changes meanwhile (internal)."""
+        with self._lock:
+            yield self._view
 
     @property
     def port(self) -> Any:

@@ -399,6 +399,12 @@ static void refine(struct mmu_guest *g)
 	}
 }
 
+/* There is an IDT, and it is one of long mode. */
+static bool can_deliver(struct mmu_guest *g)
+{
+	return guest_table(g, g->c.ids.idtr).limit && (guest_x86_registers(g).efer & X86_EFER_LMA);
+}
+
 /* SYSCALL, which the engine takes for no operation. *pc is after it (2 bytes). */
 static bool system_call(struct mmu_guest *g, uint64_t *pc)
 {
@@ -413,7 +419,7 @@ static bool system_call(struct mmu_guest *g, uint64_t *pc)
 
 	g->c.engine.reg_read_batch(g->c.engine.uc, ids, values, sizeof(ids) / sizeof(ids[0]));
 	if (!(efer.value & X86_EFER_SCE)) {
-		if (!guest_table(g, id->idtr).limit)
+		if (!can_deliver(g))
 			return false;
 		if (deliver(g, &undefined, &at)) {
 			*pc = at;
@@ -441,7 +447,7 @@ bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc)
 	if (g->stop.kind != MMU_GUEST_FAULT && g->stop.kind != MMU_GUEST_INTERRUPT &&
 	    g->stop.kind != MMU_GUEST_INVALID)
 		return false;
-	if (!guest_table(g, g->c.ids.idtr).limit)
+	if (!can_deliver(g))
 		return false;		/* nobody to deliver to: the host says what it was */
 	if (g->stop.kind == MMU_GUEST_FAULT) {
 		refine(g);

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmu.core import lib
@@ -201,6 +202,25 @@ class Machine:
             self.write(segment.va + base, segment.data + bytes(segment.size - len(segment.data)))
         self.cpu.write(self.cpu.PC, program.entry + base)
         return self
+
+    def boot(self, kernel: bytes | str | PathLike[str], command_line: str = "") -> Machine:
+        """Put a multiboot kernel (version 1) where its header says, and the CPU at its 32-bit entry, paging off.
+
+        x86 only. EAX and EBX are as the specification has them; the memory map shows RAM, not windows. Long mode and
+        its tables are the kernel's affair; until then no exception is delivered, it ends the run.
+        Raises GuestError for an image that is none, AddressRangeError or BusError when it does not fit into memory.
+        """
+        from mmu.guest import multiboot
+
+        if self.arch != "x86_64":
+            raise ValueError(f"multiboot kernels are for x86_64, not {self.arch}")
+        image = kernel if isinstance(kernel, bytes) else Path(kernel).read_bytes()
+        found = multiboot.read_kernel(image)
+        multiboot.place(self.space, found, command_line.encode())
+        self.plan, self.tables = None, None
+        self._program.clear()
+        self.cpu.start_32(found.entry)
+        return self.set(rax=multiboot.BOOT_MAGIC, rbx=multiboot.INFO)
 
     def set(self, **registers: int) -> Machine:
         """Write registers by name. ValueError for a name that the CPU does not have."""

@@ -115,6 +115,10 @@ class Cpu:
         """Registers of a program's first instruction."""
         raise NotImplementedError
 
+    def start_32(self, pc: int) -> None:
+        """Registers of a kernel's 32-bit entry."""
+        raise NotImplementedError
+
     def new_tables(self, frames: Frames | LevelFrames) -> Any:
         """An empty tree of page tables in frames of the space."""
         raise NotImplementedError

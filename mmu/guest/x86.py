@@ -42,6 +42,7 @@ class X86Cpu(Cpu):
     PHYS_BITS = 52
     TABLES = {"PML4": 4, "PDPT": 3, "PD": 2, "PT": 1}
     FLAT_CODE = Segment.make(TYPE=11, S=1, P=1, L=1, G=1, LIMIT_LOW=0xFFFF, LIMIT_HIGH=15)
+    FLAT_CODE_32 = FLAT_CODE & ~Segment.L.mask | Segment.DB.mask
     FLAT_DATA = Segment.make(TYPE=3, S=1, P=1, DB=1, G=1, LIMIT_LOW=0xFFFF, LIMIT_HIGH=15)
     HOOKS = (
         ("INSN", "syscall", "UC_X86_INS_SYSCALL"), ("INSN", "sysenter", "UC_X86_INS_SYSENTER"),
@@ -126,6 +127,18 @@ class X86Cpu(Cpu):
         data = (16, self.FLAT_DATA)
         self.switch({"cs": (8, self.FLAT_CODE), "ss": data, "ds": data, "es": data}, cpl=0)
 
+    def start_32(self, pc: int) -> None:
+        """Protected mode with paging off and flat 32-bit segments at CPL 0; general registers are 0."""
+        for name in GENERAL:
+            self.write(name, 0)
+        for name, value in {"cr0": Cr0.make(PE=1, ET=1), "cr4": 0, "cr3": 0, "efer": 0}.items():
+            self.write(name, value)
+        self.write("rflags", Rflags.make(ONE=1))
+        data = (16, self.FLAT_DATA)
+        flat = {"cs": (8, self.FLAT_CODE_32), "ss": data, "ds": data, "es": data, "fs": data, "gs": data}
+        self.switch(flat, cpl=0)  # the engine left 64-bit code with CR0.PG
+        self.write("rip", pc)
+
     def start(self, pc: int, stack: int, data: int, size: int) -> None:
         """Registers of a program's first instruction."""
         for name in GENERAL:
@@ -141,7 +154,8 @@ class X86Cpu(Cpu):
 
     @property
     def has_tables(self) -> bool:
-        return self.read("cr3") != 0
+        """Or needs none: paging is off."""
+        return self.read("cr3") != 0 or not self.read("cr0") & Cr0.PG.mask
 
     @property
     def cpl(self) -> int:

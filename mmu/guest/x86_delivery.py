@@ -15,6 +15,7 @@ from mmu.guest.format import GateHigh, GateLow, Rflags, Segment, SelectorCode
 from mmu.guest.stop import Delivered, External, Interrupt, Stop
 from mmu.types import Access, Fault
 from mmu.x86 import PageFault, exception
+from mmu.x86.format import Efer
 
 if TYPE_CHECKING:
     from mmu.guest.x86 import X86Cpu
@@ -49,6 +50,8 @@ def deliver(cpu: X86Cpu, event: Any, pc: int, fault: Fault | None = None) -> Del
         cpu.write("cr2", event.cr2)
     if cpu.table("idtr")[2] == 0:
         return Stop("fault", pc, first, fault, "the guest has no IDT")
+    if not cpu.read("efer") & Efer.LMA.mask:
+        return Stop("fault", pc, first, fault, "exceptions are delivered in long mode only")
     while True:
         try:
             return Delivered(pc, event, _enter(cpu, event, pc))

@@ -26,6 +26,10 @@ def trap(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/guest/test_traps.py::{name}" for name in names)
 
 
+def boot(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/guest/test_multiboot.py::{name}" for name in names)
+
+
 LOST = shared("test_an_update_that_comes_in_between_is_not_overwritten")
 TWINS = ("tests/guest/test_delivery_twins.py::test_x86_delivery_in_c_is_that_of_the_reference",)
 ARM_TWINS = ("tests/guest/test_delivery_twins.py::test_arm64_delivery_in_c_is_that_of_the_reference",)
@@ -160,4 +164,13 @@ MUTATIONS = (
     Mutation("loop: a segment set by the host changes no privilege", "mmu/guest/x86.py",
              "        cpl = selector & 3 if name == \"cs\" else self.cpl\n", "        cpl = self.cpl\n",
              trap("test_a_code_segment_set_by_the_host_says_the_privilege")),
+    Mutation("loop: exceptions go through an IDT that is not of long mode", X86,
+             " && (guest_x86_registers(g).efer & X86_EFER_LMA);", ";",
+             boot("test_an_exception_before_long_mode_ends_the_run")),
+    Mutation("loop: a kernel is entered where it is linked", "mmu/guest/multiboot.py",
+             "            entry = entry - h[\"p_vaddr\"] + h[\"p_paddr\"]\n", "            entry = entry + 0\n",
+             boot("test_an_elf_kernel")),
+    Mutation("loop: a multiboot header needs no checksum", "mmu/guest/multiboot.py",
+             "and (magic + flags + checksum) & 0xFFFF_FFFF == 0:", "and checksum:",
+             boot("test_images_that_cannot_be_booted")),
 )

@@ -246,6 +246,32 @@ static void refuse_ram(void)
 	expect(mmu_guest_create(&config, &guest) == MMU_ERANGE, "unknown architecture accepted");
 }
 
+/* Serial ports by random accesses: output and input stay within their room. */
+static void serial_ports(void)
+{
+	const uint8_t bytes[40] = { 1, 2, 3 };
+	uint32_t count;
+	uint64_t lost;
+	mmu_uart *uart;
+
+	expect(mmu_uart_create(0, &uart) == MMU_ERANGE, "a serial port without room");
+	expect(mmu_uart_create(16, &uart) == MMU_OK, "no serial port");
+	for (int i = 0; i < 20000; i++) {
+		uint64_t offset = next() % 0x1100, value = next();
+
+		mmu_uart_16550_write(uart, next(), 1, value);
+		mmu_uart_pl011_write(uart, offset, 4, value);
+		mmu_uart_16550_read(uart, next(), 1, &value);
+		mmu_uart_pl011_read(uart, offset, 4, &value);
+		expect(mmu_uart_feed(uart, bytes, (uint32_t)(next() % sizeof(bytes))) <= 16, "fed too much");
+		mmu_uart_output(uart, &count, &lost);
+		expect(count <= 16, "too much output");
+		if (next() % 64 == 0)
+			mmu_uart_clear(uart);
+	}
+	mmu_uart_destroy(uart);
+}
+
 int main(void)
 {
 	struct mmu_range ranges[1];
@@ -263,6 +289,7 @@ int main(void)
 		return 1;
 	mmu_guest_hooks(&hooks);
 	refuse_ram();
+	serial_ports();
 	for (uint32_t arch = 0; arch < 2; arch++)
 		run(arch, bus, mmu_hostmem_address(ram), mmu_hostmem_address(shadow));
 	mmu_hostmem_destroy(shadow);

@@ -143,7 +143,6 @@ struct mmu_guest {
 	uint32_t bank_count;
 	struct guest_windows windows;
 	struct guest_tlb tlb;
-	struct guest_sites sites;
 	enum guest_phase phase;
 	enum guest_event event;
 	struct mmu_guest_stop stop;
@@ -158,7 +157,6 @@ struct mmu_guest {
 	uint64_t written;		/* how much they had, when code was last compared */
 	uint64_t dropping;		/* what the engine's look-up finds meanwhile */
 	uint32_t code_count;
-	uint16_t code_order[CODE_LIMIT];	/* the slots in use */
 	bool shared;			/* other machines may use the same memory */
 	struct guest_atomic atomic;
 	uint64_t atomic_pc, atomic_next;	/* the instruction under way, and the one behind it */
@@ -173,6 +171,9 @@ struct mmu_guest {
 	_Atomic uint32_t exit_value;
 	struct mmu_guest_counters counters;
 	struct guest_near near[NEAR_SLOTS];
+	/* What is large and seldom looked at comes last. */
+	uint16_t code_order[CODE_LIMIT];	/* the slots in use */
+	struct guest_sites sites;
 	struct code_page code[CODE_SLOTS];
 	struct mmu_guest_delivered delivered[DELIVERED_KEPT];
 };

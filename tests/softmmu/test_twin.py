@@ -226,8 +226,9 @@ def test_every_kind_of_route(number):
     vas = [[first + n * stride % (2 * PAGE) for n in range(240)] for stride in (8, 264, 1032)]
     mixed = [*vas[1][:80], NEAR, *vas[1][80:], first + 3, FAR + PAGE, *vas[1]]
     beyond = [*vas[0][:190], first + PAGE + 8, *vas[0]]  # one of a group is in the next page
+    second = [*vas[0][:150], first + PAGE + 264, *vas[0]]  # and on the second device, which may end before
     script = [("route", number)]
-    for batch in (*vas, mixed, beyond):
+    for batch in (*vas, mixed, beyond, second):
         for size in (8, 4, 1):
             script += [("load_many", batch, size, True), ("store_many", batch, size, True, size * 0x0101010101010101)]
     compare(X86Board, script, traced=False)

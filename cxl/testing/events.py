@@ -7,20 +7,31 @@ A pattern equals every event (`mmu.tcg.trace`) whose members it names hold what 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from mmu.tcg.trace import Event, text
 
 if TYPE_CHECKING:
     from cxl.testing.guest import Entry
 
+# Kind of events -> their other members.
+MEMBERS: dict[str, tuple[str, ...]] = {
+    get_args(get_type_hints(e)["kind"])[0]: e._fields[1:] for e in get_args(Event)}  # fmt: skip
 HEX = ("offset", "value", "pc", "page0", "page1", "syndrome", "address", "code")
 
 
 class Pattern:
-    """Members of an event by name. Numbers and texts must be equal; a callable must be true of the member."""
+    """Members of an event by name. Numbers and texts must be equal; a callable must be true of the member.
+
+    Raises ValueError for a kind, TypeError for a member that no event has: such a pattern would never match.
+    """
 
     def __init__(self, kind: str, members: dict[str, Any], note: str = "") -> None:
+        if kind not in MEMBERS:
+            raise ValueError(f"an event must be one of {', '.join(MEMBERS)}, not {kind!r}")
+        for name in members:
+            if name not in MEMBERS[kind]:
+                raise TypeError(f"{kind} events have no {name!r}; they have {', '.join(MEMBERS[kind])}")
         self.kind, self.members, self.note = kind, members, note
 
     def matches(self, event: Any) -> bool:
@@ -28,8 +39,6 @@ class Pattern:
             return False
         known = event._asdict()  # type: ignore[attr-defined]
         for name, wanted in self.members.items():
-            if name not in known:
-                raise TypeError(f"{self.kind} events have no {name!r}; they have {', '.join(list(known)[1:])}")
             if not (wanted(known[name]) if callable(wanted) else known[name] == wanted):
                 return False
         return True

@@ -32,8 +32,10 @@ def differences(seen: Contents, wanted: bytes) -> Iterator[str]:
     for at in rows[:SHOWN]:
         a, b = bytes(seen[at : at + ROW]), bytes(wanted[at : at + ROW])
         marks = "".join("   " if a[i : i + 1] == b[i : i + 1] else "^^ " for i in range(max(len(a), len(b))))
-        yield f"{seen.start + at:#x}: {a.hex(' ')}"
-        yield f"{'wanted:':>{len(f'{seen.start + at:#x}:')}} {b.hex(' ')}"
-        yield " " * (len(f"{seen.start + at:#x}:") + 1) + marks.rstrip()
+        address, wants = f"{seen.start + at:#x}:", "wanted:"
+        width = max(len(address), len(wants))
+        yield f"{address:>{width}} {a.hex(' ')}"
+        yield f"{wants:>{width}} {b.hex(' ')}"
+        yield " " * (width + 1) + marks.rstrip()
     if len(rows) > SHOWN:
         yield f"and {len(rows) - SHOWN} more rows of {ROW} bytes"

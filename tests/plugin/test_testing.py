@@ -208,6 +208,20 @@ def test_a_member_that_an_event_does_not_have_is_a_mistake():
         EVENTS.find("bus", colour=1)
 
 
+def test_a_pattern_that_could_never_match_is_a_mistake_even_where_nothing_is_searched():
+    with pytest.raises(TypeError, match="lock events have no 'depth'; they have change"):
+        Trace(()).count("lock", depth=2)
+    with pytest.raises(ValueError, match=r"an event must be one of bus, lock, recompile, .*, not 'lok'"):
+        event("lok")
+
+
+@pytest.mark.parametrize("start", [0, 0x1_0000_0000])
+def test_the_rows_of_a_difference_stand_below_each_other(start):
+    seen, wanted, marks = differences(Contents(bytes(16), start, "mem0"), bytes(15) + b"\1")
+    assert seen.index(" 00 00") == wanted.index(" 00 00")
+    assert (len(seen), len(marks)) == (len(wanted), len(seen))
+
+
 def test_expectations_say_every_difference(guest):
     ran = guest("x86_64", "mov eax, 5").run()
     assert halted(rax=5).complaints(ran) == []

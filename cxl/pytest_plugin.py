@@ -29,25 +29,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
+    release = config.getoption("--cxl-release")
+    if release is not None:
+        from mmu.tcg import release as switches_of
+
+        try:
+            switches_of(release)
+        except ValueError as error:
+            raise pytest.UsageError(f"--cxl-release: {error}") from None
 
 
 def _marked(marker: pytest.Mark) -> tuple[str, str | None]:
-    """(bug, mode) of a marker. Raises pytest.UsageError with what is wrong with it."""
+    """(bug, mode) of a marker. Fails with one line on what is wrong with it."""
     def arguments(name: str, mode: str | None = None) -> tuple[str, str | None]:
         return name, mode
 
     try:
         name, mode = arguments(*marker.args, **marker.kwargs)
     except TypeError as error:
-        raise pytest.UsageError(f"cxl_bug: {error}".replace("_marked.<locals>.arguments", "cxl_bug")) from None
+        pytest.fail(f"cxl_bug: {error}".replace("_marked.<locals>.arguments", "cxl_bug"), pytrace=False)
     if mode is not None and mode not in MODES:
-        raise pytest.UsageError(f"cxl_bug: mode must be one of {', '.join(MODES)}, not {mode!r}")
+        pytest.fail(f"cxl_bug: mode must be one of {', '.join(MODES)}, not {mode!r}", pytrace=False)
     from cxl.testing.bugs import check
 
     try:
         check(name)
     except ValueError as error:
-        raise pytest.UsageError(f"cxl_bug: {error}") from None
+        pytest.fail(f"cxl_bug: {error}", pytrace=False)
     return name, mode
 
 
@@ -89,10 +97,7 @@ def cxl_switches(request: pytest.FixtureRequest, cxl_mode: str | None) -> Switch
         return None
     from mmu.tcg import release as switches_of
 
-    try:
-        return switches_of(release)
-    except ValueError as error:
-        raise pytest.UsageError(f"--cxl-release: {error}") from None
+    return switches_of(release)
 
 
 @pytest.fixture

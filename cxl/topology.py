@@ -160,21 +160,20 @@ class Topology(Forms):
         permissive decoders, its memory map, and the mistakes of both. `mmu.Machine` takes the same value.
 
         What is programmed stays. Raises TopologyError when the windows are on a bus already, ValueError for a release
-        that is not known.
+        that is not known and for what is neither.
         """
-        if isinstance(emulator, str):
-            from mmu.tcg import release
+        from mmu.tcg import switches_of
 
-            emulator = release(emulator)
+        switches = switches_of(emulator)
         with self._lock:
             if self._shown.begun:
                 raise TopologyError("an emulator must be chosen before the windows are attached to a bus")
-            self.strict, self._shown.switches = False, emulator
+            self.strict, self._shown.switches = False, switches
             nodes: list[Node] = [*self.bridges.values(), *self.switches.values()]
             with self.batch():
                 for block in (*(n.registers for n in nodes), *(d.registers for d in self.devices.values())):
                     if block is not None:
-                        block.emulate(emulator)
+                        block.emulate(switches)
 
     def attach(self, space: AddressSpace, registers: bool = False) -> None:
         """Map each window into *space* at its HPA. What is committed later shows up there at once.

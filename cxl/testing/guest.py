@@ -228,8 +228,8 @@ class Guest:
 
 
 def _switches(emulator: str | Switches | None) -> Switches | None:
-    if isinstance(emulator, str):
-        from mmu.tcg import release
+    if emulator is None:
+        return None
+    from mmu.tcg import switches_of
 
-        return release(emulator)
-    return emulator
+    return switches_of(emulator)

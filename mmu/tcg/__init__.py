@@ -15,14 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmu.tcg.releases import RELEASES, release, reverted
+    from mmu.tcg.releases import RELEASES, release, reverted, switches_of
     from mmu.tcg.stops import Deadlock, EmulatorAbort, EmulatorStop, HostSegv
     from mmu.tcg.switches import BUGS, Switches
     from mmu.tcg.trace import Event
 
 _HOME = {
     "mmu.tcg.switches": ("BUGS", "Switches"),
-    "mmu.tcg.releases": ("RELEASES", "release", "reverted"),
+    "mmu.tcg.releases": ("RELEASES", "release", "reverted", "switches_of"),
     "mmu.tcg.stops": ("Deadlock", "EmulatorAbort", "EmulatorStop", "HostSegv"),
     "mmu.tcg.trace": ("Event",),
 }
@@ -30,7 +30,7 @@ _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "BUGS", "RELEASES", "Deadlock", "EmulatorAbort", "EmulatorStop", "Event", "HostSegv", "Switches", "release",
-    "reverted",
+    "reverted", "switches_of",
 ]  # fmt: skip
 
 

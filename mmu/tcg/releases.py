@@ -103,6 +103,15 @@ def release(name: str) -> Switches:
     return at(parse(name))
 
 
+def switches_of(emulator: object) -> Switches:
+    """Those of a release, by name, or as given. Raises ValueError for what is neither."""
+    if isinstance(emulator, str):
+        return release(emulator)
+    if isinstance(emulator, Switches):
+        return emulator
+    raise ValueError(f"emulator must be a release such as \"qemu-8.2\" or mmu.tcg.Switches, not {emulator!r}")
+
+
 # Bits of the build that was measured: 10.0.13 with single fixes undone at run time.
 REVERTS: dict[int, dict[str, Any]] = {
     1: {"lookup_tb_can_do_io": True},

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from mmu.guest.stop import Delivered, Stop
 from mmu.memory.space import Traffic
 from mmu.tcg.counters import Counters
-from mmu.tcg.releases import release
+from mmu.tcg.releases import switches_of
 from mmu.tcg.stops import EmulatorStop
-from mmu.tcg.switches import Switches
 from mmu.tcg.trace import Event
 
 if TYPE_CHECKING:
@@ -23,15 +22,6 @@ if TYPE_CHECKING:
 
 PORTS = {"data": "data", "tables": "walk", "code": "code"}  # counter -> initiator
 CPUS = {"x86_64": ("mmu.tcg.x86", "ModelX86"), "aarch64": ("mmu.tcg.arm64", "ModelArm64")}  # loaded when used
-
-
-def switches_of(emulator: object) -> Switches:
-    """Those of a release, by name, or as given. Raises ValueError for what is neither."""
-    if isinstance(emulator, str):
-        return release(emulator)
-    if isinstance(emulator, Switches):
-        return emulator
-    raise ValueError(f"emulator must be a release such as \"qemu-8.2\" or mmu.tcg.Switches, not {emulator!r}")
 
 
 def new_cpu(space: AddressSpace, arch: str, emulator: object) -> Model:

@@ -15,10 +15,11 @@ def test_a_release_by_name_is_its_switches(name):
     assert not topology.strict
 
 
-def test_an_unknown_release_changes_nothing():
+@pytest.mark.parametrize("wrong, message", [("5.0", "release must be one of"), (8.2, "emulator must be a release")])
+def test_an_unknown_release_changes_nothing(wrong, message):
     topology = Topology.default()
-    with pytest.raises(ValueError, match="release must be one of"):
-        topology.emulate("5.0")
+    with pytest.raises(ValueError, match=message):
+        topology.emulate(wrong)
     assert topology.strict
     assert topology.devices["mem0"].registers.strict
 

@@ -107,6 +107,7 @@ def test_code_can_be_added(guest):
         ({"tables": {"L3": "window"}}, ValueError, "no level 'L3'"),
         ({"arch": "vax"}, ValueError, "arch must be one of"),
         ({"emulator": "6.0"}, ValueError, "release must be one of"),
+        ({"emulator": 8.2}, ValueError, "emulator must be a release"),
     ],
 )
 def test_what_cannot_be_placed_is_refused(guest, options, error, message):

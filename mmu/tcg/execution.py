@@ -195,5 +195,6 @@ class Execution:
         return 0
 
     def _stored(self, pa: int, size: int) -> None:
-        if self.blocks.has_code(pa):
-            self.counts.invalidated += len(self.blocks.stored(pa, size))
+        for at in (pa, *self.accesses.memory.twins(pa)):
+            if self.blocks.has_code(at):
+                self.counts.invalidated += len(self.blocks.stored(at, size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmu.core import ffi, lib, memtx
-from mmu.memory import AddressSpace, Alias, Striped
+from mmu.memory import AddressSpace, Alias, Ram, Striped
 from mmu.tcg.trace import Bus, Recorder, Tag
 from mmu.tlb.softmmu import page_flags
 from mmu.tlb.table import Flag
@@ -51,6 +51,15 @@ class Memory:
         self._past = None
         self._flags.clear()
         self._where.clear()
+        self._shared = shared(self.view)
+
+    def twins(self, pa: int) -> list[int]:
+        """The other addresses that show the same byte of RAM as *pa*."""
+        if not self._shared:
+            return []
+        hosts = {host + pa - first for host, last, first in self._shared if 0 <= pa - first <= last - host}
+        return [at for host, last, first in self._shared for byte in hosts
+                if host <= byte <= last and (at := first + byte - host) != pa]
 
     def flags(self, pa: int) -> Flags:
         """Of loads, stores and fetches at the page of *pa*. No flag: there is a host address."""
@@ -142,3 +151,20 @@ class Memory:
         if r.first <= page and page + PAGE - 1 <= r.last:
             self._where[pa // PAGE] = found
         return found
+
+
+def shared(view: FlatView) -> list[tuple[int, int, int]]:
+    """(host address, its last one, physical address) of RAM that *view* shows, in part or whole, in several places."""
+    rows = []
+    for r in view.ranges:
+        if isinstance(r.region, Ram):
+            host = r.region.memory.address + r.offset
+            rows.append((host, host + r.last - r.first, r.first))
+    rows.sort()
+    found: set[tuple[int, int, int]] = set()
+    longest = rows[0] if rows else (0, 0, 0)  # of those before, the one that ends last
+    for row in rows[1:]:
+        if row[0] <= longest[1]:
+            found |= {row, longest}
+        longest = max(longest, row, key=lambda r: r[1])
+    return sorted(found)

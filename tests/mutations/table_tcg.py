@@ -13,6 +13,7 @@ IO = ("tests/tcg/test_io.py",)
 TLB = ("tests/tcg/test_softmmu.py",)
 TWIN = ("tests/tcg/test_twin.py",)
 RELEASES = ("tests/tcg/test_releases.py",)
+BLOCKS = ("tests/tcg/test_blocks.py",)
 
 MUTATIONS = (
     Mutation(
@@ -67,8 +68,8 @@ MUTATIONS = (
     Mutation(
         "tcg: a store to code leaves its blocks",
         "mmu/tcg/execution.py",
-        "        if self.blocks.has_code(pa):\n",
-        "        if False and self.blocks.has_code(pa):\n",
+        "            if self.blocks.has_code(at):\n",
+        "            if False and self.blocks.has_code(at):\n",
         STRADDLE,
     ),
     Mutation(
@@ -197,6 +198,13 @@ MUTATIONS = (
         "            accesses.tlb.flush_page(page | ",
         "            (page | ",
         ARM,
+    ),
+    Mutation(
+        "tcg: code is looked for only where it is stored to",
+        "mmu/tcg/execution.py",
+        "for at in (pa, *self.accesses.memory.twins(pa)):",
+        "for at in (pa,):",
+        BLOCKS,
     ),
     Mutation(
         "tcg: the old memory map is not kept for the rest of a block",

@@ -2,11 +2,12 @@
 
 import pytest
 
+from mmu.memory import AddressSpace, Alias, Ram
 from mmu.tcg import Switches
 from mmu.tcg.blocks import NO_PAGE, Block, Blocks, Flags
 from mmu.tcg.decode_x86 import decoder
 from mmu.tcg.instruction import Flow, Instruction
-from tests.tcg.machines import CODE, PAGE, Bench, kinds
+from tests.tcg.machines import CODE, CODE_PA, PAGE, Bench, kinds
 
 USUAL = Flags()
 
@@ -80,6 +81,33 @@ def test_a_second_page_that_was_mapped_anew_is_seen():
 def test_what_ends_a_block(code, flow, inhibit):
     found = decoder().decode(bytes.fromhex(code) + b"\x90" * 13)
     assert (found.flow, found.inhibit) == (flow, inhibit)
+
+
+def test_a_store_to_another_place_of_the_same_ram_changes_code():
+    """Blocks belong to RAM, wherever it is seen; the plain machine agrees."""
+    code = bytes.fromhex("b905000000" "b877000000" "884e06" "ffc9" "75f4" "f4")
+    # mov ecx, 5; 1: mov eax, 0x77; mov [rsi + 6], cl; dec ecx; jnz 1b; hlt
+    for emulator in None, Switches():
+        b = Bench(emulator)
+        b.space.map(1 << 38, Alias(b.space.view.find(CODE_PA).region, 0, CODE_PA + PAGE))
+        b.map(0x5000_0000_0000, (1 << 38) + CODE_PA)
+        result = b.load(code, rsi=0x5000_0000_0000).run()
+        assert (result.registers["rax"], result.registers["rcx"]) == (2, 0)
+
+
+def test_ram_that_is_shown_twice():
+    one, two = Ram(4 * PAGE), Ram(PAGE)
+    space = AddressSpace()
+    aliases = (0x20_0000, Alias(one, PAGE, 2 * PAGE)), (0x30_0000, Alias(one, 0, 9))
+    for at, region in (0, one), (0x10_0000, two), *aliases:
+        space.map(at, region)
+    memory = Bench(Switches()).machine.cpu.emulator.accesses.memory
+    memory.space = space
+    memory.take_over()
+    assert memory.twins(8) == [0x30_0008]
+    assert memory.twins(PAGE + 8) == [0x20_0008]
+    assert memory.twins(0x20_1FFF) == [3 * PAGE - 1]
+    assert memory.twins(3 * PAGE) == memory.twins(0x10_0000) == memory.twins(0x999_0000) == []
 
 
 def test_blocks_are_translated_once():

@@ -69,6 +69,8 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 	} else {
 		g->counters.instructions++;
 		g->counted_at = address;
+		if (g->c.ids.flags)
+			g->flags = guest_register(g, g->c.ids.flags);
 	}
 }
 

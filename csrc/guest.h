@@ -162,6 +162,8 @@ struct mmu_guest {
 	uint64_t atomic_pc, atomic_next;	/* the instruction under way, and the one behind it */
 	uint64_t counted_at;		/* the instruction that was counted last */
 	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
+	uint64_t flags;			/* x86: before the instruction that was counted last */
+	bool flags_lost;		/* the engine did not go back to them: see run_once() */
 	uint32_t delivered_count;
 	struct mmu_guest_mark *marks;
 	uint64_t mark_count, mark_capacity;

@@ -138,11 +138,12 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 
 /*
  * The engine sees a store to code in RAM only through the TLB entry that the code came through, which
- * a fill for data replaces. It sees none to the copy of a page.
+ * a fill for data replaces. It sees none to the copy of a page. While instructions are counted such a store
+ * would count twice and lose the flags, because the engine begins the instruction again.
  */
-static bool engine_sees_stores(const struct code_page *code, uint64_t va, uint32_t index)
+static bool engine_sees_stores(const struct mmu_guest *g, const struct code_page *code, uint64_t va, uint32_t index)
 {
-	return !code->shadowed && !code->many && code->va == va && code->index == index;
+	return !g->limit && !code->shadowed && !code->many && code->va == va && code->index == index;
 }
 
 static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_translation *t, int type,
@@ -158,7 +159,7 @@ static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_trans
 		permissions |= ENGINE_MAY_WRITE;
 	if (code && (permissions & ENGINE_MAY_WRITE))
 		code->scanned = 0;
-	if (code && !engine_sees_stores(code, va, t->index)) {
+	if (code && !engine_sees_stores(g, code, va, t->index)) {
 		if (type == ENGINE_WRITE && g->phase == GUEST_RUNNING)
 			return refuse(g, GUEST_CODE_WRITE);
 		if (type == ENGINE_WRITE)
@@ -212,23 +213,13 @@ static bool is_end(struct mmu_guest *g, uint64_t va)
 	return g->until ? (pc & GUEST_PAGE_MASK) != va : pc == 0;
 }
 
-/* UC_HOOK_TLB_FILL. `va` is the first byte of the page, PC is exact. */
-bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, void *user)
+/* A miss of an access of the guest. False: the instruction has had no effect, and g->event or g->stop says why. */
+static bool fill(struct mmu_guest *g, uint64_t va, int type, struct engine_tlb_entry *ret)
 {
-	struct mmu_guest *g = user;
 	uint32_t access = access_of(type);
 	struct guest_translation t;
 	int rc;
 
-	(void)uc;
-	if (g->phase == GUEST_DROPPING)
-		return answer(ret, g->dropping, ENGINE_MAY_FETCH);
-	if (type == ENGINE_FETCH && is_end(g, va))
-		return false;
-	if (g->phase == GUEST_PROBING)
-		return fill_probe(g, va, type, ret);
-	if (guest_stopping(g))
-		return false;
 	if (guest_map_changed(g) || guest_code_changed(g))
 		return refuse(g, GUEST_MAP_CHANGED);
 	if (type != ENGINE_FETCH)
@@ -242,6 +233,26 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 		return false;
 	}
 	return type == ENGINE_FETCH ? fill_fetch(g, va, &t, ret) : fill_data(g, va, &t, type, ret);
+}
+
+/* UC_HOOK_TLB_FILL. `va` is the first byte of the page, PC is exact. */
+bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, void *user)
+{
+	struct mmu_guest *g = user;
+
+	(void)uc;
+	if (g->phase == GUEST_DROPPING)
+		return answer(ret, g->dropping, ENGINE_MAY_FETCH);
+	if (type == ENGINE_FETCH && is_end(g, va))
+		return false;
+	if (g->phase == GUEST_PROBING)
+		return fill_probe(g, va, type, ret);
+	if (guest_stopping(g))
+		return false;
+	if (fill(g, va, type, ret))
+		return true;
+	g->flags_lost = g->limit && type != ENGINE_FETCH;
+	return false;
 }
 
 /* UC_HOOK_MEM_UNMAPPED over GUEST_NOWHERE: `address` has the low bits that the fill did not. */

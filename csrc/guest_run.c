@@ -1,5 +1,5 @@
 /* The run loop: from one stop that wants attention to the next, with what C settles by itself in between. */
-#include "guest.h"
+#include "deliver.h"
 
 /* unicorn.h: uc_err */
 enum { ENGINE_OK = 0, ENGINE_INSN_INVALID = 10, ENGINE_EXCEPTION = 21 };
@@ -33,6 +33,11 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 			break;
 		g->until = UNREACHABLE;
 	}
+	/* It counts instructions by a hook on each, for which it works out the flags; what it notes to go back to
+	   when the instruction cannot be is what they were worked out from. */
+	if (g->flags_lost && g->c.ids.flags)
+		guest_set_register(g, g->c.ids.flags, g->flags);
+	g->flags_lost = false;
 	g->until = 0;
 	g->phase = GUEST_RUNNING;
 	g->stop.pc = pc;

@@ -11,6 +11,7 @@ DELIVERY = ("tests/guest/test_x86_delivery.py",)
 ARM64 = ("tests/guest/test_arm64_faults.py",)
 LOADER = ("tests/guest/test_loader.py",)
 OTHERS = ("tests/guest/test_code_of_others.py",)
+LIMIT = ("tests/guest/test_limit.py",)
 REMEMBERED = ("tests/guest/test_remembered_blocks.py",)
 
 MUTATIONS = (
@@ -45,8 +46,8 @@ MUTATIONS = (
     Mutation(
         "guest: stores to code in RAM are left to the engine",
         "csrc/guest_fill.c",
-        "\treturn !code->shadowed && !code->many &&",
-        "\treturn !code->shadowed ||",
+        "\treturn !g->limit && !code->shadowed && !code->many &&",
+        "\treturn g || !code->shadowed ||",
         CODE,
     ),
     Mutation(
@@ -132,6 +133,20 @@ MUTATIONS = (
         "\tcode->host = host;\n",
         "",
         OTHERS,
+    ),
+    Mutation(
+        "guest: flags at a fault are those that counting left",
+        "csrc/guest_run.c",
+        "\tif (g->flags_lost && g->c.ids.flags)\n",
+        "\tif (false)\n",
+        LIMIT,
+    ),
+    Mutation(
+        "guest: the engine carries out stores to code while it counts",
+        "csrc/guest_fill.c",
+        "\treturn !g->limit && !code->shadowed",
+        "\treturn g && !code->shadowed",
+        LIMIT,
     ),
     Mutation(
         "guest: a block that was accessed stays where it was when the map changes",

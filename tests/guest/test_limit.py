@@ -1,0 +1,44 @@
+"""A run that counts its instructions does what one does that does not count: one engine, another translation."""
+
+import pytest
+
+from mmu.machine import Machine
+from tests.guest.machines import places, two_way
+
+NOWHERE = 0x3000_0000
+RAM = dict.fromkeys(("tables", "code", "data", "stack"), "ram")
+# lea rbx, [rip+5]; mov ecx, 3; 1: mov eax, 5; add rdx, rax; inc byte ptr [rbx+1] (the 5); dec ecx; jnz 1b; hlt
+REWRITES_ITSELF = "488d1d05000000 b903000000 b805000000 4801c2 fe4301 ffc9 75f1 f4"
+LENGTH = 2 + 3 * 5 + 1
+
+
+def run(code, limit, where=RAM, **registers):
+    space, _, _ = two_way()
+    with Machine(space).setup(**places(**where)) as m:
+        m.load(bytes.fromhex(code)).set(**registers)
+        return m.run(limit=limit)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["1cbc ff03 f4", "1cbc f0ff03 f4", "04ff 8b03 f4", "2c20 4889 03 f4", "d0e0 87 03 f4", "f9 1100 8303 01 f4"],
+    ids=["sbb; inc", "sbb; lock inc", "add; load", "sub; store", "shl; xchg", "stc; adc"],
+)  # fmt: skip
+def test_the_flags_at_a_fault_are_those_before_the_instruction(code):
+    plain, counted = (run(code, limit, rbx=NOWHERE, rax=0x10) for limit in (None, 1000))
+    assert plain.stop.reason == counted.stop.reason == "fault"
+    assert counted.registers == plain.registers
+
+
+@pytest.mark.parametrize("where", [RAM, {}], ids=["ram", "window"])
+def test_a_store_to_the_code_that_runs_counts_once_and_leaves_the_flags(where):
+    plain, counted = (run(REWRITES_ITSELF, limit, where) for limit in (None, 1000))
+    assert (plain.stop.reason, plain.registers["rdx"]) == ("halt", 5 + 6 + 7)
+    assert counted.registers == plain.registers
+    assert counted.counters.instructions == LENGTH
+
+
+def test_each_limit_is_one_instruction_further():
+    pcs = [run(REWRITES_ITSELF, limit).registers["rip"] for limit in range(1, LENGTH)]
+    assert all(a != b for a, b in zip(pcs, pcs[1:]))
+    assert pcs[4] - pcs[3] == 3

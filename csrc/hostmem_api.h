@@ -12,7 +12,7 @@ void mmu_hostmem_advise_huge(mmu_hostmem *mem);
  * a handler of SIGBUS: a page that the file cannot give any more fails, and what is not ours is passed on.
  */
 int mmu_hostmem_map_file(mmu_hostmem *mem, uint64_t offset, uint64_t size, int fd);
-/* Writes what is mapped from files back to them. MMU_EHOST with EIO when a page failed: what was stored is lost. */
+/* Writes what is mapped from files back to them; what was stored to a page that failed is lost. */
 int mmu_hostmem_sync(mmu_hostmem *mem);
 /* Whether a part of offset .. offset+size-1 failed, and which byte of it is the first. It stays so. */
 bool mmu_hostmem_failed(const mmu_hostmem *mem, uint64_t offset, uint64_t size, uint64_t *ret);

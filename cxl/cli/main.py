@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -40,6 +41,17 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _main(arguments)
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """One line, without the place in our code that Python's own has."""
+    click.echo(f"cxl-mmu: warning: {message}", err=True)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     try:
         status = cli.main(arguments, prog_name="cxl-mmu", standalone_mode=False)
     except click.ClickException as error:

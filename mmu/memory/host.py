@@ -117,4 +117,7 @@ class HostMemory:
 
     def sync(self) -> None:
         """Wait until what is mapped from files is in the files. Raises OSError when it is not, and never will be."""
-        check(lib.mmu_hostmem_sync(self._handle), self.failure(0, self.size) or "writing device files back")
+        status, failure = lib.mmu_hostmem_sync(self._handle), self.failure(0, self.size)
+        if failure is not None:
+            raise BusError(f"not all could be written back: {failure}", MemTxResult.ERROR)
+        check(status, "writing device files back")

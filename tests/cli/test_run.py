@@ -1,12 +1,15 @@
 """`cxl-mmu run`: the main job from the command line, and what lands in the device files."""
 
 import json
+import os
+import re
 import shutil
 
 import pytest
 
 from cxl import DEFAULT_QEMU_ARGS, Topology
 from cxl.cli.main import main
+from cxl.job import Job
 from mmu.stripes import dpa_offset, position
 
 MIB = 1 << 20
@@ -42,6 +45,24 @@ def run(capsys, *arguments):
     out = capsys.readouterr()
     return status, json.loads(out.out) if out.out else None, out.err
 
+
+
+def test_a_device_file_that_is_cut_short_is_named_once_for_the_guest_and_once_for_the_file(
+    tmp_path, capsys, monkeypatch
+):
+    load = Job.run
+
+    def cut(job, *arguments):
+        os.truncate(tmp_path / "m0", 0)
+        return load(job, *arguments)
+
+    monkeypatch.setattr(Job, "run", cut)
+    in_ram = [word for area in ("tables", "code", "stack") for word in (f"--{area}", "ram")]
+    status, _, err = run(capsys, "checksum", "--qemu-args", files(tmp_path), *in_ram)
+    lost = rf"byte 0x[0-9a-f]+ of {tmp_path}/m0 is lost: {256 * MIB} bytes were mapped; the file has 0 bytes now"
+    guest, written_back = err.splitlines()
+    assert re.fullmatch(rf"cxl-mmu: warning: .*: {lost}", guest)
+    assert (status, bool(re.fullmatch(rf"cxl-mmu: not all could be written back: {lost}", written_back))) == (2, True)
 
 
 @ARCHS

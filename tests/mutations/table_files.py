@@ -127,9 +127,9 @@ MUTATIONS = (
     ),
     Mutation(
         "files: sync is content with what it could write",
-        "csrc/hostmem.c",
-        "return mmu_hostmem_failed(mem, 0, mem->size, &failed) ? MMU_EHOST : MMU_OK;",
-        "return MMU_OK;",
+        "mmu/memory/host.py",
+        "        if failure is not None:\n            raise BusError(f\"not all",
+        "        if status and failure is not None:\n            raise BusError(f\"not all",
         LOST,
     ),
     Mutation(

@@ -7,31 +7,35 @@ A pattern equals every event (`mmu.tcg.trace`) whose members it names hold what 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from mmu.tcg.trace import Event, text
 
 if TYPE_CHECKING:
     from cxl.testing.guest import Entry
 
-# Kind of events -> their other members.
-MEMBERS: dict[str, tuple[str, ...]] = {
-    get_args(get_type_hints(e)["kind"])[0]: e._fields[1:] for e in get_args(Event)}  # fmt: skip
+# Kind of events -> their other members, each with the words that it may be, none where any value will do.
+MEMBERS: dict[str, dict[str, tuple[str, ...]]] = {}
+for _hints in map(get_type_hints, get_args(Event)):
+    (_kind,) = get_args(_hints.pop("kind"))
+    MEMBERS[_kind] = {name: get_args(hint) if get_origin(hint) is Literal else () for name, hint in _hints.items()}
 HEX = ("offset", "value", "pc", "page0", "page1", "syndrome", "address", "code")
 
 
 class Pattern:
     """Members of an event by name. Numbers and texts must be equal; a callable must be true of the member.
 
-    Raises ValueError for a kind, TypeError for a member that no event has: such a pattern would never match.
+    Raises ValueError for a kind or a word, TypeError for a member that no event has: such a pattern would never match.
     """
 
     def __init__(self, kind: str, members: dict[str, Any], note: str = "") -> None:
         if kind not in MEMBERS:
             raise ValueError(f"an event must be one of {', '.join(MEMBERS)}, not {kind!r}")
-        for name in members:
+        for name, wanted in members.items():
             if name not in MEMBERS[kind]:
                 raise TypeError(f"{kind} events have no {name!r}; they have {', '.join(MEMBERS[kind])}")
+            if (words := MEMBERS[kind][name]) and wanted not in words and not callable(wanted):
+                raise ValueError(f"{name} of {kind} events must be one of {', '.join(words)}, not {wanted!r}")
         self.kind, self.members, self.note = kind, members, note
 
     def matches(self, event: Any) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from cxl.testing.ran import Ran
+from mmu.guest.stop import REASONS
 
 DECIMAL = ("vector", "level", "stage")
 
@@ -102,7 +103,9 @@ def halted(pc: int | None = None, **registers: int) -> Expected:
 
 
 def stopped(reason: str, pc: int | None = None, message: str | None = None, **registers: int) -> Expected:
-    """Ended for a reason of `mmu.guest.stop`."""
+    """Ended for a reason of `mmu.guest.stop`. Raises ValueError for one that is none."""
+    if reason not in REASONS:
+        raise ValueError(f"the reason must be one of {', '.join(REASONS)}, not {reason!r}")
     return Expected((reason,), registers, {"pc": pc, "message": message})
 
 
@@ -117,6 +120,11 @@ def delivered(**members: Any) -> Fault:
 
 
 def _emulator(outcome: str, kind: str | None, facts: dict[str, Any], registers: dict[str, int]) -> Expected:
+    from mmu.tcg.stops import ABORTS, HANGS
+
+    known = {"abort": ABORTS, "hang": HANGS}.get(outcome, {})
+    if kind is not None and kind not in known:
+        raise ValueError(f"the kind of an {outcome} must be one of {', '.join(known)}, not {kind!r}")
     return Expected((outcome,), registers, {"kind": kind, **facts})
 
 

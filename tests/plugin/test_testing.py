@@ -12,6 +12,7 @@ from cxl.testing import (
     event,
     faulted,
     halted,
+    hung,
     in_order,
     interleaved,
     stopped,
@@ -214,6 +215,18 @@ def test_a_pattern_that_could_never_match_is_a_mistake_even_where_nothing_is_sea
         Trace(()).count("lock", depth=2)
     with pytest.raises(ValueError, match=r"an event must be one of bus, lock, recompile, .*, not 'lok'"):
         event("lok")
+    with pytest.raises(ValueError, match="tag of bus events must be one of ptw, data, fetch, not 'walk'"):
+        Trace(()).find("bus", tag="walk")
+    with pytest.raises(ValueError, match="rw of bus events must be one of r, w, not 'read'"):
+        bus("read")
+    assert bus(tag=lambda tag: tag != "ptw") == EVENTS.find("bus")[1]
+
+
+@pytest.mark.parametrize("make", [
+    lambda: aborted("relock"), lambda: hung("bql_relock"), lambda: stopped("halted")], ids=["abort", "hang", "stop"])
+def test_an_end_that_no_run_has_is_a_mistake(make):
+    with pytest.raises(ValueError, match=r"must be one of .*, not '"):
+        make()
 
 
 @pytest.mark.parametrize("start", [0, 0x1_0000_0000])

@@ -64,6 +64,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marker is None:
         return
     _, mode = _marked(marker)
+    if sum(m.name == "cxl_bug" for m in metafunc.definition.own_markers) > 1:
+        pytest.fail("cxl_bug: a test has one bug at a time", pytrace=False)
     if "cxl_mode" not in metafunc.fixturenames:
         metafunc.fixturenames.append("cxl_mode")
     metafunc.parametrize("cxl_mode", MODES if mode is None else (mode,), indirect=True)

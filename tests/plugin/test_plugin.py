@@ -183,6 +183,31 @@ def test_a_wrong_marker_is_an_error_that_says_what_is_wrong(run, marker, message
     assert "pytest_plugin.py" not in text  # a line, and no way through our code
 
 
+def test_two_bugs_at_a_time_are_refused(run):
+    two = """import pytest
+@pytest.mark.cxl_bug("double-lock")
+@pytest.mark.cxl_bug("ptw-retaddr")
+def test_x(): pass
+"""
+    result = run(two)
+    result.stdout.fnmatch_lines(["*cxl_bug: a test has one bug at a time*"])
+    assert result.ret != 0
+
+
+def test_the_bug_of_a_test_comes_before_that_of_its_class(run):
+    source = """
+@pytest.mark.cxl_bug("double-lock")
+class Test:
+    @pytest.mark.cxl_bug("ptw-retaddr", mode="faulty")
+    def test_own(self, cxl_switches):
+        assert cxl_switches.bugs == ("ptw-retaddr",)
+
+    def test_shared(self, cxl_switches, cxl_mode):
+        assert cxl_switches.bugs == (("double-lock",) if cxl_mode == "faulty" else ())
+"""
+    run("import pytest\n" + source).assert_outcomes(passed=3)
+
+
 def test_a_wrong_release_is_an_error_that_says_which_there_are(run):
     result = run("def test_x(cxl_machine): pass\n", "--cxl-release", "6.0")
     result.stderr.fnmatch_lines(["ERROR: --cxl-release: release must be one of 7.2, *not '6.0'*"])

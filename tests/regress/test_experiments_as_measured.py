@@ -262,6 +262,28 @@ def test_code_from_a_window_without_decoders_is_zeroes(build):
 
 
 @pytest.mark.parametrize("build", ["7.2", "10.0"])
+def test_a_table_in_a_window_without_decoders_is_empty(build):
+    """The PDPT: its entries read as 0."""
+    rig = Rig("x86_64", BUILDS[build])
+    rig.code(CODE, "48 8b 07   mov rax, [rdi]\nf4   hlt")
+    rig.fill(rig.entry(DATA, 0), (rig.take("h") | rig.form.table).to_bytes(8, "little"))
+    seen = rig.observe(registers={"rdi": DATA})
+    (fault,) = [event for event in seen.trace if event[0] == "fault"]
+    assert (seen.outcome, fault.syndrome, fault.address, fault.code) == ("guest-fault", 14, DATA, 0)
+
+
+@pytest.mark.parametrize("build", STOCK)
+@pytest.mark.parametrize("text, syndrome", [("0f 0b   ud2", 6), ("48 8b 07   mov rax, [rdi]", 14)])
+def test_faults_of_code_in_the_window_have_their_place(build, text, syndrome):
+    """After another instruction, which is a block of its own there."""
+    rig = Rig("x86_64", BUILDS[build])
+    rig.code(CODE, f"90   nop\n48 ff c3   inc rbx\n{text}\nf4   hlt", "w")
+    seen = rig.observe(registers={"rdi": DATA})
+    (fault,) = [event for event in seen.trace if event[0] == "fault"]
+    assert (seen.outcome, seen.pc, fault.syndrome, seen.registers["rbx"]) == ("guest-fault", CODE + 4, syndrome, 1)
+
+
+@pytest.mark.parametrize("build", ["7.2", "10.0"])
 def test_cr3_in_a_window_without_decoders_is_a_triple_fault(build):
     kernel = Kernel(BUILDS[build])
     rig = kernel.rig

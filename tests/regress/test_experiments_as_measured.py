@@ -227,6 +227,37 @@ def test_the_model_shows_what_was_measured(experiment, build, ways, monkeypatch)
     assert text in seen.message
 
 
+LOCKED = {  # of a word that is 5 and one that is 6, with RBX 0x11 and RCX 0x22: RAX, RDX; both words and RAX after it
+    "f0 0f c1 07   lock xadd [rdi], eax": (2, 6, 7, 6, 5),
+    "f0 48 0f c1 07   lock xadd [rdi], rax": (2, 6, 7, 6, 5),
+    "f0 48 0f b1 0f   lock cmpxchg [rdi], rcx": (5, 6, 0x22, 6, 5),
+    "f0 0f b1 0f   lock cmpxchg [rdi], ecx": (9, 6, 5, 6, 5),
+    "48 87 07   xchg [rdi], rax": (9, 6, 9, 6, 5),
+    "f0 fe 07   lock inc byte ptr [rdi]": (2, 6, 6, 6, 2),
+    "f0 0f ba 2f 09   lock bts dword ptr [rdi], 9": (2, 6, 0x205, 6, 2),
+    "f0 0f c7 0f   lock cmpxchg8b [rdi]": (5, 0, 0x22_0000_0011, 6, 5),
+    "f0 48 0f c7 0f   lock cmpxchg16b [rdi]": (5, 6, 0x11, 0x22, 5),
+    "f0 48 0f c7 0f   lock cmpxchg16b [rdi], miss": (9, 6, 5, 6, 5),
+}
+
+
+@pytest.mark.parametrize("build", STOCK)
+@pytest.mark.parametrize("text", LOCKED)
+def test_atomics_in_the_window(text, build):
+    """Aligned, over the end of a granule, and over that of a page; the last two cannot be of 16 bytes."""
+    rax, rdx, low, high, after = LOCKED[text]
+    for offset in (0,) if "16b" in text else (0, 253, PAGE - 3):
+        rig = Rig("x86_64", BUILDS[build])
+        rig.code(CODE, f"{text}\nf4   hlt")
+        page = rig.map(DATA, "w")
+        rig.map(DATA + PAGE, page + PAGE)
+        rig.fill(page + offset, (6 << 64 | 5).to_bytes(16, "little"))
+        registers = {"rdi": DATA + offset, "rax": rax, "rdx": rdx, "rbx": 0x11, "rcx": 0x22}
+        seen = rig.observe(registers=registers, results={"rax": after})
+        assert (seen.outcome, seen.message) == ("ok", "")
+        assert rig.space.read(page + offset, 16) == (high << 64 | low).to_bytes(16, "little")
+
+
 @pytest.mark.parametrize("build", STOCK)
 @pytest.mark.parametrize("clear, code", [(Pte.RW.mask, 3), (Pte.P.mask, 0)])
 def test_page_faults_through_tables_in_the_window(build, clear, code):

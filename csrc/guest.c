@@ -69,8 +69,7 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 	} else {
 		g->counters.instructions++;
 		g->counted_at = address;
-		if (g->c.ids.flags)
-			g->flags = guest_register(g, g->c.ids.flags);
+		guest_note_flags(g, address);
 	}
 }
 
@@ -319,6 +318,19 @@ uint64_t guest_register(struct mmu_guest *g, int id)
 
 	g->c.engine.reg_read(g->c.engine.uc, id, &value);
 	return value;
+}
+
+/*
+ * For each code hook: the engine works out the flags for it, and what it notes to go back to when the instruction
+ * cannot be carried out is what they were worked out from. See run_once().
+ */
+void guest_note_flags(struct mmu_guest *g, uint64_t pc)
+{
+	if (!g->c.ids.flags)
+		return;
+	g->hooked = true;
+	g->hooked_at = pc;
+	g->flags = guest_register(g, g->c.ids.flags);
 }
 
 void guest_set_register(struct mmu_guest *g, int id, uint64_t value)

@@ -162,8 +162,8 @@ struct mmu_guest {
 	uint64_t atomic_pc, atomic_next;	/* the instruction under way, and the one behind it */
 	uint64_t counted_at;		/* the instruction that was counted last */
 	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
-	uint64_t flags;			/* x86: before the instruction that was counted last */
-	bool flags_lost;		/* the engine did not go back to them: see run_once() */
+	uint64_t hooked_at, flags;	/* x86: the instruction that a code hook was called for, and RFLAGS before it */
+	bool hooked;			/* there is one in what is translated now */
 	uint32_t delivered_count;
 	struct mmu_guest_mark *marks;
 	uint64_t mark_count, mark_capacity;
@@ -271,6 +271,7 @@ int guest_walk(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_t
 void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
 void guest_flush_tlb(struct mmu_guest *g);
 uint64_t guest_register(struct mmu_guest *g, int id);
+void guest_note_flags(struct mmu_guest *g, uint64_t pc);
 
 /* Another one for each map of the bus, and whenever a page of a file fails. */
 static inline uint64_t guest_map_serial(const struct mmu_guest *g)

@@ -249,10 +249,9 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 		return fill_probe(g, va, type, ret);
 	if (guest_stopping(g))
 		return false;
-	if (fill(g, va, type, ret))
-		return true;
-	g->flags_lost = g->limit && type != ENGINE_FETCH;
-	return false;
+	if (type == ENGINE_FETCH)
+		g->hooked = false;	/* other instructions come, and their hooks before them */
+	return fill(g, va, type, ret);
 }
 
 /* UC_HOOK_MEM_UNMAPPED over GUEST_NOWHERE: `address` has the low bits that the fill did not. */

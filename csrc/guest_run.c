@@ -1,4 +1,5 @@
 /* The run loop: from one stop that wants attention to the next, with what C settles by itself in between. */
+#include "decode_x86.h"
 #include "deliver.h"
 
 /* unicorn.h: uc_err */
@@ -6,6 +7,15 @@ enum { ENGINE_OK = 0, ENGINE_INSN_INVALID = 10, ENGINE_EXCEPTION = 21 };
 
 /* Where no program counter ever is: not canonical, odd. */
 #define UNREACHABLE ((UINT64_C(1) << 63) | 1)
+
+/* Whether the engine ended in an instruction that had a hook, which it did not carry out; SYSCALL it passes over. */
+static bool flags_lost(const struct mmu_guest *g, uint64_t pc)
+{
+	if (g->event == GUEST_NO_EVENT || !g->hooked)
+		return false;
+	return pc == g->hooked_at ||
+	       (g->event == GUEST_STOPPED && g->stop.kind == MMU_GUEST_SYSCALL && pc - g->hooked_at < X86_LONGEST);
+}
 
 /*
  * Lets the engine run until it ends, or for one instruction. Returns its error.
@@ -21,6 +31,7 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 
 	g->phase = phase;
 	g->event = GUEST_NO_EVENT;
+	g->hooked = false;
 	g->stop = (struct mmu_guest_stop){ 0 };
 	g->until = pc ? 0 : UNREACHABLE;
 	for (;;) {
@@ -33,11 +44,8 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 			break;
 		g->until = UNREACHABLE;
 	}
-	/* It counts instructions by a hook on each, for which it works out the flags; what it notes to go back to
-	   when the instruction cannot be is what they were worked out from. */
-	if (g->flags_lost && g->c.ids.flags)
+	if (flags_lost(g, pc))
 		guest_set_register(g, g->c.ids.flags, g->flags);
-	g->flags_lost = false;
 	g->until = 0;
 	g->phase = GUEST_RUNNING;
 	g->stop.pc = pc;

@@ -109,6 +109,7 @@ static void on_site(void *uc, uint64_t address, uint32_t size, void *user)
 			g->c.engine.emu_stop(g->c.engine.uc);
 		return;
 	}
+	guest_note_flags(g, address);
 	if (g->c.arch == MMU_GUEST_X86_64)
 		on_x86_site(g, address);
 	else

@@ -3,7 +3,7 @@
 import pytest
 
 from mmu.machine import Machine
-from tests.guest.machines import places, two_way
+from tests.guest.machines import CODE, PAGE, places, two_way
 
 NOWHERE = 0x3000_0000
 RAM = dict.fromkeys(("tables", "code", "data", "stack"), "ram")
@@ -28,6 +28,28 @@ def test_the_flags_at_a_fault_are_those_before_the_instruction(code):
     plain, counted = (run(code, limit, rbx=NOWHERE, rax=0x10) for limit in (None, 1000))
     assert plain.stop.reason == counted.stop.reason == "fault"
     assert counted.registers == plain.registers
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["04ff f6f1 f4", "04ff 0f05 f4", "04ff 8ed3 f4", "04ff 48cf f4", "04ff 0f00db f4", "04ff cd55 f4", "04ff 0f0b f4"],
+    ids=["div by 0", "syscall to nowhere", "mov ss", "iretq", "ltr", "int 0x55", "ud2"],
+)  # fmt: skip
+def test_the_flags_at_an_exception_are_those_before_the_instruction(code):
+    plain, counted = (run(code, limit, rbx=NOWHERE + 0x1234, rax=0x11) for limit in (None, 1000))
+    assert plain.stop.reason == counted.stop.reason == "fault"
+    assert counted.registers == plain.registers
+    assert plain.registers["rflags"] & 0x11 == 0x11  # of 0x11 + 0xff: carry out of both digits
+
+
+def test_the_flags_at_a_fault_across_two_pages_of_code():
+    """Its REX prefix is the last byte of a page: there is a hook on it, because INVLPG could begin there."""
+    space, _, _ = two_way()
+    with Machine(space).setup(**places(**RAM)) as m:
+        m.load(b"\xf4")
+        m.write(CODE + PAGE - 3, bytes.fromhex("0402 488b03 f4"))  # add al, 2; mov rax, [rbx]
+        found = m.set(rbx=NOWHERE, rax=0xFF).run(start=CODE + PAGE - 3)
+    assert (found.stop.reason, found.registers["rflags"] & 0x11) == ("fault", 0x11)
 
 
 @pytest.mark.parametrize("where", [RAM, {}], ids=["ram", "window"])

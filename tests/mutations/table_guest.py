@@ -137,8 +137,15 @@ MUTATIONS = (
     Mutation(
         "guest: flags at a fault are those that counting left",
         "csrc/guest_run.c",
-        "\tif (g->flags_lost && g->c.ids.flags)\n",
+        "\tif (flags_lost(g, pc))\n",
         "\tif (false)\n",
+        LIMIT,
+    ),
+    Mutation(
+        "guest: flags are kept of the hooks that count, and of no others",
+        "csrc/guest_site.c",
+        "\tguest_note_flags(g, address);\n",
+        "",
         LIMIT,
     ),
     Mutation(

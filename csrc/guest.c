@@ -5,6 +5,8 @@
 
 /* unicorn.h: UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0), UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0) */
 enum { CONTROL_FLUSH_TB = 10 | 1 << 30, CONTROL_FLUSH_TLB = 11 | 1 << 30 };
+enum { TIME_STEP = 1000, RAX = 0, RDX = 2 };	/* clocks that pass from one look at them to the next */
+
 uint64_t mmu_guest_bus_base(void) { return GUEST_BUS_BASE; }
 uint64_t mmu_guest_bus_size(void) { return GUEST_BUS_SIZE; }
 uint64_t mmu_guest_ram_base(void) { return GUEST_RAM_BASE; }
@@ -105,6 +107,38 @@ static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void 
 		stop_engine(g, MMU_GUEST_CALLBACK, 0);
 }
 
+/* RDTSC and RDTSCP, before them; 1: they are done. The host's time would make each run another one. */
+static int on_time(void *uc, void *user)
+{
+	struct mmu_guest *g = user;
+
+	(void)uc;
+	if (g->phase == GUEST_PROBING)
+		return 1;
+	g->time += TIME_STEP;
+	guest_set_register(g, g->c.ids.general[RAX], (uint32_t)g->time);
+	guest_set_register(g, g->c.ids.general[RDX], g->time >> 32);
+	return 1;
+}
+
+/* arm64: UC_HOOK_INSN, MRS, before it; 1: it is done. The same for the virtual and the physical counter. */
+static uint32_t on_counter(void *uc, int reg, const void *operation, void *user)
+{
+	const struct system_register *op = operation;
+	struct mmu_guest *g = user;
+	bool counter = op->op0 == 3 && op->op1 == 3 && op->crn == 14 && op->crm == 0 &&
+		       (op->op2 == 1 || op->op2 == 2);
+
+	(void)uc;
+	if (!counter)
+		return 0;
+	if (g->phase == GUEST_PROBING)
+		return 1;
+	g->time += TIME_STEP;
+	guest_set_register(g, reg, g->time);	/* of XZR, nothing comes of it */
+	return 1;
+}
+
 void mmu_guest_hooks(struct mmu_guest_hooks *ret)
 {
 	*ret = (struct mmu_guest_hooks){
@@ -113,6 +147,8 @@ void mmu_guest_hooks(struct mmu_guest_hooks *ret)
 		.interrupt = (void *)(uintptr_t)on_interrupt,
 		.code = (void *)(uintptr_t)on_code,
 		.system = (void *)(uintptr_t)guest_on_system,
+		.counter = (void *)(uintptr_t)on_counter,
+		.time = (void *)(uintptr_t)on_time,
 		.syscall = (void *)(uintptr_t)on_syscall,
 		.sysenter = (void *)(uintptr_t)on_sysenter,
 		.port_in = (void *)(uintptr_t)on_port_in,

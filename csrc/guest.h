@@ -161,6 +161,7 @@ struct mmu_guest {
 	struct guest_atomic atomic;
 	uint64_t atomic_pc, atomic_next;	/* the instruction under way, and the one behind it */
 	uint64_t counted_at;		/* the instruction that was counted last */
+	uint64_t time;			/* what the time stamp counter or the timer counter shows */
 	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
 	uint64_t hooked_at, flags;	/* x86: the instruction that a code hook was called for, and RFLAGS before it */
 	bool hooked;			/* there is one in what is translated now */

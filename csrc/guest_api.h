@@ -82,7 +82,7 @@ uint64_t mmu_guest_nowhere_base(void);
 
 /* The callbacks, for the engine's hooks; the user data of all of them is the guest. */
 struct mmu_guest_hooks {
-	void *fill, *unmapped, *interrupt, *code, *system, *syscall, *sysenter, *port_in, *port_out;
+	void *fill, *unmapped, *interrupt, *code, *system, *time, *counter, *syscall, *sysenter, *port_in, *port_out;
 	void *bus_read, *bus_write;
 };
 void mmu_guest_hooks(struct mmu_guest_hooks *ret);

@@ -23,5 +23,6 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - x86: IN and OUT are permitted at every privilege, whatever IOPL and the TSS say. What ends a run from within them, an
   exit or an exception in a device, does so at the next jump.
 - arm64: EL1 and EL0 only; no alignment checks but those of exclusives; FP is always on. A walk uses 48 bits.
-- The time stamp counter and RDRAND are the host's: everything else is deterministic.
+- The time stamp counter of x86 and the timer counter of arm64 move on by 1000 at each look at them. RDRAND is the
+  host's: everything else is deterministic.
 """

@@ -173,4 +173,11 @@ MUTATIONS = (
     Mutation("loop: a multiboot header needs no checksum", "mmu/guest/multiboot.py",
              "and (magic + flags + checksum) & 0xFFFF_FFFF == 0:", "and checksum:",
              boot("test_images_that_cannot_be_booted")),
+    Mutation("loop: time is the host's", "csrc/guest.c",
+             "\tguest_set_register(g, g->c.ids.general[RDX], g->time >> 32);\n\treturn 1;\n",
+             "\tguest_set_register(g, g->c.ids.general[RDX], g->time >> 32);\n\treturn 0;\n",
+             trap("test_time_passes_alike_in_every_run")),
+    Mutation("loop: any system register is the counter", "csrc/guest.c",
+             "\tif (!counter)\n\t\treturn 0;\n", "\tif (!op)\n\t\treturn 0;\n",
+             trap("test_time_passes_alike_on_arm64")),
 )

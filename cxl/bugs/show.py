@@ -51,6 +51,7 @@ def record(bug: Bug) -> dict[str, Any]:
         "trigger": " ".join(bug.trigger.split()), "scenario": bug.scene,
         "fix": str(bug.fix), "commit": bug.fix.commit or None,
         "references": list(bug.references), "switches": list(bug.switches), "policy": dict(bug.policy),
+        "needs": dict(bug.needs),
         "expected": {
             arch: {mode.value: bug.expected(mode, arch).outcome.value for mode in Mode} for arch in bug.arches
         },
@@ -62,7 +63,8 @@ def story(bug: Bug) -> str:
     scene = textwrap.wrap(f"scenario: {bug.scene}", WIDTH)
     lines = [f"{bug.name}: {bug.title}", "", *trigger, "", *scene, f"status: {bug.fix}"]
     lines.append(f"faulty in: {', '.join(faulty_in(bug)) or 'none of ' + ', '.join(RELEASES)}")
-    lines.append(f"switch: {', '.join(bug.switches) or 'none'}")
+    run_with = ", ".join(f"{name}={value!r}" for name, value in {**bug.policy, **bug.needs}.items())
+    lines.append(f"switch: {', '.join(bug.switches) or 'none'}" + (f"; with {run_with}" if run_with else ""))
     for arch in bug.arches:
         for mode in Mode:
             expected = bug.expected(mode, arch)

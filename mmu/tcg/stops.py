@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mmu.tcg.trace import Event
     from mmu.types import Place
 
-# kind -> what the emulator prints. Places of source files are those of 10.0.
+# kind -> what the emulator prints. Places of source files are those of the build that was measured.
 ABORTS = {
     "io_recompile": "qemu: fatal: cpu_io_recompile: could not find TB for pc={detail}",
     "bql_relock": "ERROR:../system/cpus.c:556:bql_lock_impl: assertion failed: (!bql_locked())",

@@ -8,7 +8,7 @@ import pytest
 from cxl.bugs import NAMES, every, get
 from cxl.bugs.bug import Expected, Mode, Outcome
 from cxl.cli.main import main
-from mmu.tcg import BUGS, RELEASES
+from mmu.tcg import BUGS, RELEASES, Switches
 
 OUTCOMES = {"ok", "abort", "hang", "crash", "guest-fault", "wrong-data", "error", "not-applicable"}
 
@@ -32,6 +32,9 @@ def test_show_tells_the_story(name, capsys):
     assert all(reference in text for reference in bug.references)
     shown = json.loads(out(capsys, "show", name, "--json"))
     assert (shown["name"], shown["switches"]) == (name, list(bug.switches))
+    made = dict.fromkeys(shown["switches"], True) | shown["policy"] | shown["needs"]
+    assert Switches(**made) == bug.emulator(Mode.FAULTY)
+    assert all(f"{field}={value!r}" in text for field, value in (shown["policy"] | shown["needs"]).items())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -75,6 +75,15 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 	}
 }
 
+/* The engine goes on to the end of its block after IN and OUT: all it does there is undone, or refused at its TLB. */
+static void port_failed(struct mmu_guest *g)
+{
+	g->c.engine.context_save(g->c.engine.uc, g->c.bus_context);
+	g->undo = true;
+	stop_engine(g, MMU_GUEST_CALLBACK, 0);
+	guest_flush_tlb(g);
+}
+
 /* Where no device answers, reads give ones, as an empty bus does. */
 static uint32_t on_port_in(void *uc, uint32_t port, int size, void *user)
 {
@@ -91,7 +100,7 @@ static uint32_t on_port_in(void *uc, uint32_t port, int size, void *user)
 		return nothing;
 	rc = mmu_port_load(g->c.io, port, (uint32_t)size, &value);
 	if (rc < 0)
-		stop_engine(g, MMU_GUEST_CALLBACK, 0);
+		port_failed(g);
 	return rc == MMU_MEMTX_OK ? (uint32_t)value : nothing;
 }
 
@@ -104,7 +113,7 @@ static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void 
 		return;
 	g->counters.port_writes++;
 	if (g->c.io && mmu_port_store(g->c.io, port, (uint32_t)size, value) < 0)
-		stop_engine(g, MMU_GUEST_CALLBACK, 0);
+		port_failed(g);
 }
 
 /* RDTSC and RDTSCP, before them; 1: they are done. The host's time would make each run another one. */

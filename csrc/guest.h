@@ -165,6 +165,7 @@ struct mmu_guest {
 	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
 	uint64_t hooked_at, flags;	/* x86: the instruction that a code hook was called for, and RFLAGS before it */
 	bool hooked;			/* there is one in what is translated now */
+	bool undo;			/* bus_context is what the CPU must go back to */
 	uint32_t delivered_count;
 	struct mmu_guest_mark *marks;
 	uint64_t mark_count, mark_capacity;

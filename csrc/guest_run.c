@@ -44,6 +44,11 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 			break;
 		g->until = UNREACHABLE;
 	}
+	if (g->undo) {
+		e->context_restore(e->uc, g->c.bus_context);
+		pc = guest_register(g, g->c.ids.pc);
+		g->undo = false;
+	}
 	if (flags_lost(g, pc))
 		guest_set_register(g, g->c.ids.flags, g->flags);
 	g->until = 0;

@@ -65,10 +65,11 @@ def test_an_exception_in_a_port_comes_out_unchanged(m, source):
 
     m.io.map(0x60, Mmio(1, broken, broken))
     m.load(code("x86_64", f"{source}; jmp 1f; 1: inc rbx"))
-    with pytest.raises(Broken):
-        m.run()
-    assert m.registers["rbx"] == 0
-    assert m.run().registers["rbx"] == 1
+    for _ in range(2):  # it stands at that instruction
+        with pytest.raises(Broken):
+            m.run()
+        assert m.registers["rbx"] == 0
+    assert m.run(start=m.registers["rip"] + 2).registers["rbx"] == 1
 
 
 def test_string_output(m):

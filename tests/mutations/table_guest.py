@@ -142,6 +142,13 @@ MUTATIONS = (
         LIMIT,
     ),
     Mutation(
+        "guest: what came after a port that failed stays done",
+        "csrc/guest_run.c",
+        "\tif (g->undo) {\n",
+        "\tif (false) {\n",
+        ("tests/regress/test_guest_runs_on_after_a_port_that_failed.py",),
+    ),
+    Mutation(
         "guest: flags are kept of the hooks that count, and of no others",
         "csrc/guest_site.c",
         "\tguest_note_flags(g, address);\n",

@@ -270,7 +270,7 @@ bool guest_unmapped(void *uc, int type, uint64_t address, int size, int64_t valu
 	return false;
 }
 
-enum { PROBES = 64 };
+enum { PROBES = 512 };
 
 /* Finds the exact address of the data access that g->stop tells of. Leaves registers and memory as they were. */
 void guest_probe(struct mmu_guest *g)

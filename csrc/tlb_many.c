@@ -275,7 +275,7 @@ static __attribute__((noinline)) int mend(const struct batch *b, const struct lo
 		b->tlb->stats.hits--;
 		if (target) {
 			b->tlb->stats.bus--;
-			striped_uncount(b->port, target, kind == TLB_WRITE, size);
+			window_uncount(b->port, target->number, kind == TLB_WRITE, size);
 		}
 		rc = slow(b, i, size, kind);
 	}

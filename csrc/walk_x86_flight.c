@@ -18,7 +18,7 @@ struct flight {
 	const uint8_t *entry[X86_GROUP];
 	uint8_t live[X86_GROUP];
 	uint8_t device_reads[X86_GROUP];	/* entries of device memory, in reached[][] */
-	const struct mmu_target *reached[X86_GROUP][X86_LEVELS];
+	uint32_t reached[X86_GROUP][X86_LEVELS];	/* numbers of devices */
 	uint32_t count;
 	uint32_t slow;			/* set of those that need x86_walk_one() */
 };
@@ -73,8 +73,19 @@ void x86_flight_setup(struct x86_batch *b)
 	}
 }
 
-/* Sends walk i to the entry at pa, in device memory behind a window; false when it is elsewhere. */
-static __attribute__((noinline)) bool aim_at_device(struct x86_batch *b, struct flight *f, uint32_t i, uint64_t pa)
+/* Sends walk i to an entry in the memory of a device; `host`: where it is now, NULL while that is on the move. */
+static ALWAYS_INLINE bool aim_at_host(struct flight *f, uint32_t i, const uint8_t *host, uint32_t number)
+{
+	if (!host)
+		return false;
+	f->reached[i][f->device_reads[i]++] = number;
+	f->entry[i] = host;
+	__builtin_prefetch(host);
+	return true;
+}
+
+/* As aim_at_device(), for any span of any window. */
+static __attribute__((noinline)) bool search_device(struct x86_batch *b, struct flight *f, uint32_t i, uint64_t pa)
 {
 	const struct mmu_range *r = b->window;
 	const struct mmu_target *target;
@@ -90,6 +101,7 @@ static __attribute__((noinline)) bool aim_at_device(struct x86_batch *b, struct 
 		if (r->kind != MMU_RANGE_STRIPED)
 			return false;
 		b->window = r;
+		b->walk.port->window = map_window_search(b->map, pa);
 	}
 	hpa = r->route->base + r->offset + (pa - r->first);
 	if (r->last - pa < 7 || hpa & 7)
@@ -97,13 +109,24 @@ static __attribute__((noinline)) bool aim_at_device(struct x86_batch *b, struct 
 	striped_find(r->route, hpa, false, &run, &host, &target);
 	if (!host || run < 8 || !aligned(host, 8))
 		return false;
-	host = window_now(b->walk.port, target->places, host);
-	if (!host)
-		return false;
-	f->reached[i][f->device_reads[i]++] = target;
-	f->entry[i] = host;
-	__builtin_prefetch(host);
-	return true;
+	return aim_at_host(f, i, window_now(b->walk.port, target->places, host), target->number);
+}
+
+/* Sends walk i to the entry at pa, in device memory behind a window; false when it is elsewhere. */
+static __attribute__((noinline)) bool aim_at_device(struct x86_batch *b, struct flight *f, uint32_t i, uint64_t pa)
+{
+	const struct map_window *w = last_window(b->walk.port, b->map, pa);
+	const struct route_slot *slot;
+	uint64_t hpa, at;
+
+	if (!w)
+		return search_device(b, f, i, pa);
+	hpa = w->hpa + (pa - w->first);
+	slot = window_slot(w, hpa);
+	at = slot_offset(slot, hpa);
+	if (hpa & 7 || at >= slot->room)
+		return search_device(b, f, i, pa);
+	return aim_at_host(f, i, window_now(b->walk.port, slot->places, slot->host + at), slot->number);
 }
 
 /* Sends walk i to its entry of the table at `table`; false when that is not where this path can read. */
@@ -130,11 +153,14 @@ static ALWAYS_INLINE bool grant(const struct x86_batch *b, uint64_t rights, uint
 static void count_reads(const struct x86_batch *b, const struct flight *f, uint32_t i)
 {
 	for (uint32_t k = 0; k < f->device_reads[i]; k++)
-		striped_count(b->walk.port, f->reached[i][k], false, 8);
+		window_count(b->walk.port, f->reached[i][k], false, 8);
 }
 
-/* One level of all live walks; `page` is NULL where entries do not map pages, `tables` false where all do. */
-static ALWAYS_INLINE void level(struct x86_batch *b, struct flight *f, unsigned int shift, bool tables,
+/*
+ * One level of all live walks; `page` is NULL where entries do not map pages, `tables` false where all do.
+ * `first`: no level came before, so f->rights has nothing yet.
+ */
+static ALWAYS_INLINE void level(struct x86_batch *b, struct flight *f, unsigned int shift, bool first, bool tables,
 				const struct x86_expected *page, struct mmu_x86_result *out)
 {
 	const uint64_t offset_mask = (UINT64_C(1) << shift) - 1;
@@ -145,7 +171,7 @@ static ALWAYS_INLINE void level(struct x86_batch *b, struct flight *f, unsigned 
 	for (uint32_t k = 0; k < f->count; k++) {
 		uint32_t i = f->live[k];
 		uint64_t entry = __atomic_load_n((const uint64_t *)(const void *)f->entry[i], __ATOMIC_RELAXED);
-		uint64_t rights = f->rights[i] & (entry ^ X86_PTE_XD);
+		uint64_t rights = (first ? UINT64_MAX : f->rights[i]) & (entry ^ X86_PTE_XD);
 
 		if (page && (!tables || (entry & X86_PDE2M_PS))) {
 			if ((entry & leaf.care) == leaf.need && grant(b, rights, entry)) {
@@ -172,7 +198,7 @@ static __attribute__((noinline)) uint32_t give_up(const struct x86_batch *b, con
 {
 	for (uint32_t i = 0; i < count; i++)
 		for (uint32_t k = 0; !(f->slow >> i & 1) && k < f->device_reads[i]; k++)
-			striped_uncount(b->walk.port, f->reached[i][k], false, 8);
+			window_uncount(b->walk.port, f->reached[i][k], false, 8);
 	return UINT32_MAX >> (32 - count);
 }
 
@@ -183,21 +209,23 @@ uint32_t x86_fly(struct x86_batch *b, const uint64_t *vas, uint32_t count, struc
 	struct flight f;
 
 	f.count = f.slow = 0;
+	memset(f.device_reads, 0, sizeof(f.device_reads));
 	for (uint32_t i = 0; i < count; i++) {
 		f.address[i] = x86_linear(&w->linear, vas[i]);
-		f.rights[i] = UINT64_MAX;
-		f.device_reads[i] = 0;
 		if (x86_canonical(&w->linear, f.address[i]) && aim(b, &f, i, w->stage1.root, top))
 			f.live[f.count++] = (uint8_t)i;
 		else
 			f.slow |= UINT32_C(1) << i;
 	}
-	if (top == 48)
-		level(b, &f, 48, true, NULL, out);
-	level(b, &f, 39, true, NULL, out);
-	level(b, &f, 30, true, &b->page_1g, out);
-	level(b, &f, 21, true, &b->page_2m, out);
-	level(b, &f, 12, false, &b->page_4k, out);
+	if (top == 48) {
+		level(b, &f, 48, true, true, NULL, out);
+		level(b, &f, 39, false, true, NULL, out);
+	} else {
+		level(b, &f, 39, true, true, NULL, out);
+	}
+	level(b, &f, 30, false, true, &b->page_1g, out);
+	level(b, &f, 21, false, true, &b->page_2m, out);
+	level(b, &f, 12, false, false, &b->page_4k, out);
 	return hostfile_any_failed() ? give_up(b, &f, count) : f.slow;
 }
 

@@ -128,10 +128,10 @@ static inline void striped_count(mmu_port *port, const struct mmu_target *target
 }
 
 /* Takes back the count of an access that turns out to have failed. */
-static inline void striped_uncount(mmu_port *port, const struct mmu_target *target, bool write, uint32_t size)
+static inline void window_uncount(mmu_port *port, uint32_t number, bool write, uint32_t size)
 {
-	if (target->number < port->targets)
-		port->counts[target->number].single[write][size / 2]--;
+	if (number < port->targets)
+		port->counts[number].single[write][size / 2]--;
 }
 
 /* So many blocks of `bytes` each. */

@@ -114,7 +114,7 @@ MUTATIONS = (
     Mutation(
         "files: a batch counts lost accesses as traffic",
         "csrc/tlb_many.c",
-        "\t\t\tstriped_uncount(b->port, target, kind == TLB_WRITE, size);\n",
+        "\t\t\twindow_uncount(b->port, target->number, kind == TLB_WRITE, size);\n",
         "",
         ("tests/memory/test_lost_files.py::test_traffic_of_a_batch_counts_what_reached_a_device",),
     ),

@@ -14,14 +14,15 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - Code is taken by pages. A page outside of RAM is copied before it runs, so all of it must be readable. What the guest
   stores to code runs next. What the host or a device stores there is seen after the access that made it act; what
   another thread of the host stores, at an access to a device, a TLB miss or an exception; what another machine's guest
-  stores, and RAM that is mapped or unmapped while the guest runs, from the next run on.
+  stores, or this one through a second window onto the same device memory, from the next run on.
+- RAM that is mapped while the guest runs is served access by access until the next run.
 - x86: no AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging;
   SYSENTER ends the run; RDMSR of an unknown register gives 0. CPUID reports the engine's address width, walks use 52
   bits.
 - The engine's TLB is small. What it forgets is answered from a second one, which follows INVLPG, MOV to control
   registers and TLBI as a CPU's would: a guest that changes its tables and flushes nothing sees the old pages for long.
-- x86: IN and OUT are permitted at every privilege, whatever IOPL and the TSS say. What ends a run from within them, an
-  exit or an exception in a device, does so at the next jump.
+- x86: IN and OUT are permitted at every privilege, whatever IOPL and the TSS say. An exit that a device asks for from
+  within them ends the run at the next jump; where a device raises, the guest stands at that instruction.
 - arm64: EL1 and EL0 only; no alignment checks but those of exclusives; FP is always on. A walk uses 48 bits.
 - The time stamp counter of x86 and the timer counter of arm64 move on by 1000 at each look at them. RDRAND is the
   host's: everything else is deterministic.

@@ -1,11 +1,10 @@
-/* A guest's life, and the hooks that only note why the engine must stop. */
+/* A guest's life, and what its other parts share. */
 #include "deliver.h"
 #include <stdlib.h>
 #include <string.h>
 
 /* unicorn.h: UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0), UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0) */
 enum { CONTROL_FLUSH_TB = 10 | 1 << 30, CONTROL_FLUSH_TLB = 11 | 1 << 30 };
-enum { TIME_STEP = 1000, RAX = 0, RDX = 2 };	/* clocks that pass from one look at them to the next */
 
 uint64_t mmu_guest_bus_base(void) { return GUEST_BUS_BASE; }
 uint64_t mmu_guest_bus_size(void) { return GUEST_BUS_SIZE; }
@@ -15,159 +14,6 @@ uint64_t mmu_guest_shadow_size(void) { return CODE_SLOTS * GUEST_PAGE; }
 uint64_t mmu_guest_mirror_base(void) { return GUEST_MIRROR_BASE; }
 uint64_t mmu_guest_scratch_base(void) { return GUEST_SCRATCH_BASE; }
 uint64_t mmu_guest_nowhere_base(void) { return GUEST_NOWHERE_BASE; }
-
-/* ---- hooks ---- */
-
-/* Notes why the engine must end; the first reason stands. */
-void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind)
-{
-	if (guest_stopping(g))
-		return;
-	g->event = GUEST_STOPPED;
-	g->stop.kind = kind;
-}
-
-static void stop_engine(struct mmu_guest *g, enum mmu_guest_stop_kind kind, uint32_t number)
-{
-	if (g->phase == GUEST_PROBING || guest_stopping(g))
-		return;
-	guest_stop(g, kind);
-	g->stop.number = number;
-	g->c.engine.emu_stop(g->c.engine.uc);
-}
-
-static void on_interrupt(void *uc, uint32_t number, void *user)
-{
-	(void)uc;
-	stop_engine(user, MMU_GUEST_INTERRUPT, number);
-}
-
-static void on_syscall(void *uc, void *user)
-{
-	(void)uc;
-	stop_engine(user, MMU_GUEST_SYSCALL, 0);
-}
-
-static void on_sysenter(void *uc, void *user)
-{
-	(void)uc;
-	stop_engine(user, MMU_GUEST_SYSENTER, 0);
-}
-
-/* Before each instruction, when instructions are counted. */
-static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
-{
-	struct mmu_guest *g = user;
-
-	(void)uc;
-	(void)size;
-	if (g->phase == GUEST_ATOMIC && address != g->atomic_pc)
-		return;
-	if (g->phase == GUEST_PROBING || (guest_stopping(g) && g->event != GUEST_ATOMIC_NEXT))
-		return;
-	if (g->limit && g->counters.instructions >= g->limit) {
-		g->event = GUEST_NO_EVENT;
-		stop_engine(g, MMU_GUEST_LIMIT, 0);
-	} else {
-		g->counters.instructions++;
-		g->counted_at = address;
-		guest_note_flags(g, address);
-	}
-}
-
-/* The engine goes on to the end of its block after IN and OUT: all it does there is undone, or refused at its TLB. */
-static void port_failed(struct mmu_guest *g)
-{
-	g->c.engine.context_save(g->c.engine.uc, g->c.bus_context);
-	g->undo = true;
-	stop_engine(g, MMU_GUEST_CALLBACK, 0);
-	guest_flush_tlb(g);
-}
-
-/* Where no device answers, reads give ones, as an empty bus does. */
-static uint32_t on_port_in(void *uc, uint32_t port, int size, void *user)
-{
-	uint32_t nothing = UINT32_MAX >> (size == 1 ? 24 : size == 2 ? 16 : 0);
-	struct mmu_guest *g = user;
-	uint64_t value;
-	int rc;
-
-	(void)uc;
-	if (g->phase == GUEST_PROBING || guest_stopping(g))
-		return nothing;
-	g->counters.port_reads++;
-	if (!g->c.io)
-		return nothing;
-	rc = mmu_port_load(g->c.io, port, (uint32_t)size, &value);
-	if (rc < 0)
-		port_failed(g);
-	return rc == MMU_MEMTX_OK ? (uint32_t)value : nothing;
-}
-
-static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void *user)
-{
-	struct mmu_guest *g = user;
-
-	(void)uc;
-	if (g->phase == GUEST_PROBING || guest_stopping(g))
-		return;
-	g->counters.port_writes++;
-	if (g->c.io && mmu_port_store(g->c.io, port, (uint32_t)size, value) < 0)
-		port_failed(g);
-}
-
-/* RDTSC and RDTSCP, before them; 1: they are done. The host's time would make each run another one. */
-static int on_time(void *uc, void *user)
-{
-	struct mmu_guest *g = user;
-
-	(void)uc;
-	if (g->phase == GUEST_PROBING)
-		return 1;
-	g->time += TIME_STEP;
-	guest_set_register(g, g->c.ids.general[RAX], (uint32_t)g->time);
-	guest_set_register(g, g->c.ids.general[RDX], g->time >> 32);
-	return 1;
-}
-
-/* arm64: UC_HOOK_INSN, MRS, before it; 1: it is done. The same for the virtual and the physical counter. */
-static uint32_t on_counter(void *uc, int reg, const void *operation, void *user)
-{
-	const struct system_register *op = operation;
-	struct mmu_guest *g = user;
-	bool counter = op->op0 == 3 && op->op1 == 3 && op->crn == 14 && op->crm == 0 &&
-		       (op->op2 == 1 || op->op2 == 2);
-
-	(void)uc;
-	if (!counter)
-		return 0;
-	if (g->phase == GUEST_PROBING)
-		return 1;
-	g->time += TIME_STEP;
-	guest_set_register(g, reg, g->time);	/* of XZR, nothing comes of it */
-	return 1;
-}
-
-void mmu_guest_hooks(struct mmu_guest_hooks *ret)
-{
-	*ret = (struct mmu_guest_hooks){
-		.fill = (void *)(uintptr_t)guest_fill,
-		.unmapped = (void *)(uintptr_t)guest_unmapped,
-		.interrupt = (void *)(uintptr_t)on_interrupt,
-		.code = (void *)(uintptr_t)on_code,
-		.system = (void *)(uintptr_t)guest_on_system,
-		.counter = (void *)(uintptr_t)on_counter,
-		.time = (void *)(uintptr_t)on_time,
-		.syscall = (void *)(uintptr_t)on_syscall,
-		.sysenter = (void *)(uintptr_t)on_sysenter,
-		.port_in = (void *)(uintptr_t)on_port_in,
-		.port_out = (void *)(uintptr_t)on_port_out,
-		.bus_read = (void *)(uintptr_t)guest_bus_read,
-		.bus_write = (void *)(uintptr_t)guest_bus_write,
-	};
-}
-
-/* ---- life ---- */
 
 int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret)
 {

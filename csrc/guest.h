@@ -266,11 +266,13 @@ void guest_sites_forget(struct mmu_guest *g);
 bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc);
 bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc);
 
+/* guest_hook.c */
+void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
+
 /* guest.c */
 void guest_count_walk(struct mmu_guest *g, int rc);
 int guest_walk(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,
 	       struct mmu_guest_stop *stop);
-void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
 void guest_flush_tlb(struct mmu_guest *g);
 uint64_t guest_register(struct mmu_guest *g, int id);
 void guest_note_flags(struct mmu_guest *g, uint64_t pc);

@@ -5,23 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cxl.bugs.bug import Bug, Expected, Fix, Observation, Outcome
-from cxl.bugs.rig import CODE, DATA, Rig
+from cxl.bugs.rig import ARM64_LOAD, CODE, DATA, Rig
 from mmu.arm64.format import Page4K, Tcr
 
 if TYPE_CHECKING:
     from mmu.tcg import Switches
 
-ARM64 = """
-    01 00 40 f9                     ldr x1, [x0]
-    42 04 00 91                     add x2, x2, #1
-    7f 20 03 d5                     wfi
-"""
-
 
 def arm64(switches: Switches) -> Observation:
     """The last table of the data is in the window; its access flag is clear, and the hardware is to set it."""
     rig = Rig("aarch64", switches)
-    rig.code(CODE, ARM64)
+    rig.code(CODE, ARM64_LOAD)
     rig.map(DATA, tables="rrw", clear=Page4K.AF.mask)
     control = rig.machine.registers["tcr_el1"] | Tcr.HA.mask
 

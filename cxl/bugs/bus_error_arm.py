@@ -5,22 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cxl.bugs.bug import Bug, Expected, Fix, Observation, Outcome
-from cxl.bugs.rig import CODE, DATA, Rig
+from cxl.bugs.rig import ARM64_LOAD, CODE, DATA, Rig
 
 if TYPE_CHECKING:
     from mmu.tcg import Switches
-
-ARM64 = """
-    01 00 40 f9                     ldr x1, [x0]
-    42 04 00 91                     add x2, x2, #1
-    7f 20 03 d5                     wfi
-"""
 
 
 def arm64(switches: Switches) -> Observation:
     """The last table of the data is in a part of the window that no decoder covers."""
     rig = Rig("aarch64", switches)
-    rig.code(CODE, ARM64)
+    rig.code(CODE, ARM64_LOAD)
     rig.map(DATA, tables="rrh")
     return rig.observe(registers={"x0": DATA}, results={"x2": 1})
 

@@ -5,24 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cxl.bugs.bug import Bug, Expected, Fix, Observation, Outcome
-from cxl.bugs.rig import CODE, DATA, Rig
+from cxl.bugs.rig import ARM64_LOAD, CODE, DATA, X86_LOAD, Rig
 
 if TYPE_CHECKING:
     from mmu.tcg import Switches
 
 VALUE = 0x1122_3344_5566_7788
-X86 = """
-    48 8b 07                        mov rax, qword ptr [rdi]
-    48 ff c3                        inc rbx
-    f4                              hlt
-"""
-
-
-ARM64 = """
-    01 00 40 f9                     ldr x1, [x0]
-    42 04 00 91                     add x2, x2, #1
-    7f 20 03 d5                     wfi
-"""
 
 
 def scenario(arch: str, code: str, address: str, results: dict[str, int], switches: Switches) -> Observation:
@@ -34,11 +22,11 @@ def scenario(arch: str, code: str, address: str, results: dict[str, int], switch
 
 
 def x86(switches: Switches) -> Observation:
-    return scenario("x86_64", X86, "rdi", {"rax": VALUE, "rbx": 1}, switches)
+    return scenario("x86_64", X86_LOAD, "rdi", {"rax": VALUE, "rbx": 1}, switches)
 
 
 def arm64(switches: Switches) -> Observation:
-    return scenario("aarch64", ARM64, "x0", {"x1": VALUE, "x2": 1}, switches)
+    return scenario("aarch64", ARM64_LOAD, "x0", {"x1": VALUE, "x2": 1}, switches)
 
 
 BUG = Bug(

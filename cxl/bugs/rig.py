@@ -29,6 +29,17 @@ CODE, DATA, STACK = 0x40_0000, 0x1000_0400_0000, 0x7FFF_FFF0_0000
 ROM_BASE, ROM_SIZE = 0xC000_0000, 64 << 10
 RAM_FIRST = 0x10_0000
 BUDGET = 2000  # instructions; a scenario needs a few dozen
+# A load in mid-block, whose walk most bugs are about, and a register that tells whether the guest came past it.
+X86_LOAD = """
+    48 8b 07                        mov rax, qword ptr [rdi]
+    48 ff c3                        inc rbx
+    f4                              hlt
+"""
+ARM64_LOAD = """
+    01 00 40 f9                     ldr x1, [x0]
+    42 04 00 91                     add x2, x2, #1
+    7f 20 03 d5                     wfi
+"""
 
 
 @dataclass(frozen=True)

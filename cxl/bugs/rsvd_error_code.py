@@ -5,23 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cxl.bugs.bug import Bug, Expected, Fix, Observation, Outcome
-from cxl.bugs.rig import CODE, DATA, Rig
+from cxl.bugs.rig import CODE, DATA, X86_LOAD, Rig
 from mmu.x86.format import Pde2M
 
 if TYPE_CHECKING:
     from mmu.tcg import Switches
 
-X86 = """
-    48 8b 07                        mov rax, qword ptr [rdi]
-    48 ff c3                        inc rbx
-    f4                              hlt
-"""
-
 
 def x86(switches: Switches) -> Observation:
     """The root's entry for the data has bit 7 set, which is reserved there."""
     rig = Rig("x86_64", switches)
-    rig.code(CODE, X86)
+    rig.code(CODE, X86_LOAD)
     rig.map(DATA)
     top = rig.entry(DATA, depth=0)
     rig.fill(top, (rig.word(top) | Pde2M.PS.mask).to_bytes(8, "little"))

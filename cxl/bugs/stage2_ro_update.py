@@ -5,24 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cxl.bugs.bug import Bug, Expected, Fix, Observation, Outcome
-from cxl.bugs.rig import CODE, DATA, PAGE, Rig
+from cxl.bugs.rig import ARM64_LOAD, CODE, DATA, PAGE, Rig
 from mmu import arm64
 from mmu.arm64.format import Page4K, Tcr
 
 if TYPE_CHECKING:
     from mmu.tcg import Switches
 
-ARM64 = """
-    01 00 40 f9                     ldr x1, [x0]
-    42 04 00 91                     add x2, x2, #1
-    7f 20 03 d5                     wfi
-"""
-
 
 def scenario(switches: Switches) -> Observation:
     """Stage 2 maps everything to itself; the last table of the data is in the window, and may be read only."""
     rig = Rig("aarch64", switches)
-    rig.code(CODE, ARM64)
+    rig.code(CODE, ARM64_LOAD)
     rig.map(DATA, tables="rrw", clear=Page4K.AF.mask)
     nested = arm64.Stage2Tables(rig.space, lambda: rig.take("r"), start_level=1)
     for base, size in *rig.topology.ram, (rig.region.base, rig.region.size):

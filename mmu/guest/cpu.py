@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -48,7 +49,7 @@ def _dispose(engine: Engine, guest: Any, kept: list[Any]) -> None:
     kept.clear()
 
 
-class Cpu:
+class Cpu(ABC):
     """Runs instructions between stops. Registers are plain integers under their manual's names in small letters."""
 
     ARCH: ClassVar[str]
@@ -90,68 +91,68 @@ class Cpu:
 
     # -- what an architecture says ------------------------------------------------------------------
 
-    def load_constants(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def load_constants(self) -> Any: ...
 
-    def model(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def model(self) -> int: ...
 
+    @abstractmethod
     def ids(self) -> Mapping[str, int | list[int]]:
         """Register numbers for struct mmu_guest_ids."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reset(self) -> None:
         """Registers of a fresh CPU."""
-        raise NotImplementedError
 
+    @abstractmethod
     def register_numbers(self) -> Mapping[str, int]:
         """Registers of at most 64 bits by name."""
-        raise NotImplementedError
 
-    def registers(self) -> dict[str, int]:
-        raise NotImplementedError
+    @abstractmethod
+    def registers(self) -> dict[str, int]: ...
 
+    @abstractmethod
     def start(self, pc: int, stack: int, data: int, size: int) -> None:
         """Registers of a program's first instruction."""
-        raise NotImplementedError
 
     def start_32(self, pc: int) -> None:
-        """Registers of a kernel's 32-bit entry."""
-        raise NotImplementedError
+        """Registers of a kernel's 32-bit entry, where the architecture has one; else ValueError."""
+        raise ValueError(f"{self.ARCH} has no 32-bit entry")
 
+    @abstractmethod
     def new_tables(self, frames: Frames | LevelFrames) -> Any:
         """An empty tree of page tables in frames of the space."""
-        raise NotImplementedError
 
-    def set_tables(self, root: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def set_tables(self, root: int) -> None: ...
 
     @property
-    def has_tables(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def has_tables(self) -> bool: ...
 
-    def walk_registers(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def walk_registers(self) -> Any: ...
 
+    @abstractmethod
     def fault(self, stop: Any) -> Fault:
         """The walk that a stop record tells of, as a value."""
-        raise NotImplementedError
 
+    @abstractmethod
     def handle(self, stop: Any) -> Outcome:
         """Do what *stop* (struct mmu_guest_stop) asks for."""
-        raise NotImplementedError
 
     def new_io(self) -> AddressSpace | None:
         """The space of IN and OUT, where there are such instructions."""
         return None
 
+    @abstractmethod
     def places(self) -> Mapping[str, int]:
         """Offsets in the engine's blobs for struct mmu_guest_places."""
-        raise NotImplementedError
 
+    @abstractmethod
     def event(self, raw: Any) -> Any:
         """What struct mmu_guest_event tells of, as a value."""
-        raise NotImplementedError
 
     # -- life ---------------------------------------------------------------------------------------
 

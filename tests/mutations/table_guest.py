@@ -213,7 +213,7 @@ MUTATIONS = (
     ),
     Mutation(
         "guest: one instruction more than the limit",
-        "csrc/guest.c",
+        "csrc/guest_hook.c",
         "g->counters.instructions >= g->limit)",
         "g->counters.instructions > g->limit)",
         MACHINE,

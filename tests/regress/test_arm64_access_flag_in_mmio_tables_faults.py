@@ -2,8 +2,7 @@
 
 import pytest
 
-from cxl.bugs.arm_hafdbs_mmio import ARM64
-from cxl.bugs.rig import CODE, DATA, Rig
+from cxl.bugs.rig import ARM64_LOAD, CODE, DATA, Rig
 from mmu.arm64.format import Page4K, Tcr
 from mmu.tcg import Switches
 from tests.regress import bus, faulty, fixed
@@ -35,7 +34,7 @@ def test_the_descriptor_is_updated_on_the_bus_when_fixed():
 @pytest.mark.parametrize("hafdbs", [True, False])
 def test_without_hardware_updates_both_modes_fault_as_the_book_says(hafdbs):
     rig = Rig("aarch64", Switches(arm_hafdbs_mmio=hafdbs))
-    rig.code(CODE, ARM64)
+    rig.code(CODE, ARM64_LOAD)
     rig.map(DATA, tables="rrw", clear=Page4K.AF.mask)
     seen = rig.observe(registers={"x0": DATA})
     assert (seen.outcome, syndrome(seen) & 0x3F) == ("guest-fault", LEVEL_3_ACCESS_FLAG)
@@ -44,7 +43,7 @@ def test_without_hardware_updates_both_modes_fault_as_the_book_says(hafdbs):
 @pytest.mark.parametrize("hafdbs", [True, False])
 def test_in_ram_both_modes_update(hafdbs):
     rig = Rig("aarch64", Switches(arm_hafdbs_mmio=hafdbs))
-    rig.code(CODE, ARM64)
+    rig.code(CODE, ARM64_LOAD)
     rig.map(DATA, clear=Page4K.AF.mask)
     control = rig.machine.registers["tcr_el1"] | Tcr.HA.mask
     seen = rig.observe(registers={"x0": DATA, "tcr_el1": control})

@@ -2,8 +2,7 @@
 
 import pytest
 
-from cxl.bugs.bus_error_arm import ARM64
-from cxl.bugs.rig import CODE, DATA, Rig
+from cxl.bugs.rig import ARM64_LOAD, CODE, DATA, Rig
 from mmu.tcg import Switches
 from tests.regress import bus, fixed
 
@@ -26,7 +25,7 @@ def test_the_syndrome_names_the_level():
 @pytest.mark.parametrize("page, ea", [("h", EA), (NOWHERE, 0)])
 def test_data_is_a_plain_one_and_ea_tells_a_device_from_nothing(page, ea):
     rig = Rig("aarch64", Switches())
-    rig.code(CODE, ARM64)
+    rig.code(CODE, ARM64_LOAD)
     rig.map(DATA, page)
     seen = rig.observe(registers={"x0": DATA})
     assert (seen.outcome, syndrome(seen)) == ("guest-fault", PLAIN | ea)

@@ -258,11 +258,9 @@ def test_atomics_in_the_window(text, build):
         assert rig.space.read(page + offset, 16) == (high << 64 | low).to_bytes(16, "little")
 
 
-@pytest.mark.parametrize("build", STOCK)
+@pytest.mark.parametrize("build", [b for b in STOCK if b not in ("7.2 -icount", "BEFORE")])  # there the walk aborts
 @pytest.mark.parametrize("clear, code", [(Pte.RW.mask, 3), (Pte.P.mask, 0)])
 def test_page_faults_through_tables_in_the_window(build, clear, code):
-    if build in ("7.2 -icount", "BEFORE"):
-        pytest.skip("not measured: the walk aborts")
     rig = Rig("x86_64", BUILDS[build])
     text = "48 89 07   mov [rdi], rax" if clear == Pte.RW.mask else "48 8b 07   mov rax, [rdi]"
     rig.code(CODE, f"{text}\nf4   hlt")

@@ -3,8 +3,7 @@
 import pytest
 
 from cxl.bugs.lookup_tb_can_do_io import X86_THERE
-from cxl.bugs.ptw_retaddr import X86 as LOAD
-from cxl.bugs.rig import CODE, DATA, PAGE, Rig, listing
+from cxl.bugs.rig import CODE, DATA, PAGE, X86_LOAD, Rig, listing
 from mmu.tcg import Switches
 from tests.regress import bus, faulty, fixed
 
@@ -57,7 +56,7 @@ def test_neither_fix_replaces_the_other(retaddr, lookup):
     """A load through tables in the window, and a jump to a page with tables in the window."""
     both = Rig("x86_64", Switches(can_do_io="P1", ptw_retaddr=retaddr, lookup_tb_can_do_io=lookup))
     both.code(CODE, "ff e6   jmp rsi")
-    both.code(DATA, LOAD, tables="rrw")
+    both.code(DATA, X86_LOAD, tables="rrw")
     both.map(DATA + (1 << 30), tables="rrw")
     seen = both.observe(registers={"rsi": DATA, "rdi": DATA + (1 << 30)}, results={"rbx": 1})
     assert seen.outcome == ("abort" if retaddr or lookup else "ok")

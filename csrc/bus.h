@@ -96,9 +96,9 @@ struct mmu_port {
 	struct mmu_bus *bus;
 	_Atomic uint64_t epoch;		/* the bus's epoch when reading began, 0 when not reading */
 	_Atomic bool aside;		/* reading, but it holds no place of device memory: see port_aside() */
-	bool of_guest;			/* the guest itself sees what it writes */
 	uint32_t targets;
 	uint32_t window;		/* the number in the map of the one used last: a guess, to be checked */
+	struct exclusive *exclusive;	/* of the guest that runs through it, and sees what it writes; NULL: none */
 	struct mmu_port *next, **link;
 	struct mmu_trace_entry *trace;
 	uint64_t trace_capacity, trace_used;
@@ -178,7 +178,7 @@ static inline void port_leave(struct mmu_port *port, struct port_read read)
 static inline void port_wrote(struct mmu_port *port)
 {
 	/* Relaxed: a guest that begins later reads its code later. */
-	if (atomic_load_explicit(&port->bus->watchers, memory_order_relaxed) && !port->of_guest)
+	if (atomic_load_explicit(&port->bus->watchers, memory_order_relaxed) && !port->exclusive)
 		/* Release: pairs with the acquire in guest_code.c: who sees the count sees the bytes. */
 		atomic_fetch_add_explicit(&port->bus->written, 1, memory_order_release);
 }

@@ -15,6 +15,15 @@ uint64_t mmu_guest_mirror_base(void) { return GUEST_MIRROR_BASE; }
 uint64_t mmu_guest_scratch_base(void) { return GUEST_SCRATCH_BASE; }
 uint64_t mmu_guest_nowhere_base(void) { return GUEST_NOWHERE_BASE; }
 
+static void own_ports(struct mmu_guest *g, struct exclusive *owner)
+{
+	mmu_port *ports[] = { g->c.data, g->c.walk, g->c.code, g->c.probe, g->c.io };
+
+	for (uint32_t i = 0; i < sizeof(ports) / sizeof(ports[0]); i++)
+		if (ports[i])
+			ports[i]->exclusive = owner;
+}
+
 int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret)
 {
 	mmu_guest *g;
@@ -28,8 +37,9 @@ int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret)
 		free(g);
 		return MMU_ENOMEM;
 	}
-	pthread_mutex_init(&g->life, NULL);
 	g->c = *config;
+	own_ports(g, &g->exclusive);
+	exclusive_enroll(&g->exclusive);
 	g->arch = config->arch == MMU_GUEST_X86_64 ? &guest_x86 : &guest_arm64;
 	*ret = g;
 	return MMU_OK;
@@ -37,11 +47,13 @@ int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret)
 
 void mmu_guest_close(mmu_guest *g)
 {
-	pthread_mutex_lock(&g->life);
+	if (g->closed)
+		return;
 	g->closed = true;
-	pthread_mutex_unlock(&g->life);
 	guest_code_unwatch(g);
 	guest_windows_give(g);
+	own_ports(g, NULL);
+	exclusive_resign(&g->exclusive);
 }
 
 void mmu_guest_destroy(mmu_guest *g)
@@ -49,7 +61,6 @@ void mmu_guest_destroy(mmu_guest *g)
 	if (!g)
 		return;
 	mmu_guest_close(g);
-	pthread_mutex_destroy(&g->life);
 	mmu_tlb_destroy(g->tlb.tlb);
 	free(g->windows.slots);
 	free(g->windows.pages);
@@ -149,25 +160,29 @@ void mmu_guest_set_shared(mmu_guest *g, bool shared)
 	g->shared = shared;
 }
 
+void mmu_guest_share(mmu_guest *g, mmu_guest *other)
+{
+	exclusive_enter(&g->exclusive);
+	exclusive_begin(&g->exclusive);
+	if (!other->shared) {
+		other->shared = true;
+		other->code_stale = true;	/* its atomic instructions are to be found */
+		exclusive_call(&other->exclusive);
+	}
+	exclusive_end(&g->exclusive);
+	exclusive_leave(&g->exclusive);
+}
+
 void mmu_guest_set_mirror(mmu_guest *g, mmu_mirror *mirror)
 {
 	g->c.mirror = mirror;
 }
 
-/* Others may hold a guest for longer than it has an engine: a device that ends its runs, a watchdog. */
-static void stop_from_outside(struct mmu_guest *g)
-{
-	pthread_mutex_lock(&g->life);
-	if (!g->closed)
-		g->c.engine.emu_stop(g->c.engine.uc);
-	pthread_mutex_unlock(&g->life);
-}
-
 void mmu_guest_interrupt(mmu_guest *g)
 {
-	/* Release: pairs with the acquire in mmu_guest_run(); the caller's reason is set before. */
+	/* Release: pairs with the acquire in guest_stop_requested(); the caller's reason is set before. */
 	atomic_store_explicit(&g->interrupted, true, memory_order_release);
-	stop_from_outside(g);
+	exclusive_call(&g->exclusive);
 }
 
 int mmu_guest_exit(void *ctx, uint64_t offset, uint32_t size, uint64_t value)
@@ -179,7 +194,7 @@ int mmu_guest_exit(void *ctx, uint64_t offset, uint32_t size, uint64_t value)
 	atomic_store_explicit(&g->exit_value, (uint32_t)value, memory_order_relaxed);
 	/* Release: pairs with the acquire in guest_stop_requested(); the value is seen. */
 	atomic_store_explicit(&g->exited, true, memory_order_release);
-	stop_from_outside(g);
+	exclusive_call(&g->exclusive);
 	return MMU_MEMTX_OK;
 }
 

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include "address.h"
 #include "bus.h"
+#include "exclusive.h"
 #include "hostfile.h"
 #include "mirror.h"
 #include "mmu.h"
@@ -57,7 +58,8 @@ enum guest_phase {
 /* Why the engine was stopped without telling anyone. */
 enum guest_event {
 	GUEST_NO_EVENT, GUEST_STOPPED, GUEST_CODE_WRITE, GUEST_CODE_FULL, GUEST_ATOMIC_NEXT,
-	GUEST_MAP_CHANGED
+	GUEST_MAP_CHANGED,
+	GUEST_CALLED		/* exclusive_call(): between two blocks, the run loop looks at what it is */
 };
 
 /* Pieces that fail but are only read ahead by the engine around an unaligned load, of the instruction
@@ -130,7 +132,9 @@ struct guest_sites {
 struct guest_atomic {
 	uint64_t hpa, loaded, storing;
 	uint32_t size, stored_size;
-	bool lost;			/* to somebody else, who stored there in between */
+	bool lost;			/* to somebody else, who stored there in between: nothing was stored */
+	bool wide;			/* lost, as no compare-and-exchange covers it: it must be alone */
+	bool alone;			/* no other machine runs meanwhile */
 };
 
 struct mmu_guest {
@@ -157,6 +161,7 @@ struct mmu_guest {
 	uint64_t written;		/* how much they had, when code was last compared */
 	uint64_t dropping;		/* what the engine's look-up finds meanwhile */
 	uint32_t code_count;
+	struct exclusive exclusive;
 	bool shared;			/* other machines may use the same memory */
 	struct guest_atomic atomic;
 	uint64_t atomic_pc, atomic_next;	/* the instruction under way, and the one behind it */
@@ -169,7 +174,6 @@ struct mmu_guest {
 	uint32_t delivered_count;
 	struct mmu_guest_mark *marks;
 	uint64_t mark_count, mark_capacity;
-	pthread_mutex_t life;		/* of `closed`, and while somebody stops the engine */
 	bool closed;			/* there is no engine any more */
 	_Atomic bool interrupted, exited;
 	_Atomic uint32_t exit_value;

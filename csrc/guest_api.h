@@ -82,7 +82,7 @@ uint64_t mmu_guest_nowhere_base(void);
 
 /* The callbacks, for the engine's hooks; the user data of all of them is the guest. */
 struct mmu_guest_hooks {
-	void *fill, *unmapped, *interrupt, *code, *system, *time, *counter, *syscall, *sysenter, *port_in, *port_out;
+	void *fill, *unmapped, *interrupt, *block, *code, *system, *time, *counter, *syscall, *sysenter, *port_in, *port_out;
 	void *bus_read, *bus_write;
 };
 void mmu_guest_hooks(struct mmu_guest_hooks *ret);
@@ -177,6 +177,8 @@ int mmu_guest_set_banks(mmu_guest *guest, const struct mmu_guest_bank *banks, ui
 /* Whether other machines may use the same memory: atomic instructions are then atomic for all, and much slower.
    Before mmu_guest_begin(). */
 void mmu_guest_set_shared(mmu_guest *guest, bool shared);
+/* `guest`, which is about to run, shares memory with `other`, which may run already. Not during a run of `guest`. */
+void mmu_guest_share(mmu_guest *guest, mmu_guest *other);
 /* The mirror, once it is known. Not during a run. */
 void mmu_guest_set_mirror(mmu_guest *guest, mmu_mirror *mirror);
 /* Drops every copy of code, translation and TLB entry: memory or registers changed behind the engine. */

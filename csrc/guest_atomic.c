@@ -6,8 +6,9 @@
  * what it loaded: a compare-and-exchange. When that was lost to somebody else the registers are put back and
  * the instruction begins again, as on a CPU that lost the line.
  *
- * That holds for naturally aligned operands of up to 8 bytes in RAM and device memory. Others (CMPXCHG16B, CASP,
- * accesses that are not aligned, registers of devices) are stored as they are.
+ * So it is for naturally aligned operands of up to 8 bytes. For others (CMPXCHG16B, CASP, STXP, what is not aligned)
+ * it begins again while no other machine runs: the bus lock of exclusive.h. Against the host, which may write at any
+ * time, these are not atomic. Registers of devices are read and written as they are.
  */
 #include "guest.h"
 
@@ -60,9 +61,13 @@ int guest_atomic_write(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_
 
 	if (a->lost)
 		return MMU_MEMTX_OK;
-	if (!a->size || hpa != a->hpa + a->stored_size || a->stored_size + size > a->size ||
-	    a->hpa & (a->size - 1) || a->size & (a->size - 1))
+	if (!a->size || a->alone)
 		return mmu_port_store(g->c.data, hpa, size, value);
+	if (hpa != a->hpa + a->stored_size || a->stored_size + size > a->size ||
+	    a->hpa & (a->size - 1) || a->size & (a->size - 1)) {
+		a->lost = a->wide = true;
+		return MMU_MEMTX_OK;
+	}
 	a->storing = a->stored_size ? a->storing | value << (8 * a->stored_size) : value;
 	a->stored_size += size;
 	if (a->stored_size < a->size)
@@ -71,11 +76,11 @@ int guest_atomic_write(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_
 	return replace(g, a->hpa, a->size, a->loaded, a->storing);
 }
 
-/* Store-exclusive pairs and CASP of 16 bytes are among them, and what only looks alike: it is run alone in vain.
-   Source: Arm ARM DDI 0487, C4.1 'Loads and Stores'. */
+/* What only looks alike is run alone in vain. Source: Arm ARM DDI 0487, C4.1 'Loads and Stores'. */
 bool guest_atomic_arm64(uint32_t word)
 {
 	return (word & 0x3b200c00) == 0x38200000 ||	/* LDADD, SWP, ... */
 	       (word & 0x3fa07c00) == 0x08a07c00 ||	/* CAS */
-	       (word & 0x3fe00000) == 0x08000000;	/* STXR, STLXR */
+	       (word & 0xbfe07c00) == 0x08607c00 ||	/* CASPA, CASPAL */
+	       (word & 0x3fc00000) == 0x08000000;	/* STXR, STLXR, STXP, STLXP, CASP, CASPL */
 }

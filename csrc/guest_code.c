@@ -168,7 +168,6 @@ void guest_code_drop(struct mmu_guest *g)
 /* From now on until guest_code_unwatch() others' writes are counted. Twice is fine, for both. */
 void guest_code_watch(struct mmu_guest *g)
 {
-	g->c.data->of_guest = g->c.walk->of_guest = g->c.code->of_guest = g->c.probe->of_guest = true;
 	if (!g->watching)
 		atomic_fetch_add_explicit(&g->c.bus->watchers, 1, memory_order_relaxed);
 	g->watching = true;

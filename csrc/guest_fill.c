@@ -270,8 +270,6 @@ bool guest_unmapped(void *uc, int type, uint64_t address, int size, int64_t valu
 	return false;
 }
 
-enum { PROBES = 512 };
-
 /* Finds the exact address of the data access that g->stop tells of. Leaves registers and memory as they were. */
 void guest_probe(struct mmu_guest *g)
 {
@@ -285,12 +283,6 @@ void guest_probe(struct mmu_guest *g)
 	g->phase = GUEST_PROBING;
 	guest_flush_tlb(g);
 	e->emu_start(e->uc, g->stop.pc, 0, 0, 0);
-	/* Who ends the run from outside ends the replay as well, before it has told anything. */
-	for (unsigned tries = 0; !g->probe.hit && guest_stop_requested(g) && tries < PROBES; tries++) {
-		e->context_restore(e->uc, g->c.context);
-		guest_flush_tlb(g);
-		e->emu_start(e->uc, g->stop.pc, 0, 0, 0);
-	}
 	g->phase = GUEST_RUNNING;
 	g->event = event;
 	e->context_restore(e->uc, g->c.context);

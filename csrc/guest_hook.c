@@ -39,6 +39,25 @@ static void on_sysenter(void *uc, void *user)
 	stop_engine(user, MMU_GUEST_SYSENTER, 0);
 }
 
+/*
+ * Before each block of instructions. A run is ended from outside here and nowhere else: when told at any other time,
+ * the engine gives up an instruction that has already stored, and hooks are passed over.
+ */
+static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
+{
+	struct mmu_guest *g = user;
+
+	(void)uc;
+	(void)address;
+	(void)size;
+	if (!atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed))
+		return;
+	if (g->phase != GUEST_RUNNING || guest_stopping(g))
+		return;
+	g->event = GUEST_CALLED;
+	g->c.engine.emu_stop(g->c.engine.uc);
+}
+
 /* Before each instruction, when instructions are counted. */
 static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 {
@@ -140,6 +159,7 @@ void mmu_guest_hooks(struct mmu_guest_hooks *ret)
 		.unmapped = (void *)(uintptr_t)guest_unmapped,
 		.interrupt = (void *)(uintptr_t)on_interrupt,
 		.code = (void *)(uintptr_t)on_code,
+		.block = (void *)(uintptr_t)on_block,
 		.system = (void *)(uintptr_t)guest_on_system,
 		.counter = (void *)(uintptr_t)on_counter,
 		.time = (void *)(uintptr_t)on_time,

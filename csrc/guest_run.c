@@ -11,7 +11,7 @@ enum { ENGINE_OK = 0, ENGINE_INSN_INVALID = 10, ENGINE_EXCEPTION = 21 };
 /* Whether the engine ended in an instruction that had a hook, which it did not carry out; SYSCALL it passes over. */
 static bool flags_lost(const struct mmu_guest *g, uint64_t pc)
 {
-	if (g->event == GUEST_NO_EVENT || !g->hooked)
+	if (g->event == GUEST_NO_EVENT || g->event == GUEST_CALLED || !g->hooked)
 		return false;
 	return pc == g->hooked_at ||
 	       (g->event == GUEST_STOPPED && g->stop.kind == MMU_GUEST_SYSCALL && pc - g->hooked_at < X86_LONGEST);
@@ -57,17 +57,26 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 	return error;
 }
 
+/* Whether the guest wrote to its exit; g->stop then says so. */
+static bool exited(struct mmu_guest *g)
+{
+	/* Acquire: pairs with the release in mmu_guest_exit(); its value is seen. */
+	if (!atomic_load_explicit(&g->exited, memory_order_acquire))
+		return false;
+	g->stop.kind = MMU_GUEST_EXIT;
+	g->stop.number = atomic_load_explicit(&g->exit_value, memory_order_relaxed);
+	return true;
+}
+
 /* The stop that somebody asked for. False: nobody did. */
 static bool requested(struct mmu_guest *g)
 {
-	if (atomic_load_explicit(&g->exited, memory_order_acquire)) {
-		g->stop.kind = MMU_GUEST_EXIT;
-		g->stop.number = atomic_load_explicit(&g->exit_value, memory_order_relaxed);
-	} else if (atomic_load_explicit(&g->interrupted, memory_order_acquire)) {
-		g->stop.kind = MMU_GUEST_INTERRUPTED;
-	} else {
+	if (exited(g))
+		return true;
+	/* Acquire: pairs with the release in mmu_guest_interrupt(). */
+	if (!atomic_load_explicit(&g->interrupted, memory_order_acquire))
 		return false;
-	}
+	g->stop.kind = MMU_GUEST_INTERRUPTED;
 	return true;
 }
 
@@ -158,6 +167,7 @@ static int run_atomic(struct mmu_guest *g)
 {
 	const struct mmu_guest_engine *e = &g->c.engine;
 	uint64_t pc = g->stop.pc;
+	bool alone = false;
 	int error;
 
 	/* A hook stops the engine at the next instruction; but what is on another page may be translated without it. */
@@ -167,14 +177,19 @@ static int run_atomic(struct mmu_guest *g)
 	do {
 		if (g->counted_at == pc)
 			uncount(g);
-		g->atomic = (struct guest_atomic){ 0 };
+		g->atomic = (struct guest_atomic){ .alone = alone };
 		guest_flush_tlb(g);
+		if (alone)
+			exclusive_begin(&g->exclusive);
 		error = run_once(g, pc, GUEST_ATOMIC);
+		if (alone)
+			exclusive_end(&g->exclusive);
 		if (!g->atomic.lost)
 			break;
+		alone = g->atomic.wide;
 		e->context_restore(e->uc, g->c.context);
 		g->stop.pc = pc;
-	} while (!guest_stop_requested(g));
+	} while (alone || !atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed));
 	guest_flush_tlb(g);
 	return error;
 }
@@ -198,6 +213,8 @@ static bool handle(struct mmu_guest *g, int error)
 			uncount(g);
 			mmu_guest_flush(g);
 			return true;
+		case GUEST_CALLED:
+			return true;
 		case GUEST_ATOMIC_NEXT:
 			atomic = true;
 			break;
@@ -206,6 +223,8 @@ static bool handle(struct mmu_guest *g, int error)
 			break;
 		case GUEST_STOPPED:
 			if (g->stop.kind != MMU_GUEST_FAULT && g->stop.kind != MMU_GUEST_BUS_ERROR)
+				return false;
+			if (exited(g))	/* the program was over before this instruction */
 				return false;
 			if (locate(g))
 				return false;
@@ -234,6 +253,11 @@ static void run_to_stop(struct mmu_guest *g, uint64_t pc)
 	while (!ended(g, pc)) {
 		int error;
 
+		if (exclusive_called(&g->exclusive)) {
+			exclusive_leave(&g->exclusive);	/* if somebody wants to be alone, this is the time */
+			exclusive_enter(&g->exclusive);
+			continue;
+		}
 		if (g->code_stale || guest_code_changed(g))
 			mmu_guest_flush(g);
 		g->spared_count = 0;
@@ -249,7 +273,9 @@ static void run_to_stop(struct mmu_guest *g, uint64_t pc)
 
 int mmu_guest_run(mmu_guest *g, uint64_t pc, struct mmu_guest_stop *ret)
 {
+	exclusive_enter(&g->exclusive);
 	run_to_stop(g, pc);
+	exclusive_leave(&g->exclusive);
 	*ret = g->stop;
 	return MMU_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef MMU_PIECE_H
 #define MMU_PIECE_H
 #include "bus.h"
+#include "exclusive.h"
 #include "io.h"
 
 /* The range of a device that holds all of pa..pa+size-1, or NULL: it is not that. */
@@ -23,26 +24,38 @@ int piece_load(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t 
 int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t size,
 		uint64_t value);
 
+/* The port steps aside, and its guest out of the way of the others. */
+static inline bool port_out(mmu_port *port)
+{
+	port_aside(port);
+	return port->exclusive && exclusive_pause(port->exclusive);
+}
+
+static inline void port_in(mmu_port *port, bool inside)
+{
+	if (inside)
+		exclusive_back(port->exclusive);
+	port_back(port);
+}
+
 /* As io_load() and io_store(). The device may do anything meanwhile, also through this port, which steps aside. */
 static inline int port_io_load(mmu_port *port, const struct mmu_io *io, uint64_t offset, uint32_t size,
 			       uint64_t *ret)
 {
-	int rc;
+	bool inside = port_out(port);
+	int rc = io_load(io, offset, size, ret);
 
-	port_aside(port);
-	rc = io_load(io, offset, size, ret);
-	port_back(port);
+	port_in(port, inside);
 	return rc;
 }
 
 static inline int port_io_store(mmu_port *port, const struct mmu_io *io, uint64_t offset, uint32_t size,
 				uint64_t value)
 {
-	int rc;
+	bool inside = port_out(port);
+	int rc = io_store(io, offset, size, value);
 
-	port_aside(port);
-	rc = io_store(io, offset, size, value);
-	port_back(port);
+	port_in(port, inside);
 	return rc;
 }
 

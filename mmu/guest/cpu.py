@@ -17,7 +17,7 @@ from mmu.guest import asked
 from mmu.guest.delivered import Record
 from mmu.guest.engine import PAGE, Engine
 from mmu.guest.memory import EngineMemory
-from mmu.guest.sharing import register, shares
+from mmu.guest.sharing import register, sharers
 from mmu.guest.stop import Delivered, Stop
 from mmu.memory.host import HostMemory
 from mmu.types import Access, Fault
@@ -194,6 +194,7 @@ class Cpu(ABC):
         engine.hook("TLB_FILL", hooks.fill, self.guest)
         engine.hook("MEM_UNMAPPED", hooks.unmapped, self.guest, nowhere, nowhere + PAGE - 1)
         engine.hook("INTR", hooks.interrupt, self.guest)
+        engine.hook("BLOCK", hooks.block, self.guest)
         for kind, field, instruction in self.HOOKS:
             engine.hook(kind, getattr(hooks, field), self.guest, instruction=getattr(self.constants, instruction))
 
@@ -300,7 +301,10 @@ class Cpu(ABC):
         elif not limit and self._limit_hook is not None:
             self.engine.unhook(self._limit_hook)
             self._limit_hook = None
-        lib.mmu_guest_set_shared(self.guest, shares(self))
+        others = sharers(self)
+        lib.mmu_guest_set_shared(self.guest, bool(others))
+        for other in others:
+            lib.mmu_guest_share(self.guest, other._guest)
         lib.mmu_guest_begin(self.guest, limit, exceptions, self._memory.serve(dispatch))
         self.delivered.begin(exceptions)
         lib.mmu_guest_resume(self.guest)

@@ -22,14 +22,14 @@ def register(cpu: Cpu) -> None:
         _cpus.add(cpu)
 
 
-def shares(cpu: Cpu) -> bool:
-    """Whether another CPU that is open now could access memory that *cpu* can access."""
+def sharers(cpu: Cpu) -> list[Cpu]:
+    """The other CPUs, open now, that could access memory that *cpu* can access."""
     with _lock:
         others = [other for other in _cpus if other is not cpu and not other.closed]
     if not others:
-        return False
+        return []
     mine = _memories(cpu.space)
-    return any(other.space is cpu.space or not mine.isdisjoint(_memories(other.space)) for other in others)
+    return [other for other in others if other.space is cpu.space or not mine.isdisjoint(_memories(other.space))]
 
 
 def _memories(space: AddressSpace) -> set[int]:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from mmu.guest.cpu import Cpu
     from mmu.memory import TraceEntry
 
-INTERRUPT_PERIOD = 0.02  # seconds; a stop request that came just before the engine started is lost, so it is repeated
-
 
 @contextmanager
 def watchdog(cpu: Cpu, timeout: float | None) -> Iterator[None]:
@@ -22,21 +20,14 @@ def watchdog(cpu: Cpu, timeout: float | None) -> Iterator[None]:
     if timeout is None:
         yield
         return
-    done = threading.Event()
-
-    def watch() -> None:
-        wait = timeout
-        while not done.wait(wait):
-            cpu.interrupt()
-            wait = INTERRUPT_PERIOD
-
-    thread = threading.Thread(target=watch, name="guest watchdog", daemon=True)
-    thread.start()
+    timer = threading.Timer(timeout, cpu.interrupt)
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        done.set()
-        thread.join()
+        timer.cancel()
+        timer.join()
 
 
 @contextmanager

@@ -192,8 +192,21 @@ def test_a_guest_reports_its_result_and_goes_on(m):
 def test_an_exit_in_memory(arm):
     arm.space.map(UART, DebugExit(arm, size=4096))
     arm.tables.map(UART_VA, UART, 4096, executable=False)
-    stop = arm.load(asm("aarch64", "mov w9, #7; str w9, [x8, #16]; 1: b 1b")).set(x8=UART_VA).run().stop
-    assert (stop.reason, stop.code) == ("exit", 7)
+    arm.load(code("aarch64", "mov w9, #7; str w9, [x8, #16]; b 1f; 1: mov w10, #3")).set(x8=UART_VA)
+    result = arm.run()
+    assert (result.stop.reason, result.stop.code, result.registers["x10"]) == ("exit", 7, 0)
+    result = arm.run()
+    assert (result.stop.reason, result.stop.code, result.registers["x10"]) == ("halt", None, 3)
+
+
+def test_an_exit_before_a_fault(arm):
+    """The program was over: the fault behind it is not told."""
+    arm.space.map(UART, DebugExit(arm, size=4096))
+    arm.tables.map(UART_VA, UART, 4096, executable=False)
+    arm.load(asm("aarch64", "mov w9, #7; str w9, [x8, #16]; str w9, [xzr]; wfi".replace("[xzr]", "[x10]")))
+    result = arm.set(x8=UART_VA, x10=0x6660_0000).run()
+    assert (result.stop.reason, result.stop.code, result.stop.pc) == ("exit", 7, CODE + 8)
+    assert arm.run().stop.reason == "fault"
 
 
 def test_the_exit_of_another_machine():

@@ -9,45 +9,58 @@ from tests.guest.machines import ARCHS, CODE, DATA, MIB, PAGE, SIZE, WINDOW, cod
 
 SHARED = 0x2000_0000
 COUNT = 4000
-# The shared page: +0 the word, +64 a lock, +128 and +192 the flags of both. R12 / X12: its address. Each sets its own
-# flag and waits for the other's, so that they run at the same time.
+# The shared pages: +0 the word, +64 a lock, +128 and +192 the flags of both. R12 / X12: their address. Each sets its
+# own flag and waits for the other's, so that they run at the same time.
 MEET = {
     "x86_64": "mov dword ptr [r12+r13], 1; 9: cmp dword ptr [r12+r14], 0; je 9b; mov ecx, 4000;",
     "aarch64": "mov w9, #1; str w9, [x12, x13]; 9: ldr w9, [x12, x14]; cbz w9, 9b; mov w11, #4000; add x8, x12, #64;",
 }
+# source, and where it counts
 UPDATES = {
     "x86_64": (
-        "1: lock inc qword ptr [r12]; dec ecx; jnz 1b",
-        "1: mov eax, 1; lock xadd [r12], eax; dec ecx; jnz 1b",
-        "1: lock add word ptr [r12+2], 1; dec ecx; jnz 1b",
-        "1: mov rax, [r12]; 2: lea rbx, [rax+1]; lock cmpxchg [r12], rbx; jne 2b; dec ecx; jnz 1b",
-        "1: mov eax, 1; xchg [r12+64], eax; test eax, eax; jnz 1b; inc qword ptr [r12]; mov dword ptr [r12+64], 0;"
-        " dec ecx; jnz 1b",
-        "1: lock bts dword ptr [r12+64], 3; jc 1b; inc qword ptr [r12]; lock btr dword ptr [r12+64], 3; dec ecx;"
-        " jnz 1b",
+        ("1: lock inc qword ptr [r12]; dec ecx; jnz 1b", (0,)),
+        ("1: mov eax, 1; lock xadd [r12], eax; dec ecx; jnz 1b", (0,)),
+        ("1: lock add word ptr [r12+2], 1; dec ecx; jnz 1b", (2,)),
+        ("1: mov rax, [r12]; 2: lea rbx, [rax+1]; lock cmpxchg [r12], rbx; jne 2b; dec ecx; jnz 1b", (0,)),
+        ("1: mov eax, 1; xchg [r12+64], eax; test eax, eax; jnz 1b; inc qword ptr [r12]; mov dword ptr [r12+64], 0;"
+         " dec ecx; jnz 1b", (0,)),
+        ("1: lock bts dword ptr [r12+64], 3; jc 1b; inc qword ptr [r12]; lock btr dword ptr [r12+64], 3; dec ecx;"
+         " jnz 1b", (0,)),
+        ("mov esi, ecx; 1: mov rax, [r12]; mov rdx, [r12+8]; 2: lea rbx, [rax+1]; lea rcx, [rdx+1];"
+         " lock cmpxchg16b [r12]; jne 2b; dec esi; jnz 1b", (0, 8)),
+        ("1: lock inc dword ptr [r12+2]; dec ecx; jnz 1b", (2,)),
+        ("1: lock inc qword ptr [r12+60]; dec ecx; jnz 1b", (60,)),
+        ("1: lock inc qword ptr [r12+252]; dec ecx; jnz 1b", (252,)),
+        ("1: mov eax, 1; lock xadd [r12+4094], eax; dec ecx; jnz 1b", (4094,)),
     ),
     "aarch64": (
-        "mov x9, #1; 1: ldadd x9, x10, [x12]; sub w11, w11, #1; cbnz w11, 1b",
-        "mov w9, #1; add x12, x12, #2; 1: ldaddalh w9, w10, [x12]; sub w11, w11, #1; cbnz w11, 1b",
-        "1: ldxr x9, [x12]; add x9, x9, #1; stxr w10, x9, [x12]; cbnz w10, 1b; sub w11, w11, #1; cbnz w11, 1b",
-        "1: ldr x9, [x12]; 2: mov x10, x9; add x15, x9, #1; casal x9, x15, [x12]; cmp x9, x10; b.ne 2b;"
-        " sub w11, w11, #1; cbnz w11, 1b",
-        "1: mov w9, #1; swpal w9, w10, [x8]; cbnz w10, 1b; ldr x9, [x12]; add x9, x9, #1; str x9, [x12];"
-        " stlr wzr, [x8]; sub w11, w11, #1; cbnz w11, 1b",
+        ("mov x9, #1; 1: ldadd x9, x10, [x12]; sub w11, w11, #1; cbnz w11, 1b", (0,)),
+        ("mov w9, #1; add x12, x12, #2; 1: ldaddalh w9, w10, [x12]; sub w11, w11, #1; cbnz w11, 1b", (2,)),
+        ("1: ldxr x9, [x12]; add x9, x9, #1; stxr w10, x9, [x12]; cbnz w10, 1b; sub w11, w11, #1; cbnz w11, 1b", (0,)),
+        ("1: ldr x9, [x12]; 2: mov x10, x9; add x15, x9, #1; casal x9, x15, [x12]; cmp x9, x10; b.ne 2b;"
+         " sub w11, w11, #1; cbnz w11, 1b", (0,)),
+        ("1: mov w9, #1; swpal w9, w10, [x8]; cbnz w10, 1b; ldr x9, [x12]; add x9, x9, #1; str x9, [x12];"
+         " stlr wzr, [x8]; sub w11, w11, #1; cbnz w11, 1b", (0,)),
+        ("mov x4, x12; 1: ldp x0, x1, [x4]; 2: mov x6, x0; mov x7, x1; add x2, x0, #1; add x3, x1, #1;"
+         " caspal x0, x1, x2, x3, [x4]; cmp x0, x6; ccmp x1, x7, #0, eq; b.ne 2b; sub w11, w11, #1; cbnz w11, 1b",
+         (0, 8)),
+        ("1: ldxp x0, x1, [x12]; add x0, x0, #1; add x1, x1, #1; stxp w10, x0, x1, [x12]; cbnz w10, 1b;"
+         " sub w11, w11, #1; cbnz w11, 1b", (0, 8)),
     ),
 }  # fmt: skip
-CASES = [(arch, update) for arch in ARCHS for update in UPDATES[arch]]
+CASES = [(arch, *update) for arch in ARCHS for update in UPDATES[arch]]
 
 
 def two_machines(arch, space, where):
-    """Two machines with areas of their own, and the same page of *where* ("window" or "ram") at SHARED."""
+    """Two machines with areas of their own, and the same two pages, apart, of *where* ("window", "ram") at SHARED."""
     machines = []
     for n in range(2):
         areas = places(**dict.fromkeys(("tables", "code", "data", "stack"), "ram"))
         own = {name: (base + n * 5 * MIB, size, va) for name, (base, size, va) in areas.items()}
         m = Machine(space[n % len(space)], arch).setup(**own)
         pa = WINDOW + 6 * MIB if where == "window" else 40 * MIB
-        m.tables.map(SHARED, pa, PAGE, page_size=PAGE, executable=False)
+        for page in range(2):
+            m.tables.map(SHARED + page * PAGE, pa + page * MIB, PAGE, page_size=PAGE, executable=False)
         machines.append(m)
     return machines
 
@@ -70,19 +83,18 @@ def run_both(machines, arch, source):
     return results
 
 
-def total(m):
-    return int.from_bytes(m.read(SHARED, 8), "little")
+def total(m, place=0):
+    return int.from_bytes(m.read(SHARED + place, 8), "little")
 
 
 @pytest.mark.parametrize("where", ["window", "ram"])
-@pytest.mark.parametrize("arch, update", CASES)
-def test_no_update_is_lost(arch, update, where):
+@pytest.mark.parametrize("arch, update, counts", CASES)
+def test_no_update_is_lost(arch, update, counts, where):
     space, _, _ = two_way()
     one, two = two_machines(arch, [space], where)
     with one, two:
         run_both((one, two), arch, f"{MEET[arch]} {update}")
-        shift = 16 if "+2]" in update or "#2;" in update else 0
-        assert total(one) == total(two) == 2 * COUNT << shift
+        assert [total(one, at) for at in counts] == [total(two, at) for at in counts] == [2 * COUNT] * len(counts)
 
 
 # -- one update that comes between the load and the store of another, every time ------------------
@@ -153,7 +165,7 @@ def test_hosts_that_share_a_device():
         spaces.append(space)
     one, two = two_machines("x86_64", spaces, "window")
     with one, two:
-        run_both((one, two), "x86_64", f"{MEET['x86_64']} {UPDATES['x86_64'][0]}")
+        run_both((one, two), "x86_64", f"{MEET['x86_64']} {UPDATES['x86_64'][0][0]}")
         assert total(one) == total(two) == 2 * COUNT
 
 
@@ -201,3 +213,90 @@ def test_alone_a_machine_runs_them_at_full_speed():
         two.close()
         counters = one.set(rdi=DATA).run(start=CODE).counters
         assert (counters.bus_reads, counters.bus_writes) == (0, 0)
+
+
+# -- who else runs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 60])
+def test_a_machine_that_comes_when_another_runs(at):
+    """The one that runs was alone, and its atomic instructions the engine's own business."""
+    space, _, _ = two_way()
+    one = Machine(space).setup(**places(**dict.fromkeys(("tables", "code", "data", "stack"), "ram")))
+    one.tables.map(SHARED, 40 * MIB, PAGE, page_size=PAGE, executable=False)
+    one.load(code("x86_64", f"1: lock inc qword ptr [r12+{at}]; inc rbx; cmp dword ptr [r12+128], 0; je 1b"))
+    one.set(r12=SHARED, rbx=0)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(one.run(timeout=60)))
+    thread.start()
+    while not space.read(40 * MIB, 8 + at)[at]:
+        pass
+    areas = places(**dict.fromkeys(("tables", "code", "data", "stack"), "ram"))
+    with Machine(space).setup(**{name: (base + 5 * MIB, size, va) for name, (base, size, va) in areas.items()}) as two:
+        two.tables.map(SHARED, 40 * MIB, PAGE, page_size=PAGE, executable=False)
+        source = f"mov ecx, 4000; 1: lock inc qword ptr [r12+{at}]; dec ecx; jnz 1b; mov dword ptr [r12+128], 1"
+        two.load(code("x86_64", source)).set(r12=SHARED).run(timeout=60)
+    thread.join()
+    with one:
+        assert total(one, at) == results[0].registers["rbx"] + COUNT
+
+
+def with_device(m, read, write=lambda offset, size, value: None):
+    m.space.map(0xF000_0000, Mmio(PAGE, read, write))
+    m.tables.map(SHARED + 4 * PAGE, 0xF000_0000, PAGE, page_size=PAGE, executable=False)
+
+
+def test_a_device_that_waits_for_another_machine_stops_nobody():
+    """A split lock waits until no other machine runs; one that only waits for a device does not run."""
+    space, _, _ = two_way()
+    one, two = two_machines("x86_64", [space], "ram")
+    asked, done, seen = threading.Event(), threading.Event(), []
+
+    def read(offset, size):
+        asked.set()
+        seen.append(done.wait(30))
+        return 0
+
+    with one, two:
+        with_device(two, read)
+        two.load(code("x86_64", "mov eax, [r12+0x4000]")).set(r12=SHARED)
+        thread = threading.Thread(target=two.run, kwargs={"timeout": None})
+        thread.start()
+        assert asked.wait(30)
+        one.load(code("x86_64", "lock inc qword ptr [r12+60]")).set(r12=SHARED)
+        assert one.run(timeout=None).stop.reason == "halt"
+        done.set()
+        thread.join()
+        assert (seen, total(one, 60)) == ([True], 1)
+
+
+def test_a_device_that_runs_another_machine():
+    space, _, _ = two_way()
+    one, two = two_machines("x86_64", [space], "ram")
+    with one, two:
+        one.load(code("x86_64", "lock inc qword ptr [r12+60]")).set(r12=SHARED)
+        with_device(two, lambda offset, size: one.run(start=CODE, timeout=None).registers["r12"])
+        two.load(code("x86_64", "lock inc qword ptr [r12+60]; mov rax, [r12+0x4000]; lock inc qword ptr [r12+60]"))
+        result = two.set(r12=SHARED).run(timeout=None)
+        assert (result.stop.reason, result.registers["rax"]) == ("halt", SHARED | SHARED << 32)
+        assert total(two, 60) == 4
+
+
+@pytest.mark.parametrize("source", ["lock cmpxchg16b [r12+0x4000]", "lock inc qword ptr [r12+0x3ffc]"])
+def test_a_register_of_a_device_in_a_locked_access(source):
+    """It is asked in the middle of what is to be alone: others may run then, and nobody waits for ever."""
+    space, _, _ = two_way()
+    one, two = two_machines("x86_64", [space], "ram")
+    written = []
+
+    def read(offset, size):
+        two.run(start=CODE, timeout=None)
+        return 0
+
+    with one, two:
+        with_device(one, read, lambda offset, size, value: written.append(value))
+        one.tables.map(SHARED + 3 * PAGE, 44 * MIB, PAGE, page_size=PAGE, executable=False)
+        two.load(code("x86_64", "lock inc qword ptr [r12+60]")).set(r12=SHARED)
+        one.load(code("x86_64", source)).set(r12=SHARED, rax=0, rdx=0, rbx=1, rcx=1)
+        assert one.run(timeout=None).stop.reason == "halt"
+        assert written and total(two, 60) > 0

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class DebugExit(NativeMmio):
     """Ends the run of *machine* with reason "exit" and `Stop.code`, the value written. Reads give 0.
 
-    In `machine.io`, where emulators have it at 0xf4, the guest stops at the next jump behind the OUT, and can go on. In
-    memory, it stands at the store. Of a device that several machines see, it is always the run of *machine* that ends.
+    It may be in memory or in `machine.io`, where emulators have it at 0xf4. The guest stops at the next jump behind the
+    store or OUT, and can go on. Of a device that several machines see, it is always the run of *machine* that ends.
     """
 
     def __init__(self, machine: Machine, size: int = 4, name: str = "debug-exit") -> None:

@@ -1,0 +1,54 @@
+/*
+ * Who runs instructions now, and how one of them gets to be the only one: for what no instruction of the host does
+ * at once, as a locked access to an operand that lies across two words.
+ *
+ * A participant is inside while it may access the guest's memory: from exclusive_enter() to exclusive_leave().
+ * exclusive_begin() asks all others to come out and waits until they have. They look at `attention` between two
+ * blocks of instructions; nothing on the way to memory looks at any of this.
+ */
+#ifndef MMU_EXCLUSIVE_H
+#define MMU_EXCLUSIVE_H
+#include <stdatomic.h>
+#include <stdbool.h>
+
+struct exclusive {
+	_Atomic bool inside;
+	_Atomic bool attention;		/* this one is to come out, or to look at what else it was asked for */
+	bool alone;			/* from exclusive_begin() to exclusive_end() */
+	struct exclusive *next;		/* of all that are enrolled */
+};
+
+/* Not while it is inside. */
+void exclusive_enroll(struct exclusive *e);
+void exclusive_resign(struct exclusive *e);
+
+/* For one thread at a time. Waits while another is alone. */
+void exclusive_enter(struct exclusive *e);
+void exclusive_leave(struct exclusive *e);
+
+/* From inside. All others are outside when it returns, and stay there until exclusive_end(). */
+void exclusive_begin(struct exclusive *e);
+void exclusive_end(struct exclusive *e);
+
+/*
+ * Outside between these: a device is asked, which may take long, or wait for what another participant does. One that
+ * was alone is so again afterwards, but others may have run: devices know of no locks. False: it was outside anyway.
+ */
+bool exclusive_pause(struct exclusive *e);
+void exclusive_back(struct exclusive *e);
+
+/* Something else that the participant is to look at was noted. */
+static inline void exclusive_call(struct exclusive *e)
+{
+	/* Release: pairs with the acquire in exclusive_called(): what was noted is seen. */
+	atomic_store_explicit(&e->attention, true, memory_order_release);
+}
+
+/* Whether it was called, once. */
+static inline bool exclusive_called(struct exclusive *e)
+{
+	return atomic_load_explicit(&e->attention, memory_order_relaxed) &&
+	       atomic_exchange_explicit(&e->attention, false, memory_order_acquire);
+}
+
+#endif

@@ -5,9 +5,10 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 
 - Accesses leave the engine in pieces of at most 4 bytes: 8 bytes are two, an unaligned load is the aligned blocks
   around it, an unaligned store single bytes. On x86, a failed piece counts even when it was only read ahead.
-- Atomic instructions are atomic for all machines that show the same memory, when those machines exist before the run
-  begins: operands of up to 8 aligned bytes. They are then run one by one, which costs microseconds. CMPXCHG16B, CASP
-  and split locks are atomic within their machine alone.
+- Atomic instructions are atomic for all machines that show the same memory. They are then run one by one, which costs
+  microseconds: up to 8 aligned bytes are replaced by a compare-and-exchange of the host's; for CMPXCHG16B, CASP, STXP
+  and split locks all other machines of the process stand still. What the host itself stores to such an operand in
+  between is lost.
 - A read-modify-write walks twice, for the read and for the write.
 - An x86 store of 16 bytes that leaves a page for one that faults has written its first 8 bytes when these are in the
   first page. Smaller ones have written nothing.
@@ -21,8 +22,9 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   bits.
 - The engine's TLB is small. What it forgets is answered from a second one, which follows INVLPG, MOV to control
   registers and TLBI as a CPU's would: a guest that changes its tables and flushes nothing sees the old pages for long.
-- x86: IN and OUT are permitted at every privilege, whatever IOPL and the TSS say. An exit that a device asks for from
-  within them ends the run at the next jump; where a device raises, the guest stands at that instruction.
+- x86: IN and OUT are permitted at every privilege, whatever IOPL and the TSS say.
+- A run that is ended from outside, by a clock or an exit device, ends between two blocks of instructions, at a jump at
+  the latest. Where a device raises, the guest stands at that instruction.
 - arm64: EL1 and EL0 only; no alignment checks but those of exclusives; FP is always on. A walk uses 48 bits.
 - The time stamp counter of x86 and the timer counter of arm64 move on by 1000 at each look at them. RDRAND is the
   host's: everything else is deterministic.

@@ -65,10 +65,12 @@ def two_machines(arch, space, where):
     return machines
 
 
-def run_both(machines, arch, source):
+def run_both(machines, arch, *sources):
+    """Each its source; the last one is that of all others too."""
     own, other, base = {"x86_64": ("r13", "r14", "r12"), "aarch64": ("x13", "x14", "x12")}[arch]
     for n, m in enumerate(machines):
-        m.load(code(arch, source)).set(**{own: 128 + 64 * n, other: 192 - 64 * n, base: SHARED})
+        m.load(code(arch, sources[min(n, len(sources) - 1)]))
+        m.set(**{own: 128 + 64 * n, other: 192 - 64 * n, base: SHARED})
     results = [None, None]
 
     def work(n):
@@ -95,6 +97,25 @@ def test_no_update_is_lost(arch, update, counts, where):
     with one, two:
         run_both((one, two), arch, f"{MEET[arch]} {update}")
         assert [total(one, at) for at in counts] == [total(two, at) for at in counts] == [2 * COUNT] * len(counts)
+
+
+HALVES = (
+    "1: lock inc dword ptr [r12+64]; dec ecx; jnz 1b",
+    "1: mov eax, [r12+64]; 2: lea edx, [rax+1]; lock cmpxchg [r12+64], edx; jne 2b; dec ecx; jnz 1b",
+    "1: mov [r12+64], ecx; cmp [r12+64], ecx; jne 2f; dec ecx; jnz 1b; mov dword ptr [r12+64], 4000; 2:",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["window", "ram"])
+@pytest.mark.parametrize("half", HALVES)
+def test_a_split_lock_beside_accesses_to_half_of_it(half, where):
+    """One counts in 8 bytes across two lines; the other in the upper half of them, or stores there and looks."""
+    space, _, _ = two_way()
+    one, two = two_machines("x86_64", [space], where)
+    split = "1: lock inc qword ptr [r12+60]; dec ecx; jnz 1b"
+    with one, two:
+        run_both((one, two), "x86_64", f"{MEET['x86_64']} {split}", f"{MEET['x86_64']} {half}")
+        assert total(one, 60) == COUNT << 32 | COUNT
 
 
 # -- one update that comes between the load and the store of another, every time ------------------
@@ -130,6 +151,10 @@ LOST = (
     ("aarch64", "swpalb w9, w10, [x12]", {"x10": 100}, 7),
     ("aarch64", "mov x9, #1; cas x9, x11, [x12]", {"x9": 100}, 100),
     ("aarch64", "ldxr x9, [x12]; stxr w10, x11, [x12]", {"x10": 1}, 100),
+    ("x86_64", "mov eax, 1; xor edx, edx; xor ecx, ecx; lock cmpxchg16b [r12]", {"rax": 100, "rdx": 0}, 100),
+    ("aarch64", "mov x0, #1; mov x1, xzr; mov x2, x9; mov x3, xzr; casp x0, x1, x2, x3, [x12]", {"x0": 100}, 100),
+    ("aarch64", "mov x0, #1; mov x1, xzr; mov x2, x9; mov x3, xzr; caspa x0, x1, x2, x3, [x12]", {"x0": 100}, 100),
+    ("aarch64", "ldxp x0, x1, [x12]; stxp w10, x11, x1, [x12]", {"x10": 1}, 100),
 )  # fmt: skip
 
 
@@ -234,11 +259,11 @@ def test_a_machine_that_comes_when_another_runs(at):
     areas = places(**dict.fromkeys(("tables", "code", "data", "stack"), "ram"))
     with Machine(space).setup(**{name: (base + 5 * MIB, size, va) for name, (base, size, va) in areas.items()}) as two:
         two.tables.map(SHARED, 40 * MIB, PAGE, page_size=PAGE, executable=False)
-        source = f"mov ecx, 4000; 1: lock inc qword ptr [r12+{at}]; dec ecx; jnz 1b; mov dword ptr [r12+128], 1"
+        source = f"mov ecx, 40000; 1: lock inc qword ptr [r12+{at}]; dec ecx; jnz 1b; mov dword ptr [r12+128], 1"
         two.load(code("x86_64", source)).set(r12=SHARED).run(timeout=60)
     thread.join()
     with one:
-        assert total(one, at) == results[0].registers["rbx"] + COUNT
+        assert total(one, at) == results[0].registers["rbx"] + 40_000
 
 
 def with_device(m, read, write=lambda offset, size, value: None):
@@ -254,7 +279,7 @@ def test_a_device_that_waits_for_another_machine_stops_nobody():
 
     def read(offset, size):
         asked.set()
-        seen.append(done.wait(30))
+        seen.append(done.wait(5))
         return 0
 
     with one, two:

@@ -88,7 +88,7 @@ MUTATIONS = (
     Mutation(
         "guest: what is written by HPA is no code",
         "csrc/bus.h",
-        "memory_order_relaxed) && !port->of_guest)",
+        "memory_order_relaxed) && !port->exclusive)",
         "memory_order_relaxed) && false)",
         OTHERS,
     ),

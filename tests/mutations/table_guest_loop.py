@@ -18,10 +18,6 @@ def device(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/guest/test_devices.py::{name}" for name in names)
 
 
-def shared(*names: str) -> tuple[str, ...]:
-    return tuple(f"tests/guest/test_shared_memory.py::{name}" for name in names)
-
-
 def trap(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/guest/test_traps.py::{name}" for name in names)
 
@@ -30,7 +26,6 @@ def boot(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/guest/test_multiboot.py::{name}" for name in names)
 
 
-LOST = shared("test_an_update_that_comes_in_between_is_not_overwritten")
 TWINS = ("tests/guest/test_delivery_twins.py::test_x86_delivery_in_c_is_that_of_the_reference",)
 ARM_TWINS = ("tests/guest/test_delivery_twins.py::test_arm64_delivery_in_c_is_that_of_the_reference",)
 DECODE = ("tests/guest/test_decode.py",)
@@ -124,8 +119,8 @@ MUTATIONS = (
     Mutation("loop: a port that refuses gives its value", "csrc/guest_hook.c",
              "return rc == MMU_MEMTX_OK ? (uint32_t)value : nothing;", "return (uint32_t)value;",
              device("test_a_port_that_refuses_reads_ones")),
-    Mutation("loop: an exit is a halt", RUN, "\tif (atomic_load_explicit(&g->exited, memory_order_acquire)) {\n",
-             "\tif (false) {\n", device("test_a_guest_reports_its_result_and_goes_on")),
+    Mutation("loop: an exit is a halt", RUN, "\tif (!atomic_load_explicit(&g->exited, memory_order_acquire))\n",
+             "\tif (!g->closed)\n", device("test_a_guest_reports_its_result_and_goes_on")),
     Mutation("loop: a serial port writes behind its room", "csrc/uart.c",
              "\tif (at < u->capacity)\n", "\tif (at <= u->capacity)\n",
              device("test_what_there_is_no_room_for_is_lost_and_said")),
@@ -135,26 +130,6 @@ MUTATIONS = (
     Mutation("loop: a PL011 always has input", "csrc/uart.c",
              "(has_input(u) ? 0 : DEVICE_FR_RXFE)", "(has_input(u) ? 0 : 0)",
              device("test_an_arm64_guest_talks_to_its_pl011")),
-    Mutation("loop: every machine believes that it is alone", "mmu/guest/sharing.py",
-             "    return any(", "    return not others and any(", LOST),
-    Mutation("loop: an atomic instruction stores although it was lost", "csrc/guest_atomic.c",
-             "\tg->atomic.lost = true;\n", "\tg->atomic.lost = false;\n", LOST),
-    Mutation("loop: an atomic instruction of 8 bytes is two of 4", "csrc/guest_atomic.c",
-             "hpa == a->hpa + a->size && a->size + size <= 8", "hpa == a->hpa + a->size && a->size + size <= 4",
-             LOST),
-    Mutation("loop: XCHG needs a LOCK", SITE,
-             "(i->lock || i->opcode == OP_XCHG || i->opcode == OP_XCHG + 1)", "i->lock",
-             LOST),
-    Mutation("loop: a store-exclusive is not atomic", "csrc/guest_atomic.c",
-             "(word & 0x3fe00000) == 0x08000000;", "word == 0;", LOST),
-    Mutation("loop: an atomic instruction counts twice", RUN, "\t\tif (g->counted_at == pc)\n", "\t\tif (!pc)\n",
-             shared("test_an_instruction_limit_counts_each_once")),
-    Mutation("loop: an atomic instruction changes code unseen", FILL,
-             "\tif (code && (permissions & ENGINE_MAY_WRITE))\n\t\tg->code_stale = true;\n", "",
-             shared("test_atomic_instructions_on_a_page_of_code")),
-    Mutation("loop: the registers of an instruction that was lost stay changed", RUN,
-             "\t\te->context_restore(e->uc, g->c.context);\n\t\tg->stop.pc = pc;\n", "\t\tg->stop.pc = pc;\n",
-             LOST),
     Mutation("loop: a lock that is an immediate moves the next instruction", "csrc/decode_x86.c",
              "\t\treturn short_ ? 2 : 4;\n", "\t\treturn 4;\n", DECODE),
     Mutation("loop: AVX is SSE", SITE, "\treturn i->vex;\n", "\treturn i->vex && !i->opcode;\n",

@@ -137,8 +137,8 @@ MUTATIONS = (
     Mutation(
         "mirror: what a guest has is lost with it",
         "csrc/guest.c",
-        "\tguest_code_unwatch(g);\n\tguest_windows_give(g);\n}\n\nvoid mmu_guest_destroy",
-        "\tguest_code_unwatch(g);\n}\n\nvoid mmu_guest_destroy",
+        "\tguest_code_unwatch(g);\n\tguest_windows_give(g);\n\town_ports(g, NULL);\n",
+        "\tguest_code_unwatch(g);\n\town_ports(g, NULL);\n",
         MIRROR,
     ),
     Mutation(

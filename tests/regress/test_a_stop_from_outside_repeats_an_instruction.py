@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from tests.guest.machines import DATA, code, machine
+from tests.guest.kernel import ENTER, TO_USER, USER, Kernel
+from tests.guest.machines import CODE, DATA, asm, code, machine
 
 COUNT = 20_000_000
 LOOPS = {
@@ -51,3 +52,27 @@ def test_a_stop_from_outside_repeats_an_instruction(arch, source, where):
         m.load(code(arch, source)).set(**{WHERE[arch]: DATA})
         assert run_interrupted(m) > 3
         assert int.from_bytes(m.read(DATA, 8), "little") == COUNT
+
+
+def test_a_stop_from_outside_passes_over_system_calls():
+    with Kernel() as kernel:
+        m = kernel.machine
+        m.write(CODE + 0x7000, asm("x86_64", "inc r12; mov r14, [rdi]; sysretq"))
+        kernel.handle(13, "hlt")
+        m.set(star=0x10 << 48 | 8 << 32, lstar=CODE + 0x7000, sfmask=1 << 9)
+        m.write(CODE, asm("x86_64", f"{ENTER}; nop{TO_USER}"))
+        m.write(USER, asm("x86_64", "mov ebp, 100000; 1: syscall; dec ebp; jnz 1b; hlt"))
+        m.set(rip=CODE, rdi=DATA, r12=0)
+        assert run_interrupted(m) > 3
+        assert m.registers["r12"] == 100_000
+
+
+def test_a_stop_from_outside_shows_the_clock_of_the_host():
+    with machine() as m:
+        source = (
+            "mov ecx, 1000000; 1: rdtsc; shl rdx, 32; or rdx, rax; sub rdx, rbx; add rbx, rdx; or r8, rdx; dec ecx;"
+            " jnz 1b"
+        )
+        m.load(code("x86_64", source)).set(rbx=0, r8=0)
+        assert run_interrupted(m) > 3
+        assert (m.registers["rbx"], m.registers["r8"]) == (1_000_000_000, 1000)

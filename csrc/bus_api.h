@@ -23,7 +23,8 @@ enum mmu_status {
 	MMU_EHOST = -5		/* the operating system refused; errno says why */
 };
 
-/* Both return a set of MMU_MEMTX_* bits, or MMU_ECALLBACK. Size is 1, 2, 4 or 8; *value is 0 at first. */
+/* Both return a set of MMU_MEMTX_* bits, or MMU_ECALLBACK; others count as MMU_MEMTX_ERROR, negative ones as
+   MMU_ECALLBACK. Size is 1, 2, 4 or 8; *value is 0 at first. */
 typedef int mmu_io_read_fn(void *ctx, uint64_t offset, uint32_t size, uint64_t *value);
 typedef int mmu_io_write_fn(void *ctx, uint64_t offset, uint32_t size, uint64_t value);
 /* Whether the region takes an access: nonzero, 0, or MMU_ECALLBACK. */

@@ -34,6 +34,16 @@ static bool entered(const struct io_frame *f, const void *guard)
 	return false;
 }
 
+/* What a callback returned, which is all that a device can do wrong: an outcome, or that it failed. */
+static inline int outcome(int rc)
+{
+	enum { ALL = MMU_MEMTX_ERROR | MMU_MEMTX_DECODE_ERROR | MMU_MEMTX_ACCESS_ERROR };
+
+	if (!(rc & ~ALL))
+		return rc;
+	return rc < 0 ? MMU_ECALLBACK : MMU_MEMTX_ERROR;
+}
+
 /* MMU_MEMTX_OK when the device may be called from within `outer`, else what the access ends with. */
 static inline int io_refusal(const struct mmu_io *io, const struct io_frame *outer, uint64_t offset,
 			     uint32_t size, bool write)
@@ -43,7 +53,7 @@ static inline int io_refusal(const struct mmu_io *io, const struct io_frame *out
 	if (io->accepts) {
 		yes = io->accepts(io->ctx, offset, size, write);
 		if (yes <= 0)
-			return yes < 0 ? yes : MMU_MEMTX_DECODE_ERROR;
+			return yes < 0 ? MMU_ECALLBACK : MMU_MEMTX_DECODE_ERROR;
 	}
 	if (size < io->valid_min || size > io->valid_max ||
 	    (!io->unaligned && offset & (size - 1)))
@@ -86,7 +96,7 @@ static __attribute__((noinline)) int adjusted_read(const struct mmu_io *io, uint
 
 	for (uint32_t i = 0; io->read && i < size; i += chunk) {
 		uint64_t part = 0;
-		int rc = io->read(io->ctx, offset + i, chunk, &part);
+		int rc = outcome(io->read(io->ctx, offset + i, chunk, &part));
 
 		if (rc < 0)
 			return rc;
@@ -105,7 +115,7 @@ static __attribute__((noinline)) int adjusted_write(const struct mmu_io *io, uin
 	value = ordered(io, size, value);
 	for (uint32_t i = 0; io->write && i < size; i += chunk) {
 		uint64_t part = shifted(value, -chunk_shift(io, size, chunk, i)) & mask_of(chunk);
-		int rc = io->write(io->ctx, offset + i, chunk, part);
+		int rc = outcome(io->write(io->ctx, offset + i, chunk, part));
 
 		if (rc < 0)
 			return rc;
@@ -131,7 +141,7 @@ int io_load(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t *r
 		return rc;
 	*innermost = &frame;
 	if (direct(io, size) && io->read) {
-		rc = io->read(io->ctx, offset, size, ret);
+		rc = outcome(io->read(io->ctx, offset, size, ret));
 		*ret &= mask_of(size);
 	} else {
 		rc = adjusted_read(io, offset, size, ret);
@@ -151,7 +161,7 @@ int io_store(const struct mmu_io *io, uint64_t offset, uint32_t size, uint64_t v
 	*innermost = &frame;
 	value &= mask_of(size);
 	if (direct(io, size) && io->write)
-		rc = io->write(io->ctx, offset, size, value);
+		rc = outcome(io->write(io->ctx, offset, size, value));
 	else
 		rc = adjusted_write(io, offset, size, value);
 	*innermost = frame.outer;

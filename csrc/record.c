@@ -39,6 +39,9 @@ void mmu_port_traffic(const mmu_port *port, uint32_t target, struct mmu_traffic 
 
 void port_record(mmu_port *port, struct mmu_trace_entry entry)
 {
+	/* Negative, and cut to 8 bits: the device failed, and the reason is not the guest's. */
+	if (entry.result & 0x80)
+		entry.result = MMU_MEMTX_ERROR;
 	if (port->trace_used < port->trace_capacity)
 		port->trace[port->trace_used] = entry;
 	port->trace_used++;

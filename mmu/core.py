@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from mmu._core import ffi, lib
-from mmu.errors import AddressRangeError, RegionOverlapError
+from mmu.errors import AddressRangeError, MmuError, RegionOverlapError
 from mmu.types import MemTxResult
 
 __all__ = ["check", "ffi", "io_context", "lib", "memtx", "unset_bytes"]
@@ -30,7 +31,9 @@ class Device(Protocol):
 
 def _raise(status: int, message: str) -> NoReturn:
     if status == lib.MMU_ECALLBACK:
-        raise _pending.__dict__.pop("error")
+        if (error := _pending.__dict__.pop("error", None)) is None:
+            raise MmuError(f"{message}: a callback in C failed, and left no exception")
+        raise error
     if status == lib.MMU_ENOMEM:
         raise MemoryError(message)
     if status == lib.MMU_EHOST:
@@ -63,6 +66,8 @@ def unset_bytes(size: int) -> bytes:
 
     CPython's C API allows to fill what PyBytes_FromStringAndSize(NULL, size) gives.
     """
+    if size > sys.maxsize:
+        raise MemoryError(f"{size:#x} bytes are more than an object can have")
     made: bytes = _bytes_maker()(None, size)
     return made
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmu import AddressSpace, Alias, Guard, Mmio, NativeMmio, Ram, RomDevice
-from mmu.errors import AddressRangeError, BusError
+from mmu.core import lib
+from mmu.errors import AddressRangeError, BusError, MmuError
 from mmu.types import MemTxResult
 
 OK, ERROR, DECODE_ERROR, ACCESS_ERROR = (
@@ -274,6 +275,25 @@ def test_functions_in_c_are_called_with_their_context():
     assert space.load(8, 2) == (0x1234, OK)
     assert space.store(8, 4, 9) == ERROR
     assert seen == [("r", 0xABCD, 8, 2), ("w", 0xABCD, 8, 4, 9)]
+
+
+@pytest.mark.parametrize(
+    "returned, result", [(7, MemTxResult(7)), (8, ERROR), (255, ERROR), (256, ERROR), (1 << 30, ERROR)])
+def test_a_function_in_c_that_returns_no_result_of_the_bus_has_erred(returned, result):
+    functions = READ(lambda *_: returned), WRITE(lambda *_: returned)
+    space = mapped(NativeMmio(64, *[ctypes.cast(f, ctypes.c_void_p).value for f in functions], keep=functions))
+    assert (space.load(0, 4)[1], space.store(0, 4, 1), space.access(0, 4)[1]) == (result, result, result)
+
+
+@pytest.mark.parametrize("returned", [-1, -3, lib.MMU_ECALLBACK, -5, -99])
+def test_a_function_in_c_that_fails_is_an_error_of_the_host_and_traced(returned):
+    functions = READ(lambda *_: returned), WRITE(lambda *_: returned)
+    space = mapped(NativeMmio(64, *[ctypes.cast(f, ctypes.c_void_p).value for f in functions], keep=functions))
+    with space.trace() as entries:
+        for access in (lambda: space.load(0, 4), lambda: space.store(0, 4, 1), lambda: space.exchange(0, 4, 0, 1)):
+            with pytest.raises(MmuError, match="at 0x0: a callback in C failed, and left no exception"):
+                access()
+    assert [e.result for e in entries] == [ERROR] * 3
 
 
 def test_without_functions_in_c_reads_are_0_and_writes_are_dropped():

@@ -190,11 +190,12 @@ class SoftMmu:
     def write(self, va: int, data: bytes) -> Fault | None:
         """Store *data* at va .. va+len(data)-1; None, or the fault, which leaves memory untouched."""
         check_range(va, 0)
-        scratch, size = _scratch(), len(data)
+        buffer = ffi.from_buffer("uint8_t[]", data)
+        scratch, size = _scratch(), len(buffer)  # bytes: an array may have wider items
         _, parts, count = (None, scratch.parts, 2) if size <= PAGE else _room(size)
         with self._lock:
             status = lib.mmu_tlb_write(
-                self._tlb, self.space.port, va, ffi.from_buffer("uint8_t[]", data), size, parts, count, scratch.fault)
+                self._tlb, self.space.port, va, buffer, size, parts, count, scratch.fault)
             found = self._answer(status, scratch, "write")
         _pool.append(scratch)
         return found
@@ -223,6 +224,7 @@ class SoftMmu:
             vas: an array of uint64 of any shape.
             out: where the values go: contiguous, of the shape of *vas* and of the unsigned type of *size* bytes.
             status: an array of uint8 of that shape; it gets the number of the FaultKind of each load, 0 without one.
+                Both may lie in the memory of *vas*, but not in that of each other.
         Returns:
             the values. Without *status*, the Fault of the first load that faults; no load is made after it.
             With it all loads are made, and one that faults gives 0.
@@ -234,6 +236,9 @@ class SoftMmu:
         if out is None:
             out = np.empty(addresses.shape, kind)
         _check_array("out", out, kind, addresses.shape)
+        if isinstance(status, np.ndarray) and np.may_share_memory(out, status):
+            raise ValueError("out and status must not share memory")
+        addresses = _apart(addresses, out, status)
         fault = self._many(lib.mmu_tlb_load_many, addresses, size, ffi.from_buffer(out, require_writable=True), status)
         return out if fault is None else fault
 
@@ -259,6 +264,7 @@ class SoftMmu:
         if given.dtype != kind and given.size and not 0 <= int(given.min()) <= int(given.max()) < 1 << 8 * size:
             raise ValueError(f"values must fit in {size} bytes, not {given.min()} .. {given.max()}")
         ready = np.ascontiguousarray(np.broadcast_to(given.astype(kind, copy=False), addresses.shape))
+        addresses, ready = _apart(addresses, status), _apart(ready, status)
         return self._many(lib.mmu_tlb_store_many, addresses, size, ffi.from_buffer(ready), status)
 
     def _many(self, call: Any, vas: NDArray[np.uint64], size: int, values: Any, status: Any) -> Fault | None:
@@ -335,13 +341,24 @@ def _addresses(vas: ArrayLike) -> NDArray[np.uint64]:
     return np.ascontiguousarray(found)
 
 
+def _apart(read: NDArray[Any], *written: Any) -> NDArray[Any]:
+    """*read*, or a copy where a batch would write to it before it is done with it."""
+    import numpy as np
+
+    return read.copy() if any(isinstance(w, np.ndarray) and np.may_share_memory(read, w) for w in written) else read
+
+
 def _type(size: int) -> str:
-    if size not in _SIZES:
+    if isinstance(size, bool) or size not in _SIZES:
         raise ValueError(f"size must be one of {', '.join(map(str, _SIZES))} bytes, not {size}")
-    return f"u{size}"
+    return f"u{size:d}"
 
 
 def _check_array(name: str, array: NDArray[Any], kind: str, shape: tuple[int, ...]) -> None:
+    import numpy as np
+
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} must be an array of {kind} and shape {shape}, not {array!r:.80}")
     if array.dtype != kind or array.shape != shape or not array.flags.c_contiguous or not array.flags.writeable:
         raise ValueError(
             f"{name} must be a writeable contiguous array of {kind} and shape {shape}, "

@@ -148,6 +148,9 @@ def test_an_empty_batch(tlb):
     (lambda t: t.load_many([NEAR], 8, out=np.zeros(1, np.uint32)), "out must be a writeable"),
     (lambda t: t.load_many([NEAR], 8, out=np.zeros(2, np.uint64)), "out must be a writeable"),
     (lambda t: t.load_many([NEAR], 8, status=np.zeros(1, np.uint16)), "status must be a writeable"),
+    (lambda t: t.load_many([NEAR], 8, out=[0]), "out must be an array of u8"),
+    (lambda t: t.load_many([NEAR], 8, status=[0]), "status must be an array of u1"),
+    (lambda t: t.load_many([NEAR], True), "size must be one of 1, 2, 4, 8"),
     (lambda t: t.store_many([NEAR], [256], 1), "must fit in 1 bytes"),
     (lambda t: t.store_many([NEAR], [-1], 8), "must fit in 8 bytes"),
     (lambda t: t.store_many([NEAR], [1.0], 8), "values must be integers"),
@@ -252,3 +255,24 @@ def test_ram_that_the_host_has_at_odd_addresses(board):
         assert [v.tobytes() for v in values] == [board.space.read(2 * PAGE + 4 + 8 * n, size) for n in range(512)]
     tlb.store_many(vas, np.arange(512, dtype=np.uint64))
     assert board.space.read(2 * PAGE + 4, PAGE) == np.arange(512, dtype=np.uint64).tobytes()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_results_may_take_the_place_of_the_addresses(tlb, size):
+    """A batch must not read its own results for addresses, also where it misses, and walks again."""
+    vas = np.array([NEAR + n * 264 % PAGE for n in range(300)] + [NEAR + 4 * PAGE - 3, NEAR + PAGE], np.uint64)
+    expected, kept = tlb.load_many(vas, size), vas.copy()
+    tlb.flush()
+    place = vas.view(f"u{size}")[: len(vas)]
+    assert np.array_equal(tlb.load_many(vas, size, out=place), expected)
+    tlb.flush()
+    status = kept.view(np.uint8)[: len(kept)]
+    assert np.array_equal(tlb.load_many(kept, size, status=status), expected)
+    with pytest.raises(ValueError, match="must not share memory"):
+        tlb.load_many([NEAR], 1, out=status[:1], status=status[:1])
+
+
+def test_all_bytes_of_an_array_of_wide_items_are_stored(tlb):
+    items = np.arange(1, 5, dtype=np.uint64)
+    assert tlb.write(NEAR, items) is None
+    assert tlb.read(NEAR, 32) == items.tobytes()

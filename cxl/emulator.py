@@ -39,7 +39,7 @@ class EmulatedWindow(Container):
         above = [*self._exits(route), *(() if self._switches.alias_path else self._aliases())]
         for _, child in above:
             child.watch(self)
-        self.children = [(at - self._striped.base, child, 1) for at, child in above] + self.children[-1:]
+        self.children = (*((at - self._striped.base, child, 1) for at, child in above), self.children[-1])
         self._striped.set_route(route)
 
     def _aliases(self) -> Iterator[tuple[int, Region]]:

@@ -108,8 +108,10 @@ class HostMemory:
         return bytes(ffi.buffer(out))
 
     def write(self, offset: int, data: bytes) -> None:
-        self._range(offset, len(data))
-        self._check(lib.mmu_hostmem_write(self._handle, offset, ffi.from_buffer(data), len(data)), offset, len(data))
+        buffer = ffi.from_buffer(data)
+        size = len(buffer)  # bytes: an array may have wider items
+        self._range(offset, size)
+        self._check(lib.mmu_hostmem_write(self._handle, offset, buffer, size), offset, size)
 
     def _check(self, status: int, offset: int, size: int) -> None:
         if check(status):

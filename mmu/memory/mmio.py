@@ -176,9 +176,8 @@ class RomDevice(Mmio):
 
     @readable.setter
     def readable(self, value: bool) -> None:
-        changed, self._readable = value != self._readable, value
-        if changed:
-            self.refresh()
+        if value != self._readable:
+            self._become(_readable=value)
 
     def published(self) -> dict[str, Any]:
         if not self._readable:

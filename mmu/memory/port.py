@@ -56,6 +56,7 @@ class Port:
         check(lib.mmu_port_create(bus, TARGETS, out), "bus port")
         self.handle = ffi.gc(out[0], lib.mmu_port_destroy)
         self._targets = targets
+        self._traced = False
 
     def traffic(self) -> dict[str, Traffic]:
         """Per device name, since the port was made; devices never reached are left out."""
@@ -71,14 +72,18 @@ class Port:
     def trace(self, capacity: int = TRACE_CAPACITY, initiator: str = "") -> Iterator[list[TraceEntry]]:
         """The list fills when the block ends. Raises BufferError when more than *capacity* accesses were made.
 
-        *initiator* is what the entries are to say of who made them.
+        *initiator* is what the entries are to say of who made them. One trace at a time: RuntimeError within another.
         """
+        if self._traced:
+            raise RuntimeError("this thread's accesses, or this initiator's, are traced already: end that trace first")
         raw = ffi.new("struct mmu_trace_entry[]", capacity)
         entries: list[TraceEntry] = []
         lib.mmu_port_trace(self.handle, raw, capacity)
+        self._traced = True
         try:
             yield entries
         finally:
+            self._traced = False
             used = lib.mmu_port_trace_used(self.handle)
             lib.mmu_port_trace(self.handle, ffi.NULL, 0)
             entries += [_trace_entry(raw[i], initiator) for i in range(min(used, capacity))]

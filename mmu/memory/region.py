@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
+from operator import index
 from typing import Any
 
 from mmu.core import lib
@@ -10,6 +12,10 @@ from mmu.errors import AddressRangeError, RegionOverlapError
 from mmu.memory.host import HostMemory
 
 SPACE_SIZE = 1 << 64
+
+# Of changes of all trees, and held before the lock of a space. Who renders a tree needs it not: what a region shows
+# changes all at once.
+_changes = threading.RLock()
 
 
 class Region:
@@ -30,14 +36,30 @@ class Region:
 
     def watch(self, watcher: Any) -> None:
         """*watcher*.refresh() is called after each change of what this region shows."""
-        self._watchers.add(watcher)
+        with _changes:
+            self._watchers.add(watcher)
 
     def unwatch(self, watcher: Any) -> None:
-        self._watchers.discard(watcher)
+        with _changes:
+            self._watchers.discard(watcher)
 
     def refresh(self) -> None:
-        for watcher in list(self._watchers):
+        with _changes:
+            watchers = list(self._watchers)
+        for watcher in watchers:
             watcher.refresh()
+
+    def _become(self, **attributes: Any) -> None:
+        """Set *attributes* and tell everybody. Where that cannot be published, all is as it was, and it raises."""
+        with _changes:
+            before = {name: getattr(self, name) for name in attributes}
+            self.__dict__.update(attributes)
+            try:
+                self.refresh()
+            except BaseException:
+                self.__dict__.update(before)
+                self.refresh()
+                raise
 
 
 # Bytes of a Ram that asks for huge pages unless told otherwise. Measured: random loads take 10 % less time at 64 MiB,
@@ -101,7 +123,7 @@ class Container(Region):
 
     def __init__(self, size: int, name: str = "container") -> None:
         super().__init__(size, name)
-        self.children: list[tuple[int, Region, int]] = []  # (offset, region, priority), highest priority first
+        self.children: tuple[tuple[int, Region, int], ...] = ()  # (offset, region, priority), highest priority first
 
     def map(self, base: int, region: Region, priority: int = 0) -> None:
         """Show *region* from offset *base* on.
@@ -109,6 +131,12 @@ class Container(Region):
         Raises AddressRangeError when it does not fit, RegionOverlapError when one of equal priority is there,
         ValueError when it would contain itself.
         """
+        if not isinstance(region, Region):
+            raise TypeError(f"{self.name} can show a region, such as Ram, not {region!r:.80}")
+        with _changes:
+            self._map(index(base), region, index(priority))
+
+    def _map(self, base: int, region: Region, priority: int) -> None:
         last = base + region.size - 1
         if base < 0 or last >= self.size:
             raise AddressRangeError(
@@ -120,19 +148,18 @@ class Container(Region):
                 raise RegionOverlapError(
                     f"region {base:#x}..{last:#x} ({region.name}) overlaps {at:#x}..{at + other.size - 1:#x} "
                     f"({other.name}); give one of them a higher priority")
-        self.children.append((base, region, priority))
-        self.children.sort(key=lambda child: -child[2])
+        children = (*self.children, (base, region, priority))
+        self._become(children=tuple(sorted(children, key=lambda child: -child[2])))
         region.watch(self)
-        self.refresh()
 
     def unmap(self, region: Region) -> None:
         """Take *region* out, wherever it is. Raises ValueError when it is not here."""
-        left = [child for child in self.children if child[1] is not region]
-        if len(left) == len(self.children):
-            raise ValueError(f"{region.name} is not mapped in {self.name}")
-        self.children = left
-        region.unwatch(self)
-        self.refresh()
+        with _changes:
+            left = tuple(child for child in self.children if child[1] is not region)
+            if len(left) == len(self.children):
+                raise ValueError(f"{getattr(region, 'name', region)} is not mapped in {self.name}")
+            self._become(children=left)
+            region.unwatch(self)
 
 
 def _reaches(start: Region, goal: Region) -> bool:

@@ -106,12 +106,10 @@ class AddressSpace:
 
     def map(self, base: int, region: Region, priority: int = 0) -> None:
         """Show *region* at addresses base .. base+size-1. See `Container.map` for what it raises."""
-        with self._lock:
-            self._root.map(base, region, priority)
+        self._root.map(base, region, priority)
 
     def unmap(self, region: Region) -> None:
-        with self._lock:
-            self._root.unmap(region)
+        self._root.unmap(region)
 
     def refresh(self) -> None:
         """Render the tree anew and publish it: one store, so that readers see the old map or the new one."""
@@ -153,24 +151,33 @@ class AddressSpace:
     def load(self, address: int, size: int) -> tuple[int, MemTxResult]:
         """(value, result) of one little-endian access of 1, 2, 4 or 8 bytes; bytes that nobody answered are 0."""
         out = _new(_WORD)
-        status = _load(self.port, address, size, out)
-        if status:
-            return out[0], memtx(status, f"load of {size} bytes at {address:#x}")
-        return out[0], _OK
+        try:
+            status = _load(self.port, address, size, out)
+        except OverflowError:
+            status = lib.MMU_ERANGE
+        return out[0], _single(status, "load", address, size) if status else _OK
 
     def store(self, address: int, size: int, value: int) -> MemTxResult:
-        status = _store(self.port, address, size, value)
-        return memtx(status, f"store of {size} bytes at {address:#x}") if status else _OK
+        """Of 1, 2, 4 or 8 bytes. Raises AddressRangeError, and stores nothing, when *value* does not fit in them."""
+        try:
+            status = _store(self.port, address, size, value) if value >> 8 * size == 0 else lib.MMU_ERANGE
+        except (OverflowError, ValueError):
+            status = lib.MMU_ERANGE
+        return _single(status, "store", address, size, value) if status else _OK
 
     def exchange(self, address: int, size: int, expected: int, desired: int) -> tuple[int, MemTxResult]:
         """Compare and exchange of 4 or 8 aligned bytes: (what was there, result).
 
-        It took place when what was there equals *expected* and the result is OK.
+        It took place when what was there equals *expected* and the result is OK. Raises AddressRangeError when one of
+        the values does not fit.
         """
         out = _new(_WORD)
-        status = _exchange(self.port, address, size, expected, desired, out)
-        result = memtx(status, f"exchange of {size} bytes at {address:#x}") if status else _OK
-        return out[0], result
+        try:
+            fits = (expected | desired) >> 8 * size == 0
+            status = _exchange(self.port, address, size, expected, desired, out) if fits else lib.MMU_ERANGE
+        except (OverflowError, ValueError):
+            status = lib.MMU_ERANGE
+        return out[0], _single(status, "exchange", address, size, expected, desired) if status else _OK
 
     # -- blocks, as the host reads and writes them --------------------------------------------------
 
@@ -187,9 +194,14 @@ class AddressSpace:
         if address < 0 or size < 0 or address + size > SPACE_SIZE:
             raise AddressRangeError(f"{size} bytes at {address:#x} leave the 64-bit address space")
         # Not shared: a callback may read as well before this read ends. Not cleared: C writes all of it.
-        buffer = _new_unset(_CHARS, size)
-        status = _read(self.port, address, buffer, size)
-        return _unpack(buffer, size), memtx(status, f"read at {address:#x}") if status else _OK
+        if size < LARGE:
+            buffer = _new_unset(_CHARS, size)
+            status = _read(self.port, address, buffer, size)
+            found: bytes = _unpack(buffer, size)
+        else:
+            found = unset_bytes(size)
+            status = _read(self.port, address, ffi.from_buffer(found), size)
+        return found, memtx(status, f"read at {address:#x}") if status else _OK
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes address .. address+size-1. Raises BusError when any part of it is refused."""
@@ -211,7 +223,7 @@ class AddressSpace:
         """Raises BusError when any part of it is refused."""
         result = self._write(address, data)
         if result:
-            raise self._error("write", address, len(data), result)
+            raise self._error("write", address, len(ffi.from_buffer(data)), result)
 
     def _error(self, what: str, address: int, size: int, result: MemTxResult) -> BusError:
         failure = files.why(self._view, address, size) if MemTxResult.ERROR in result else None
@@ -219,10 +231,11 @@ class AddressSpace:
         return BusError(f"{what} of {size} bytes at {address:#x} ended with {result.name}{reason}", result)
 
     def _write(self, address: int, data: bytes) -> MemTxResult:
-        size = len(data)
+        buffer = ffi.from_buffer(data)
+        size = len(buffer)  # bytes: an array may have wider items
         if address < 0 or address + size > SPACE_SIZE:
             raise AddressRangeError(f"{size} bytes at {address:#x} leave the 64-bit address space")
-        status = _write(self.port, address, ffi.from_buffer(data), size)
+        status = _write(self.port, address, buffer, size)
         return memtx(status, f"write at {address:#x}") if status else _OK
 
     def trace(self, capacity: int = TRACE_CAPACITY) -> Any:
@@ -233,6 +246,23 @@ class AddressSpace:
         """Per device name, what all threads made through this object; other initiators have ports of their own."""
         with self._lock:
             return _total([self._past, *(p.traffic() for _, p in self._ports)])
+
+
+def _single(status: int, what: str, address: int, size: int, *values: int) -> MemTxResult:
+    """How a single access ended; raises when there was none, and says what was wrong with it."""
+    if status != lib.MMU_ERANGE:
+        return memtx(status, f"{what} of {size} bytes at {address:#x}")
+    sizes = (4, 8) if what == "exchange" else (1, 2, 4, 8)
+    if size not in sizes:
+        raise AddressRangeError(f"{what} at {address:#x}: its size must be one of {sizes} bytes, not {size}")
+    if not 0 <= address <= SPACE_SIZE - size:
+        raise AddressRangeError(f"{what}: {size} bytes at {address:#x} leave the 64-bit address space")
+    largest = (1 << 8 * size) - 1
+    for value in values:
+        if not 0 <= value <= largest:
+            raise AddressRangeError(
+                f"{what} of {size} bytes at {address:#x}: a value must be in 0..{largest:#x}, not {value:#x}")
+    raise AddressRangeError(f"{what} of {size} bytes at {address:#x}: the address must be a multiple of the size")
 
 
 def _range(r: FlatRange, routes: dict[Striped, tuple[Route, Any]]) -> dict[str, Any]:

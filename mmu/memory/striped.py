@@ -45,8 +45,7 @@ class Striped(Region):
         Raises AddressRangeError when a span or a slot is out of range; nothing changes then.
         """
         self.compile(route, lambda target: 0)
-        self._route = route
-        self.refresh()
+        self._become(_route=route)
 
     def place(self, offset: int) -> Place:
         """Where byte *offset* of the window is; a miss has no device."""

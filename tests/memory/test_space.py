@@ -2,8 +2,11 @@
 
 import gc
 import random
+import sys
 import threading
+import time
 import weakref
+from array import array
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +16,7 @@ from mmu import AddressSpace, Alias, Container, Frames, HostMemory, Mmio, Ram, R
 from mmu.core import ffi, lib
 from mmu.errors import AddressRangeError, AlignmentError, BusError, RegionOverlapError
 from mmu.memory import FlatView, TraceEntry
+from mmu.memory.region import Region
 from mmu.stripes import Route, Slot, Span
 from mmu.types import MemTxResult, Place
 
@@ -40,9 +44,10 @@ def test_an_access_is_cut_into_naturally_aligned_pieces(offset, size, pieces):
     space = AddressSpace()
     region, calls = recorder(64)
     space.map(0x1000, region)
-    space.store(0x1000 + offset, size, 0x8877665544332211)
+    stored = 0x8877665544332211 & ((1 << 8 * size) - 1)
+    space.store(0x1000 + offset, size, stored)
     value, result = space.load(0x1000 + offset, size)
-    assert (value, result) == (0x8877665544332211 & ((1 << 8 * size) - 1), MemTxResult.OK)
+    assert (value, result) == (stored, MemTxResult.OK)
     assert [n for kind, _, n in calls if kind == "r"] == pieces
     assert [n for kind, _, n in calls if kind == "w"] == pieces
 
@@ -198,10 +203,70 @@ def test_a_trace_that_is_too_short_says_so():
         space.load(0, 1)
 
 
-@pytest.mark.parametrize("address, size", [(0, 3), (0, 16), ((1 << 64) - 4, 8)])
-def test_misuse_of_a_single_access_is_refused(address, size):
-    with pytest.raises(AddressRangeError):
+def test_a_trace_within_a_trace_is_refused_and_does_not_end_it():
+    space = AddressSpace()
+    with space.trace() as outer:
+        with pytest.raises(RuntimeError, match="traced already"), space.trace():
+            pass
+        space.load(0, 4)
+    assert len(outer) == 1
+    with space.trace() as again:
+        space.load(0, 4)
+    assert again == outer
+
+
+@pytest.mark.parametrize("address, size, says", [
+    (0, 3, r"one of \(1, 2, 4, 8\) bytes, not 3"), (0, 16, "not 16"), (0, -4, "not -4"),
+    (0, (1 << 32) + 4, "not 4294967300"), ((1 << 64) - 4, 8, "8 bytes at 0xfffffffffffffffc leave the 64-bit address"),
+    (-8, 8, "8 bytes at -0x8 leave the 64-bit address space"),
+    (1 << 64, 1, "leave the 64-bit address space"),
+])  # fmt: skip
+def test_misuse_of_a_single_access_is_refused(address, size, says):
+    with pytest.raises(AddressRangeError, match=says):
         AddressSpace().load(address, size)
+    with pytest.raises(AddressRangeError, match=says):
+        AddressSpace().store(address, size, 0)
+
+
+@pytest.mark.parametrize("size, value", [(1, 0x100), (4, 1 << 32), (8, 1 << 64), (8, -1)])
+def test_a_value_that_does_not_fit_is_not_stored_in_part(size, value):
+    space = AddressSpace()
+    space.map(0, Ram(4096))
+    with pytest.raises(AddressRangeError, match=f"store of {size} bytes at 0x0: a value must be in 0"):
+        space.store(0, size, value)
+    assert space.load(0, 8) == (0, MemTxResult.OK)
+
+
+@pytest.mark.parametrize("expected, desired", [(1 << 32 | 7, 9), (7, 1 << 32), (7, -1), (-1, 7)])
+def test_an_exchange_of_4_bytes_does_not_compare_the_half_of_a_wider_value(expected, desired):
+    space = AddressSpace()
+    space.map(0, Ram(4096))
+    space.store(0, 4, 7)
+    with pytest.raises(AddressRangeError, match=r"a value must be in 0\.\.0xffffffff"):
+        space.exchange(0, 4, expected, desired)
+    assert space.load(0, 8) == (7, MemTxResult.OK)
+
+
+def test_all_bytes_of_an_array_of_wide_items_are_written():
+    space, items = AddressSpace(), array("Q", range(1, 5))
+    ram = Ram(4096)
+    space.map(0, ram)
+    space.write(0, items)
+    assert space.access(64, data=items) == MemTxResult.OK
+    ram.memory.write(128, items)
+    assert [space.read(at, 32) for at in (0, 64, 128)] == [items.tobytes()] * 3
+    with pytest.raises(AddressRangeError, match="32 bytes at 0xfffffffffffffff0 leave"):
+        space.write((1 << 64) - 16, items)
+    with pytest.raises(BusError, match="write of 32 bytes"):
+        space.write(4096, items)
+
+
+@pytest.mark.parametrize("size", [1 << 63, 1 << 64])
+def test_more_bytes_than_an_object_can_have_are_a_memory_error(size):
+    with pytest.raises(MemoryError, match="more than an object can have"):
+        AddressSpace().read(0, size)
+    with pytest.raises(MemoryError, match="more than an object can have"):
+        AddressSpace().access(0, size)
 
 
 def test_exchange_must_be_aligned():
@@ -209,6 +274,8 @@ def test_exchange_must_be_aligned():
     space.map(0, Ram(4096))
     with pytest.raises(AddressRangeError):
         space.exchange(4, 8, 0, 1)
+    with pytest.raises(AddressRangeError, match=r"one of \(4, 8\) bytes, not 2"):
+        space.exchange(4, 2, 0, 1)
 
 
 def test_a_space_reaches_to_its_last_byte():
@@ -231,6 +298,82 @@ def test_overlap_names_both_regions():
 def test_region_outside_the_space_is_refused():
     with pytest.raises(AddressRangeError, match="leaves space"):
         AddressSpace().map((1 << 64) - 4095, Ram(4096))
+
+
+@pytest.mark.parametrize("base, region, priority, says", [
+    (0x1000, Region(4096, "nothing"), 0, "Region is not memory by itself"), (4096.0, Ram(4096), 0, "'float' object"),
+    (0x1000, Ram(4096), "high", "'str' object"), (0x1000, b"rom", 0, "can show a region, such as Ram, not b'rom'"),
+])  # fmt: skip
+def test_a_region_that_cannot_be_shown_is_not_half_there(base, region, priority, says):
+    space = AddressSpace()
+    space.map(0, Ram(4096))
+    before = space.view.ranges
+    with pytest.raises(TypeError, match=says):
+        space.map(base, region, priority)
+    assert space.view.ranges == before
+    space.map(0x1000, Ram(4096))
+    assert len(space.view.ranges) == 2
+
+
+def test_a_map_that_one_of_two_spaces_refuses_is_in_neither(monkeypatch):
+    one, two, box = AddressSpace("one"), AddressSpace("two"), Container(1 << 20)
+    window = Striped(4096, 0, [Target("mem", HostMemory(4096))])
+    for space in (one, two):
+        space.map(0, box)
+    monkeypatch.setattr(two, "_number", lambda target: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        box.map(0, window)
+    monkeypatch.undo()
+    assert [len(s.view.ranges) for s in (one, two)] == [0, 0]
+    box.map(0, window)
+    assert [len(s.view.ranges) for s in (one, two)] == [1, 1]
+
+
+def test_a_route_that_cannot_be_published_is_not_the_windows_route(monkeypatch):
+    space, window = AddressSpace(), Striped(4096, 0, [Target("mem", HostMemory(4096))])
+    space.map(0, window)
+    before = window.route
+    monkeypatch.setattr(space, "_number", lambda target: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        window.set_route(Route((Span(0, 4095, 8, 0, 256, (Slot(0, 0, 0, 1, 256),)),)))
+    monkeypatch.undo()
+    assert window.route is before
+    assert space.load(0, 8)[1] == MemTxResult.ERROR
+
+
+def test_a_region_is_there_all_the_time_while_threads_change_others_in_its_container():
+    space, box, over, failures = AddressSpace(), Container(1 << 20), threading.Event(), []
+    space.map(0, box)
+    for n in range(40):
+        box.map(n * 8192, Ram(4096))
+
+    def change(number):
+        region = Ram(4096, f"ram{number}")
+        while not over.is_set():
+            box.map((60 + number) * 8192, region, priority=number)
+            box.unmap(region)
+
+    def guarded(number):
+        try:
+            change(number)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(n,)) for n in range(3)]
+    interval, end = sys.getswitchinterval(), time.monotonic() + 1
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < end and not failures:
+            assert space.load(0, 4) == (0, MemTxResult.OK)
+    finally:
+        over.set()
+        sys.setswitchinterval(interval)
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert len(box.children) == 40
 
 
 def test_a_container_cannot_contain_itself():

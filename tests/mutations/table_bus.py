@@ -229,8 +229,8 @@ MUTATIONS = (
     Mutation(
         "bus: lower priority is seen",
         "mmu/memory/region.py",
-        "self.children.sort(key=lambda child: -child[2])",
-        "self.children.sort(key=lambda child: child[2])",
+        "sorted(children, key=lambda child: -child[2])",
+        "sorted(children, key=lambda child: child[2])",
         SPACE,
     ),
     Mutation(

@@ -1,5 +1,6 @@
 /* Reserved address ranges: a terabyte costs what is touched. */
 #define _DEFAULT_SOURCE
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,8 +23,9 @@ struct mmu_hostmem {
 	uint8_t *start;
 	size_t size;			/* rounded up to host pages */
 	size_t page;
-	struct file_part *files;
-	struct mmu_places *places;
+	pthread_mutex_t lock;		/* of all that follows */
+	struct file_part *files;	/* newest first; none goes before the memory does */
+	struct mmu_places *places;	/* once there, for good */
 	bool fixed;			/* see mmu_hostmem_fix() */
 };
 
@@ -48,6 +50,7 @@ int mmu_hostmem_create(uint64_t size, mmu_hostmem **ret)
 	mem->start = start;
 	mem->size = size;
 	mem->page = page;
+	pthread_mutex_init(&mem->lock, NULL);
 	*ret = mem;
 	return MMU_OK;
 }
@@ -67,7 +70,18 @@ static size_t page_of_file(const mmu_hostmem *mem, int fd)
 	return (unsigned long)info.f_type == HUGETLBFS_MAGIC ? (size_t)info.f_bsize : mem->page;
 }
 
-int mmu_hostmem_map_file(mmu_hostmem *mem, uint64_t offset, uint64_t size, int fd)
+static struct file_part *files_of(mmu_hostmem *mem)
+{
+	struct file_part *files;
+
+	pthread_mutex_lock(&mem->lock);
+	files = mem->files;
+	pthread_mutex_unlock(&mem->lock);
+	return files;
+}
+
+/* Under the lock. */
+static int map_file(mmu_hostmem *mem, uint64_t offset, uint64_t size, int fd)
 {
 	size_t page = page_of_file(mem, fd);
 	struct file_part *part;
@@ -101,9 +115,19 @@ int mmu_hostmem_map_file(mmu_hostmem *mem, uint64_t offset, uint64_t size, int f
 	return MMU_OK;
 }
 
-bool mmu_hostmem_failed(const mmu_hostmem *mem, uint64_t offset, uint64_t size, uint64_t *ret)
+int mmu_hostmem_map_file(mmu_hostmem *mem, uint64_t offset, uint64_t size, int fd)
 {
-	for (const struct file_part *part = mem->files; part; part = part->next) {
+	int rc;
+
+	pthread_mutex_lock(&mem->lock);
+	rc = map_file(mem, offset, size, fd);
+	pthread_mutex_unlock(&mem->lock);
+	return rc;
+}
+
+bool mmu_hostmem_failed(mmu_hostmem *mem, uint64_t offset, uint64_t size, uint64_t *ret)
+{
+	for (const struct file_part *part = files_of(mem); part; part = part->next) {
 		uint64_t start = (uint64_t)(part->start - mem->start), first = offset, run, at;
 
 		if (first < start)
@@ -122,11 +146,25 @@ bool mmu_hostmem_failed(const mmu_hostmem *mem, uint64_t offset, uint64_t size, 
 	return false;
 }
 
+/* NULL: none yet. */
+static struct mmu_places *places_of(mmu_hostmem *mem)
+{
+	struct mmu_places *places;
+
+	pthread_mutex_lock(&mem->lock);
+	places = mem->places;
+	pthread_mutex_unlock(&mem->lock);
+	return places;
+}
+
 int mmu_hostmem_sync(mmu_hostmem *mem)
 {
-	if (mem->files && mem->places)
-		places_refresh_home(mem->places);
-	for (struct file_part *part = mem->files; part; part = part->next)
+	struct mmu_places *places = places_of(mem);
+	struct file_part *files = files_of(mem);
+
+	if (files && places)
+		places_refresh_home(places);
+	for (struct file_part *part = files; part; part = part->next)
 		if (msync(part->start, part->size, MS_SYNC))
 			return MMU_EHOST;
 	return MMU_OK;
@@ -139,44 +177,64 @@ uint8_t *mmu_hostmem_address(const mmu_hostmem *mem)
 
 int mmu_hostmem_places(mmu_hostmem *mem, mmu_places **ret)
 {
+	int rc = MMU_ENOMEM;
+
+	pthread_mutex_lock(&mem->lock);
 	if (!mem->places)
 		mem->places = places_create(mem->start, mem->size);
-	if (!mem->places)
-		return MMU_ENOMEM;
-	if (mem->fixed)
-		places_fix(mem->places);
-	*ret = mem->places;
-	return MMU_OK;
+	if (mem->places) {
+		if (mem->fixed)
+			places_fix(mem->places);
+		*ret = mem->places;
+		rc = MMU_OK;
+	}
+	pthread_mutex_unlock(&mem->lock);
+	return rc;
 }
 
 bool mmu_hostmem_fix(mmu_hostmem *mem)
 {
-	if (mem->places && !places_fix(mem->places))
-		return false;
-	mem->fixed = true;
-	return true;
+	bool fixed;
+
+	pthread_mutex_lock(&mem->lock);
+	fixed = !mem->places || places_fix(mem->places);
+	mem->fixed = mem->fixed || fixed;
+	pthread_mutex_unlock(&mem->lock);
+	return fixed;
 }
 
-int mmu_hostmem_read(const mmu_hostmem *mem, uint64_t offset, void *data, uint64_t size)
+/* Where nothing has a place yet: under the lock, so that nothing gets one, and moves, meanwhile. */
+static int copy_at_home(mmu_hostmem *mem, uint8_t *host, uint8_t *data, uint64_t size, bool write, bool *moves_ret)
 {
+	pthread_mutex_lock(&mem->lock);
+	*moves_ret = mem->places;
+	if (!mem->places && size)
+		memcpy(write ? host : data, write ? data : host, size);
+	pthread_mutex_unlock(&mem->lock);
+	return hostfile_failed(host, size) ? MMU_FAULTED : MMU_OK;
+}
+
+int mmu_hostmem_read(mmu_hostmem *mem, uint64_t offset, void *data, uint64_t size)
+{
+	bool moves;
+	int rc;
+
 	if (offset > mem->size || size > mem->size - offset)
 		return MMU_ERANGE;
-	if (mem->places)
-		return places_read(mem->places, offset, data, size);
-	if (size)
-		memcpy(data, mem->start + offset, size);
-	return hostfile_failed(mem->start + offset, size) ? MMU_FAULTED : MMU_OK;
+	rc = copy_at_home(mem, mem->start + offset, data, size, false, &moves);
+	return moves ? places_read(mem->places, offset, data, size) : rc;
 }
 
 int mmu_hostmem_write(mmu_hostmem *mem, uint64_t offset, const void *data, uint64_t size)
 {
+	bool moves;
+	int rc;
+
 	if (offset > mem->size || size > mem->size - offset)
 		return MMU_ERANGE;
-	if (mem->places)
-		return places_write(mem->places, offset, data, size);
-	if (size)
-		memcpy(mem->start + offset, data, size);
-	return hostfile_failed(mem->start + offset, size) ? MMU_FAULTED : MMU_OK;
+	/* Written through only in the other direction. */
+	rc = copy_at_home(mem, mem->start + offset, (uint8_t *)(uintptr_t)data, size, true, &moves);
+	return moves ? places_write(mem->places, offset, data, size) : rc;
 }
 
 void mmu_hostmem_destroy(mmu_hostmem *mem)
@@ -190,5 +248,6 @@ void mmu_hostmem_destroy(mmu_hostmem *mem)
 		hostfile_destroy(part->file);
 		free(part);
 	}
+	pthread_mutex_destroy(&mem->lock);
 	free(mem);
 }

@@ -15,13 +15,13 @@ int mmu_hostmem_map_file(mmu_hostmem *mem, uint64_t offset, uint64_t size, int f
 /* Writes what is mapped from files back to them; what was stored to a page that failed is lost. */
 int mmu_hostmem_sync(mmu_hostmem *mem);
 /* Whether a part of offset .. offset+size-1 failed, and which byte of it is the first. It stays so. */
-bool mmu_hostmem_failed(const mmu_hostmem *mem, uint64_t offset, uint64_t size, uint64_t *ret);
+bool mmu_hostmem_failed(mmu_hostmem *mem, uint64_t offset, uint64_t size, uint64_t *ret);
 uint8_t *mmu_hostmem_address(const mmu_hostmem *mem);
 /* Bytes offset .. offset+size-1, wherever they live now. MMU_ERANGE when they leave the memory, MMU_FAULTED when a
    page of a file failed: then nothing is known of what was read or written. */
-int mmu_hostmem_read(const mmu_hostmem *mem, uint64_t offset, void *data, uint64_t size);
+int mmu_hostmem_read(mmu_hostmem *mem, uint64_t offset, void *data, uint64_t size);
 int mmu_hostmem_write(mmu_hostmem *mem, uint64_t offset, const void *data, uint64_t size);
-/* For the targets of windows: where its bytes live. Made when first asked for, by one thread at a time. */
+/* For the targets of windows: where its bytes live. Made when first asked for; all calls may come from any thread. */
 int mmu_hostmem_places(mmu_hostmem *mem, mmu_places **ret);
 /* Plain RAM shows this memory: its bytes must stay. False when some are away now. */
 bool mmu_hostmem_fix(mmu_hostmem *mem);

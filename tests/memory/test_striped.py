@@ -1,6 +1,8 @@
 """Windows: the C route against the plain-integer reference, and where the bytes land."""
 
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -379,3 +381,25 @@ def test_pieces_cover_an_access_and_stay_in_one_slot(route, start, size):
             assert isinstance(last, Miss)
         else:
             assert (first[0], first[1] + n - 1) == last
+
+
+def test_threads_that_attach_one_memory_at_once_agree_on_where_its_bytes_live():
+    """Two tables of places for one memory: what a guest moves is then lost to those who know the other table."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            memory, start, found = HostMemory(1 << 44), threading.Barrier(2), set()
+
+            def ask(memory=memory, start=start, found=found):
+                start.wait()
+                found.add(memory.places)
+
+            threads = [threading.Thread(target=ask) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(found) == 1
+    finally:
+        sys.setswitchinterval(interval)

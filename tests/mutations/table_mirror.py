@@ -99,10 +99,19 @@ MUTATIONS = (
         MIRROR,
     ),
     Mutation(
+        "mirror: each of two threads makes a memory a table of places",
+        "csrc/hostmem.c",
+        "\tint rc = MMU_ENOMEM;\n\n\tpthread_mutex_lock(&mem->lock);\n\tif (!mem->places)\n"
+        "\t\tmem->places = places_create(mem->start, mem->size);\n",
+        "\tint rc = MMU_ENOMEM;\n\n\tif (!mem->places)\n"
+        "\t\tmem->places = places_create(mem->start, mem->size);\n\tpthread_mutex_lock(&mem->lock);\n",
+        ("tests/memory/test_striped.py::test_threads_that_attach_one_memory_at_once_agree_on_where_its_bytes_live",),
+    ),
+    Mutation(
         "mirror: memory that is away may become RAM",
         "csrc/hostmem.c",
-        "\tif (mem->places && !places_fix(mem->places))\n",
-        "\tif (mem->places && !places_fix(mem->places) && !mem)\n",
+        "fixed = !mem->places || places_fix(mem->places);",
+        "fixed = !mem->places || places_fix(mem->places) || mem;",
         MIRROR,
     ),
     Mutation(

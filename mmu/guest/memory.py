@@ -67,7 +67,7 @@ class EngineMemory:
 
     def _memories(self) -> set[HostMemory]:
         regions = (r.region for r in self._space.view.ranges)
-        return {t.memory for t in self._space.targets} | {r.memory for r in regions if isinstance(r, Ram)}
+        return {t.memory for t in self._space.targets.copy()} | {r.memory for r in regions if isinstance(r, Ram)}
 
     def _tell(self, memory: HostMemory) -> None:
         """Warn of a memory's first failure, once."""

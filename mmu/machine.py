@@ -82,8 +82,6 @@ class Machine:
     ) -> None:  # fmt: skip
         if arch not in CPUS:
             raise ValueError(f"arch must be one of {', '.join(CPUS)}, not {arch!r}")
-        if dispatch not in DISPATCH:
-            raise ValueError(f"dispatch must be one of {', '.join(DISPATCH)}, not {dispatch!r}")
         if deliver not in DELIVER:
             raise ValueError(f"deliver must be one of {', '.join(DELIVER)}, not {deliver!r}")
         self.space, self.arch, self.dispatch = space, arch, dispatch
@@ -98,6 +96,17 @@ class Machine:
         self.tables: Any = None  # mmu.x86.PageTables or mmu.arm64.PageTables, once setup() made them
         self._program: list[tuple[int, int]] = []  # what load() mapped: (va, size)
         self._busy = threading.Lock()
+
+    @property
+    def dispatch(self) -> str:
+        """How windows are served from the next run on."""
+        return self._dispatch
+
+    @dispatch.setter
+    def dispatch(self, value: str) -> None:
+        if value not in DISPATCH:
+            raise ValueError(f"dispatch must be one of {', '.join(DISPATCH)}, not {value!r}")
+        self._dispatch = value
 
     def close(self) -> None:
         """Free the engine. Twice is fine; anything else afterwards raises ClosedError. GuestError during a run."""

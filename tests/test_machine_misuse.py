@@ -119,3 +119,19 @@ def test_another_thread_cannot_have_the_machine_that_runs(ready):
             use()
     spin.join()
     assert found == ["timeout"]
+
+
+@pytest.mark.parametrize("wrong", ["fast", None, 1])
+def test_another_dispatch_is_refused_when_it_is_set_and_not_by_the_next_run(ready, wrong):
+    with pytest.raises(ValueError, match=f"dispatch must be one of auto, exact, direct, mirror, not {wrong!r}"):
+        ready.dispatch = wrong
+    assert ready.run().stop.reason == "halt"
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1 << 32])
+def test_a_mirror_has_as_many_pages_as_there_are_numbers_for(ready, wrong):
+    with pytest.raises(AddressRangeError, match=rf"mirror_pages must be in 1\.\.4294967294, not {wrong}"):
+        ready.space.mirror_pages = wrong
+    assert ready.run().stop.reason == "halt"
+    with pytest.raises(ValueError, match="is there already, with room for 1048576 pages"):
+        ready.space.mirror_pages = 4

@@ -22,7 +22,7 @@ from mmu.types import MemTxResult, Place
 
 __all__ = ["AddressSpace", "Port", "TraceEntry", "Traffic"]
 
-MIRROR_PAGES = 1 << 20
+MIRROR_PAGES, MIRROR_PAGES_MAX = 1 << 20, (1 << 32) - 2
 
 # Looked up once: a single access from Python costs hardly more than its call into C.
 _load, _store, _exchange = lib.mmu_port_load, lib.mmu_port_store, lib.mmu_port_exchange
@@ -48,7 +48,7 @@ class AddressSpace:
         self._ports: list[tuple[threading.Thread, Port]] = []
         self._past: dict[str, Traffic] = {}  # traffic of threads that ended
         self._routes: dict[Striped, tuple[Route, Any]] = {}  # of the windows in view, and what C made of them
-        self.mirror_pages = MIRROR_PAGES  # 4 KiB pages that the mirror may have; to be set before a guest needs it
+        self._mirror_pages = MIRROR_PAGES
         self._mirror: Mirror | None = None
         self._said_full = False
         self._root = Container(SPACE_SIZE, name)
@@ -88,6 +88,19 @@ class AddressSpace:
     def new_port(self) -> Port:
         """A port for another initiator, such as a guest's CPU."""
         return Port(self.bus, self.targets)
+
+    @property
+    def mirror_pages(self) -> int:
+        """Pages of 4 KiB that the mirror of guests may have. To be set before the first of them needs it."""
+        return self._mirror_pages
+
+    @mirror_pages.setter
+    def mirror_pages(self, value: int) -> None:
+        if not 1 <= value <= MIRROR_PAGES_MAX:
+            raise AddressRangeError(f"mirror_pages must be in 1..{MIRROR_PAGES_MAX}, not {value}")
+        if self._mirror is not None:
+            raise ValueError(f"the mirror of {self.name} is there already, with room for {self._mirror_pages} pages")
+        self._mirror_pages = value
 
     def mirror(self) -> Mirror:
         """The mirror of this space's guests (internal), made when first asked for. Raises MemoryError."""

@@ -61,11 +61,12 @@ class Port:
     def traffic(self) -> dict[str, Traffic]:
         """Per device name, since the port was made; devices never reached are left out."""
         raw = ffi.new("struct mmu_traffic *")
-        found = {}
+        found: dict[str, Traffic] = {}
         for target, number in self._targets.copy().items():  # a thread may add some
             lib.mmu_port_traffic(self.handle, number, raw)
             if raw.reads or raw.writes:
-                found[target.name] = Traffic(raw.reads, raw.writes, raw.read_bytes, raw.write_bytes)
+                more = Traffic(raw.reads, raw.writes, raw.read_bytes, raw.write_bytes)
+                found[target.name] = found.get(target.name, Traffic()) + more
         return found
 
     @contextmanager

@@ -14,9 +14,9 @@ from mmu.stripes import ENCODED_GRANULARITY, ENCODED_WAYS, Miss, Route, Slot, Sp
 from mmu.types import Place
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Target:
-    """Memory of one device; offset 0 is DPA 0."""
+    """Memory of one device; offset 0 is DPA 0. Two of one name and one memory are the same."""
 
     name: str
     memory: HostMemory

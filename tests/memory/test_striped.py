@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mmu import AddressSpace, HostMemory, Ram, Striped, Target
 from mmu.core import ffi, lib
 from mmu.errors import AddressRangeError
+from mmu.memory.port import TARGETS
 from mmu.stripes import GRANULARITIES, WAYS, Miss, Route, Slot, Span, dpa_offset, hpa_offset, position, xor_address
 from mmu.types import MemTxResult, Place
 from tests.strategies import PART, WINDOW, granularities, routes, ways
@@ -381,6 +382,32 @@ def test_pieces_cover_an_access_and_stay_in_one_slot(route, start, size):
             assert isinstance(last, Miss)
         else:
             assert (first[0], first[1] + n - 1) == last
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_traffic_of_a_device_behind_two_windows_is_the_sum(same):
+    """Also of two devices of one name, as those of two topologies may be."""
+    space, memory = AddressSpace(), HostMemory(4096)
+    for base in (0, 1 << 32):
+        window = Striped(4096, base, [Target("mem0", memory if same else HostMemory(4096))])
+        window.set_route(Route((Span(base, base + 4095, 8, 0, 256, (Slot(0, base, 0, 1, 256),)),)))
+        space.map(base, window)
+    for address in (0, 0, 1 << 32):
+        space.load(address, 4)
+    assert space.traffic()["mem0"].reads == 3
+
+
+def test_a_device_that_is_shown_again_and_again_is_counted_on():
+    """Ports count a limited number of devices."""
+    space, memory = AddressSpace(), HostMemory(4096)
+    for _ in range(TARGETS + 1):
+        window = Striped(4096, 0, [Target("mem0", memory)])
+        space.map(0, window)
+        space.unmap(window)
+    window.set_route(Route((Span(0, 4095, 8, 0, 256, (Slot(0, 0, 0, 1, 256),)),)))
+    space.map(0, window)
+    space.load(0, 4)
+    assert space.traffic()["mem0"].reads == 1
 
 
 def test_threads_that_attach_one_memory_at_once_agree_on_where_its_bytes_live():

@@ -63,9 +63,10 @@ def full_disk(folder, *arguments):
     command = ["sh", "-c", 'mount -t tmpfs -o size=64k none "$0" || exit 77; exec "$@"', str(folder)]
     if unshare is None:
         pytest.skip("no unshare, so no disk of our own")
+    program = [sys.executable, "-c", PROGRAM, str(folder), *arguments]
     done = subprocess.run(
-        [unshare, "-Urm", *command, sys.executable, "-c", PROGRAM, str(folder), *arguments], capture_output=True, text=True, timeout=120,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])}, check=False)
+        [unshare, "-Urm", *command, *program], capture_output=True, text=True, timeout=120, check=False,
+        env={"PYTHONPATH": str(Path(__file__).parents[2])})
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("this user may not mount anything")
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

@@ -338,7 +338,7 @@ def _addresses(vas: ArrayLike) -> NDArray[np.uint64]:
         if found.size and (found.dtype.kind not in "iu" or found.min() < 0):
             raise ValueError(f"vas must be numbers in 0..{NONE:#x} as uint64, not an array of {found.dtype}")
         found = found.astype(np.uint64)
-    return np.ascontiguousarray(found)
+    return np.require(found, requirements=["C_CONTIGUOUS", "ALIGNED"])
 
 
 def _apart(read: NDArray[Any], *written: Any) -> NDArray[Any]:

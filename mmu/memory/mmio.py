@@ -53,6 +53,8 @@ class IoRegion(Region):
         for what, (low, high) in {"valid": valid, "implemented": implemented}.items():
             if low not in (1, 2, 4, 8) or high not in (1, 2, 4, 8) or low > high:
                 raise ValueError(f"region {name}: {what} must be two of 1, 2, 4, 8 in order, not {(low, high)}")
+        if guard is not None and not isinstance(guard, Guard):
+            raise TypeError(f"region {name}: guard must be a Guard, not {guard!r:.80}")
         if guard is not None and reentrant:
             raise ValueError(f"region {name}: it must be guarded by {guard} or reentrant, not both")
         self.guard = None if reentrant else guard or Guard(name)
@@ -99,11 +101,15 @@ class Mmio(IoRegion):
         guard: Guard | None = None,
         reentrant: bool = False,
     ) -> None:
+        for what, call in {"read": read, "write": write, "accepts": accepts}.items():
+            if call is not None and not callable(call):
+                raise TypeError(f"region {name}: {what} must be a function or None, not {call!r:.80}")
         self._read, self._write, self._accepts = read, write, accepts
         self._context = io_context(self)
         calls = {
-            "read": lib.mmu_py_io_read if read else ffi.NULL, "write": lib.mmu_py_io_write if write else ffi.NULL,
-            "accepts": lib.mmu_py_io_accepts if accepts else ffi.NULL, "ctx": self._context,
+            "read": ffi.NULL if read is None else lib.mmu_py_io_read,
+            "write": ffi.NULL if write is None else lib.mmu_py_io_write,
+            "accepts": ffi.NULL if accepts is None else lib.mmu_py_io_accepts, "ctx": self._context,
         }  # fmt: skip
         super().__init__(size, name, calls, valid, implemented, unaligned, big_endian, guard, reentrant)
 
@@ -178,8 +184,8 @@ class RomDevice(Mmio):
     def __init__(
         self, data: bytes, write: Write, read: Read | None = None, name: str = "flash", **options: Any
     ) -> None:
-        super().__init__(len(data), read, write, name, **options)
-        self.memory = HostMemory(len(data))
+        super().__init__(memoryview(data).nbytes, read, write, name, **options)
+        self.memory = HostMemory(self.size)
         self.memory.write(0, data)
         self._readable = True
 

@@ -22,7 +22,7 @@ class Region:
     """Base of all. A change is told to every space that shows the region."""
 
     def __init__(self, size: int, name: str) -> None:
-        if not 0 < size <= SPACE_SIZE:
+        if not 0 < index(size) <= SPACE_SIZE:
             raise AddressRangeError(f"region {name}: size must be 1 .. 2^64 bytes, not {size:#x}")
         self.size, self.name = size, name
         self._watchers: weakref.WeakSet[Any] = weakref.WeakSet()  # containers, aliases and spaces that show it
@@ -98,7 +98,7 @@ class Rom(Ram):
     kind = lib.MMU_RANGE_ROM
 
     def __init__(self, data: bytes, name: str = "rom") -> None:
-        super().__init__(len(data), name)
+        super().__init__(memoryview(data).nbytes, name)
         self.memory.write(0, data)
 
 
@@ -110,7 +110,10 @@ class Alias(Region):
     """A look at *size* bytes of *target* from *offset* on."""
 
     def __init__(self, target: Region, offset: int, size: int, name: str | None = None) -> None:
+        if not isinstance(target, Region):
+            raise TypeError(f"an alias looks at a region, such as Ram, not at {target!r:.80}")
         super().__init__(size, name or f"alias of {target.name}")
+        offset = index(offset)
         if offset < 0 or offset + size > target.size:
             raise AddressRangeError(
                 f"alias {offset:#x}..{offset + size - 1:#x} leaves {target.name} of {target.size:#x} bytes")

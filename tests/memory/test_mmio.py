@@ -2,12 +2,13 @@
 
 import ctypes
 import threading
+from array import array
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmu import AddressSpace, Alias, Guard, Mmio, NativeMmio, Ram, RomDevice
+from mmu import AddressSpace, Alias, Guard, Mmio, NativeMmio, Ram, Rom, RomDevice
 from mmu.core import lib
 from mmu.errors import AddressRangeError, BusError, MmuError
 from mmu.types import MemTxResult
@@ -346,6 +347,24 @@ def test_an_exchange_on_a_rom_device_compares_memory_and_writes_to_the_device():
 def test_sizes_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match=r"two of 1, 2, 4, 8 in order"):
         Mmio(64, **wrong)
+
+
+@pytest.mark.parametrize("make, says", [
+    (lambda: Mmio(64, read=5, name="uart"), "region uart: read must be a function or None, not 5"),
+    (lambda: Mmio(64, write="w", name="uart"), "region uart: write must be a function or None, not 'w'"),
+    (lambda: Mmio(64, guard="me", name="uart"), "region uart: guard must be a Guard, not 'me'"),
+    (lambda: Alias(None, 0, 1), "an alias looks at a region, such as Ram, not at None"),
+    (lambda: Alias(Ram(64), 0.5, 1), "'float' object cannot be"), (lambda: Ram(64.0), "'float' object cannot be"),
+])  # fmt: skip
+def test_a_region_made_of_something_else_is_refused_before_it_is_used(make, says):
+    with pytest.raises(TypeError, match=says):
+        make()
+
+
+def test_rom_holds_all_bytes_of_an_array_of_wide_items():
+    items = array("Q", range(1, 5))
+    for rom in Rom(items), RomDevice(items, lambda o, n, v: None):
+        assert mapped(rom).read(0, 32) == items.tobytes()
 
 
 def test_a_group_of_regions_is_not_memory_by_itself():

@@ -115,6 +115,7 @@ struct guest_tlb {
 	mmu_tlb *tlb;
 	bool blind;			/* code may hold a flush that no hook is on: nothing is answered */
 	bool set;			/* the registers below are those of the TLB */
+	bool large;			/* the engine may hold pieces of large pages, each as a page of its own */
 	struct mmu_x86_regs x86;
 	struct mmu_arm64_regs arm64;
 };
@@ -188,6 +189,7 @@ struct mmu_guest {
 
 struct guest_translation {
 	paddr_t pa;
+	uint64_t size;		/* bytes of its page, when it was walked */
 	uint32_t allowed;	/* MMU_ACCESS_* */
 	uint32_t index;		/* differs when the engine keeps the entry in another TLB */
 };

@@ -65,8 +65,8 @@ static int arm64_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t
 	rc = mmu_arm64_walk(port, &regs, va, access, update ? MMU_ARM64_UPDATE : 0, &t,
 			    &stop->arm64, NULL);
 	if (rc == MMU_OK)
-		*ret = (struct guest_translation){ .pa = pa_of(t.pa), .allowed = t.allowed,
-			.index = arm64_index(&regs) | (access & MMU_ACCESS_UNPRIVILEGED) << 3 };
+		*ret = (struct guest_translation){ .pa = pa_of(t.pa), .size = t.page_size,
+			.allowed = t.allowed, .index = arm64_index(&regs) | (access & MMU_ACCESS_UNPRIVILEGED) << 3 };
 	return rc;
 }
 

@@ -11,6 +11,16 @@ static void tell_fault(struct mmu_guest *g, const struct mmu_tlb_fault *fault, s
 		stop->arm64 = fault->arm64;
 }
 
+/* A walk past the TLB. */
+static int walk_alone(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,
+		      struct mmu_guest_stop *stop)
+{
+	int rc = guest_walk(g, va, access, ret, stop);
+
+	g->tlb.large |= rc == MMU_OK && ret->size != GUEST_PAGE;
+	return rc;
+}
+
 /* As guest_walk(), for an access of the instruction under way; but it walks only on a miss. */
 int guest_translate(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,
 		    struct mmu_guest_stop *stop)
@@ -24,17 +34,19 @@ int guest_translate(struct mmu_guest *g, uint64_t va, uint32_t access, struct gu
 
 	/* Accesses of other rights than the registers say are none of the TLB's. */
 	if (g->tlb.blind || access != UINT32_C(1) << kind)
-		return guest_walk(g, va, access, ret, stop);
+		return walk_alone(g, va, access, ret, stop);
 	index = g->arch->tlb_registers(g);
 	if (index < 0)
-		return guest_walk(g, va, access, ret, stop);
+		return walk_alone(g, va, access, ret, stop);
 	read = port_enter(g->c.walk);
 	rc = tlb_page(g->tlb.tlb, g->c.walk, va, kind, &page, &fault);
 	port_leave(g->c.walk, read);
 	if (page.walked)
 		guest_count_walk(g, rc);
+	g->tlb.large |= tlb_table(g->tlb.tlb)->has_large;
 	if (rc == MMU_OK)
-		*ret = (struct guest_translation){ pa_of(page.pa), page.allowed, (uint32_t)index };
+		*ret = (struct guest_translation){ .pa = pa_of(page.pa), .allowed = page.allowed,
+						   .index = (uint32_t)index };
 	else if (rc == MMU_FAULTED)
 		tell_fault(g, &fault, stop);
 	return rc;
@@ -54,10 +66,17 @@ void guest_tlb_flush(struct mmu_guest *g)
 	g->tlb.set = false;
 }
 
-/* The page of va, of every address space: more than is asked for is never wrong. */
+/*
+ * The page of va, of every address space: more than is asked for is never wrong. The engine forgets 4 KiB by itself;
+ * of a large page it holds as many pieces as were touched, and all of them must go.
+ */
 void guest_tlb_flush_page(struct mmu_guest *g, uint64_t va)
 {
 	flush(g, va, va);
+	if (!g->tlb.large)
+		return;
+	guest_flush_tlb(g);
+	g->tlb.large = false;
 }
 
 /* ---- arm64: TLBI ---- */

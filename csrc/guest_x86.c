@@ -34,8 +34,8 @@ static int x86_walk(struct mmu_guest *g, mmu_port *port, uint64_t va, uint32_t a
 			      NULL);
 
 	if (rc == MMU_OK)
-		*ret = (struct guest_translation){ .pa = pa_of(t.pa), .allowed = t.allowed,
-			.index = (uint32_t)x86_index(&regs) };
+		*ret = (struct guest_translation){ .pa = pa_of(t.pa), .size = t.page_size,
+			.allowed = t.allowed, .index = (uint32_t)x86_index(&regs) };
 	return rc;
 }
 

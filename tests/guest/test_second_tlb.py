@@ -203,6 +203,31 @@ def test_an_upper_half_address_is_flushed_by_its_56_bits():
         assert (r["x9"], r["x10"]) == (111, 222)
 
 
+LARGE, LARGE_OLD, LARGE_NEW = 0x4000_0000, 32 * MIB, 36 * MIB
+LARGE_FLUSHES = {
+    "x86_64": "mov rax, [rbx+0x5000]; mov rax, [rbx]; mov [rsi], rdx; invlpg [rbx+0x3000]; mov rcx, [rbx+0x5000]",
+    "aarch64": "add x8, x8, #0x5000; ldr x9, [x8]; str x3, [x2]; dsb ish; tlbi vae1, x4; dsb ish; isb; ldr x10, [x8]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", LARGE_FLUSHES)
+def test_the_flush_of_one_address_of_a_large_page_flushes_all_of_it(arch):
+    """The engine keeps the page in pieces of 4 KiB, and forgets one piece."""
+    with machine(arch) as m:
+        m.tables.map(TABLES, m.tables.root, 256 << 10, executable=False)
+        m.tables.map(LARGE, LARGE_OLD, 2 * MIB, page_size=2 * MIB, **RIGHTS[arch])
+        m.space.write(LARGE_OLD + 0x5000, (111).to_bytes(8, "little"))
+        m.space.write(LARGE_NEW + 0x5000, (222).to_bytes(8, "little"))
+        address, value = leaf(m, LARGE)
+        entry, value = TABLES + address - m.tables.root, value + LARGE_NEW - LARGE_OLD
+        m.load(code(arch, LARGE_FLUSHES[arch]))
+        if arch == "x86_64":
+            r = m.set(rbx=LARGE, rsi=entry, rdx=value).run().registers
+        else:
+            r = m.set(x8=LARGE, x2=entry, x3=value, x4=LARGE >> 12).run().registers
+        assert r["rcx" if arch == "x86_64" else "x10"] == 222
+
+
 # -- what else ends an entry ------------------------------------------------------------------------
 
 

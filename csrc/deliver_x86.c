@@ -10,6 +10,8 @@ enum { DE = 0, DB = 1, BP = 3, OF = 4, UD = 6, DF = 8, TS = 10, NP = 11, SS = 12
 enum { INTERRUPT_GATE = 14, TRAP_GATE = 15, CODE = 8, CONFORMING = 4, TSS_RSP0 = 4, TSS_IST1 = 0x24,
        GATE_SIZE = 16, FRAME_WORDS = 6, RCX = 1, RSP = 4, R11 = 11 };
 enum segment { SEGMENT_CS = 1, SEGMENT_SS = 2 };	/* in the engine's order */
+/* The engine's summary of the segments, beside the CPL: 64-bit code, and no segment but FS and GS has a base. */
+enum { MODE_CPL = 3, MODE_64 = 1 << 15 | 1 << 5 | 1 << 4, MODE_BASES = 1 << 6 };
 
 /* A set of vectors, all below 32. */
 #define VECTOR(n) (UINT32_C(1) << (n))
@@ -79,15 +81,16 @@ struct x86_switch {
 	uint32_t cpl;
 };
 
-/* Loads segments and the CPL, which the engine keeps apart from both. */
+/* Loads segments of 64-bit code and the CPL; what the engine makes of them it keeps apart from both. */
 static void switch_segments(struct mmu_guest *g, const struct x86_switch *to)
 {
 	uint8_t *blob = guest_blob_save(g);
+	uint32_t mode = blob_get(blob, g->c.places.hflags) & ~(uint32_t)(MODE_CPL | MODE_BASES);
 
 	put_segment(g, blob, SEGMENT_CS, to->cs, to->code);
 	if (to->stack)
 		put_segment(g, blob, SEGMENT_SS, to->ss, to->stack);
-	blob_put(blob, g->c.places.hflags, (blob_get(blob, g->c.places.hflags) & ~UINT32_C(3)) | to->cpl);
+	blob_put(blob, g->c.places.hflags, mode | MODE_64 | to->cpl);
 	guest_blob_restore(g);
 }
 

@@ -33,6 +33,8 @@ SHOWN = (
 TABLE = "<H6xQII"  # uc_x86_mmr: selector, base, limit, flags
 SAME_IDS = ("cr0", "cr2", "cr3", "cr4", "cs", "ss", "msr", "gdtr", "idtr", "ldtr", "tr")
 MSR_LAYOUT = "<I4xQ"  # uc_x86_msr
+# The engine's summary of EFER.LMA and the segments, beside the CPL; of 64-bit code; where all segments have a base.
+MODE_LONG, MODE_64, MODE_BASES = 1 << 14, 1 << 15 | 1 << 5 | 1 << 4, 1 << 6
 
 
 class X86Cpu(Cpu):
@@ -225,13 +227,16 @@ class X86Cpu(Cpu):
         """
         places = x86_places()
         blob = self.engine.save(self.context)
+        mode = get(blob, places.hflags, 4) & ~3 | cpl
+        if mode & MODE_LONG and Segment.L.get(segments.get("cs", (0, 0))[1]):
+            mode = mode & ~MODE_BASES | MODE_64
         for name, (selector, descriptor) in segments.items():
             at = places.segments + places.stride * ("es", "cs", "ss", "ds", "fs", "gs").index(name)
             put(blob, at, 4, selector)
             put(blob, at + 8, 8, 0)
             put(blob, at + 16, 4, 0xFFFFFFFF)
             put(blob, at + 20, 4, descriptor >> 32 & 0x00F0FF00)
-        put(blob, places.hflags, 4, get(blob, places.hflags, 4) & ~3 | cpl)
+        put(blob, places.hflags, 4, mode)
         self.engine.restore(self.context)
 
     def _syscall(self, pc: int) -> Outcome:

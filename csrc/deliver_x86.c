@@ -8,7 +8,7 @@
 enum { DE = 0, DB = 1, BP = 3, OF = 4, UD = 6, DF = 8, TS = 10, NP = 11, SS = 12, GP = 13, PF = 14, AC = 17,
        MC = 18 };
 enum { INTERRUPT_GATE = 14, TRAP_GATE = 15, CODE = 8, CONFORMING = 4, TSS_RSP0 = 4, TSS_IST1 = 0x24,
-       GATE_SIZE = 16, FRAME_WORDS = 6, RCX = 1, RSP = 4, R11 = 11 };
+       GATE_SIZE = 16, FRAME_WORDS = 6, RCX = 1, RSP = 4, R11 = 11, OP_INT1 = 0xf1, OP_LOCK = 0xf0 };
 enum segment { SEGMENT_CS = 1, SEGMENT_SS = 2 };	/* in the engine's order */
 /* The engine's summary of the segments, beside the CPL: 64-bit code, and no segment but FS and GS has a base. */
 enum { MODE_CPL = 3, MODE_64 = 1 << 15 | 1 << 5 | 1 << 4, MODE_BASES = 1 << 6 };
@@ -218,6 +218,11 @@ static int read_code_segment(struct delivery *d, uint64_t selector, uint64_t *re
 	return MMU_OK;
 }
 
+static bool is_canonical(uint64_t va)
+{
+	return va + (UINT64_C(1) << 47) < UINT64_C(1) << 48;
+}
+
 /* RSP before the frame: the present one, or one of the TSS. */
 static int find_stack(struct delivery *d, uint64_t ist, uint32_t cpl, uint64_t *ret)
 {
@@ -234,9 +239,9 @@ static int find_stack(struct delivery *d, uint64_t ist, uint32_t cpl, uint64_t *
 	}
 	if (rc != MMU_OK)
 		return rc;
-	if (*ret + (UINT64_C(1) << 47) >= UINT64_C(1) << 48)
-		return raise(d, SS, ext), MMU_FAULTED;
 	*ret &= ~UINT64_C(15);
+	if (!is_canonical(*ret - 8) || !is_canonical(*ret - 8 * FRAME_WORDS))
+		return raise(d, SS, ext), MMU_FAULTED;
 	return MMU_OK;
 }
 
@@ -258,7 +263,7 @@ static int push_frame(struct delivery *d, uint32_t kind, uint64_t *stack)
 /* Builds the frame and switches to the handler. When it fails nothing has changed but for bytes of the frame. */
 static int enter(struct delivery *d, uint64_t *handler_ret)
 {
-	uint64_t gate[2], descriptor, stack, cleared;
+	uint64_t gate[2], descriptor, stack, cleared, handler;
 	uint32_t cpl = d->cs & 3, before = cpl, selector;
 	struct x86_switch to;
 	int rc = read_gate(d, gate);
@@ -271,7 +276,11 @@ static int enter(struct delivery *d, uint64_t *handler_ret)
 		return rc;
 	if (!(get(descriptor, GUEST_SEGMENT_TYPE) & CONFORMING))
 		cpl = (uint32_t)get(descriptor, GUEST_SEGMENT_DPL);
+	handler = get(gate[0], GUEST_GATELOW_OFFSET_LOW) | get(gate[0], GUEST_GATELOW_OFFSET_MID) << 16 |
+		  get(gate[1], GUEST_GATEHIGH_OFFSET_HIGH) << 32;
 	rc = find_stack(d, get(gate[0], GUEST_GATELOW_IST), cpl, &stack);
+	if (rc == MMU_OK && !is_canonical(handler))
+		return raise(d, GP, d->event.software ? 0 : GUEST_SELECTORCODE_EXT), MMU_FAULTED;
 	if (rc == MMU_OK)
 		rc = push_frame(d, cpl != before ? MMU_ACCESS_IMPLICIT : 0, &stack);
 	if (rc != MMU_OK)
@@ -287,9 +296,7 @@ static int enter(struct delivery *d, uint64_t *handler_ret)
 	switch_segments(d->g, &to);
 	guest_set_register(d->g, d->g->c.ids.general[RSP], stack);
 	guest_set_register(d->g, d->g->c.ids.flags, d->flags & ~cleared);
-	*handler_ret = get(gate[0], GUEST_GATELOW_OFFSET_LOW) |
-		       get(gate[0], GUEST_GATELOW_OFFSET_MID) << 16 |
-		       get(gate[1], GUEST_GATEHIGH_OFFSET_HIGH) << 32;
+	*handler_ret = handler;
 	return MMU_OK;
 }
 
@@ -440,9 +447,23 @@ static bool system_call(struct mmu_guest *g, uint64_t *pc)
 	return true;
 }
 
+/* What an instruction that the engine does not know does: INT1 is #DB, as a trap; *pc is then after it. */
+static uint32_t unknown_instruction(struct mmu_guest *g, uint64_t *pc)
+{
+	for (uint64_t at = *pc, byte; at - *pc < X86_LONGEST && guest_peek(g, at, 1, &byte); at++) {
+		if (byte == OP_INT1) {
+			*pc = at + 1;
+			return DB;
+		}
+		if (!x86_is_prefix((uint8_t)byte) || byte == OP_LOCK)
+			break;
+	}
+	return UD;
+}
+
 bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc)
 {
-	struct mmu_guest_event event = { .kind = MMU_GUEST_EVENT_INTERRUPT, .vector = UD };
+	struct mmu_guest_event event = { .kind = MMU_GUEST_EVENT_INTERRUPT };
 
 	*pc = g->stop.pc;
 	if (g->stop.kind == MMU_GUEST_SYSCALL)
@@ -457,6 +478,8 @@ bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc)
 		event_of_fault(g, &g->stop, &event);
 	} else if (g->stop.kind == MMU_GUEST_INTERRUPT) {
 		take_interrupt(g, &event);
+	} else {
+		event.vector = unknown_instruction(g, pc);
 	}
 	return deliver(g, &event, pc);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -13,8 +14,8 @@ from mmu.guest.context import get, put, x86_places
 from mmu.guest.cpu import Cpu, Outcome
 from mmu.guest.format import Rflags, Segment, Star
 from mmu.guest.stop import Interrupt, Stop
-from mmu.guest.x86_decode import new_disassembler, refine
-from mmu.guest.x86_delivery import GP, MC, SS, UD, WITH_CODE, deliver, triple_fault
+from mmu.guest.x86_decode import LONGEST, new_disassembler, refine
+from mmu.guest.x86_delivery import DB, GP, MC, SS, UD, WITH_CODE, deliver, triple_fault
 from mmu.memory import AddressSpace
 from mmu.memory.frames import Frames, LevelFrames
 from mmu.types import Access, Fault, FaultKind
@@ -24,6 +25,7 @@ from mmu.x86.format import Cr0, Cr4, Efer
 MSR = {"efer": 0xC0000080, "star": 0xC0000081, "lstar": 0xC0000082, "sfmask": 0xC0000084, "kernel_gs_base": 0xC0000102}
 ENCODED = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))  # in instructions
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)))
+INT1 = re.compile(rb"[\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\x40-\x4f]*\xf1")  # after prefixes
 FLAT = ("cs", "ss", "ds", "es")  # segments that are the same for all programs
 SHOWN = (
     *GENERAL, "rip", "rflags", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "cr0", "cr2", "cr3", "cr4",
@@ -179,7 +181,7 @@ class X86Cpu(Cpu):
         if kind == lib.MMU_GUEST_INTERRUPT:
             return deliver(self, self._interrupt(stop.number), stop.pc)
         if kind == lib.MMU_GUEST_INVALID:
-            return deliver(self, Interrupt(UD), stop.pc)
+            return self._unknown_instruction(stop.pc)
         if kind == lib.MMU_GUEST_SYSCALL:
             return self._syscall(stop.pc)
         if kind == lib.MMU_GUEST_TRIPLE_FAULT:
@@ -238,6 +240,11 @@ class X86Cpu(Cpu):
             put(blob, at + 20, 4, descriptor >> 32 & 0x00F0FF00)
         put(blob, places.hflags, 4, mode)
         self.engine.restore(self.context)
+
+    def _unknown_instruction(self, pc: int) -> Outcome:
+        """One that the engine does not know: INT1 is #DB, as a trap."""
+        last = INT1.match(self.peek(pc, LONGEST))
+        return deliver(self, Interrupt(DB), pc + last.end()) if last else deliver(self, Interrupt(UD), pc)
 
     def _syscall(self, pc: int) -> Outcome:
         """SYSCALL, which the engine takes for no operation. *pc* is after it (2 bytes)."""

@@ -27,6 +27,7 @@ NO_RESUME = {DB, BP, OF, DF, MC}  # traps and aborts: RF is not set in the saved
 INTERRUPT_GATE, TRAP_GATE = 14, 15
 CODE, CONFORMING = 8, 4  # of a segment's type
 TSS_RSP0, TSS_IST1 = 4, 0x24
+FRAME_WORDS = 6  # with an error code
 MASK = (1 << 64) - 1
 
 
@@ -139,6 +140,10 @@ def _code_segment(cpu: X86Cpu, selector: int, ext: int) -> int:
     return descriptor
 
 
+def _canonical(va: int) -> bool:
+    return va + (1 << 47) & MASK < 1 << 48
+
+
 def _stack(cpu: X86Cpu, ist: int, cpl: int, ext: int) -> int:
     """RSP before the frame: the present one, or one of the TSS."""
     stack = cpu.read("rsp")
@@ -148,9 +153,10 @@ def _stack(cpu: X86Cpu, ist: int, cpl: int, ext: int) -> int:
         if at + 7 > limit:
             raise _selector_fault(TS, selector, ext)
         stack = _own(cpu, base + at & MASK, 8)
-    if stack + (1 << 47) & MASK >= 1 << 48:
+    stack &= ~15
+    if not (_canonical(stack - 8) and _canonical(stack - 8 * FRAME_WORDS)):
         raise _Fails(Interrupt(SS, ext))
-    return stack & ~15
+    return stack
 
 
 def _frame(cpu: X86Cpu, event: Any, pc: int, software: bool) -> list[int]:
@@ -173,6 +179,9 @@ def _enter(cpu: X86Cpu, event: Any, pc: int) -> int:
     descriptor = _code_segment(cpu, selector, ext)
     cpl = cpu.cpl if Segment.TYPE.get(descriptor) & CONFORMING else Segment.DPL.get(descriptor)
     stack = _stack(cpu, GateLow.IST.get(low), cpl, ext)
+    handler = GateLow.OFFSET_LOW.get(low) | GateLow.OFFSET_MID.get(low) << 16 | GateHigh.OFFSET_HIGH.get(high) << 32
+    if not _canonical(handler):
+        raise _Fails(Interrupt(GP, ext))
     for word in _frame(cpu, event, pc, software):
         stack = stack - 8 & MASK
         _own(cpu, stack, 8, word, implicit=cpl != cpu.cpl)
@@ -185,4 +194,4 @@ def _enter(cpu: X86Cpu, event: Any, pc: int) -> int:
     cpu.switch(segments, cpl)
     cpu.write("rsp", stack)
     cpu.write("rflags", cpu.read("rflags") & ~cleared)
-    return GateLow.OFFSET_LOW.get(low) | GateLow.OFFSET_MID.get(low) << 16 | GateHigh.OFFSET_HIGH.get(high) << 32
+    return handler

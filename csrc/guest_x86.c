@@ -13,6 +13,10 @@ struct mmu_x86_regs guest_x86_registers(struct mmu_guest *g)
 	void *values[] = { &regs.cr0, &regs.cr3, &regs.cr4, &cs, &flags, &efer };
 
 	g->c.engine.reg_read_batch(g->c.engine.uc, ids, values, sizeof(ids) / sizeof(ids[0]));
+	if (regs.cr3 & X86_CR3_NOFLUSH) {	/* says something to MOV CR3 and is not kept; but by the engine */
+		regs.cr3 &= ~X86_CR3_NOFLUSH;
+		guest_set_register(g, id->cr3, regs.cr3);
+	}
 	regs.efer = efer.value;
 	regs.cpl = cs & 3;
 	regs.ac = (flags & RFLAGS_AC) != 0;

@@ -228,6 +228,15 @@ def test_the_flush_of_one_address_of_a_large_page_flushes_all_of_it(arch):
         assert r["rcx" if arch == "x86_64" else "x10"] == 222
 
 
+def test_the_wish_to_keep_entries_is_not_kept_in_cr3():
+    """The engine stores bit 63 of what MOV CR3 is given."""
+    with machine() as m:
+        m.load(code("x86_64", "mov rax, cr4; bts rax, 17; mov cr4, rax; mov rax, cr3; mov rcx, rax; bts rax, 63;"
+                    " mov cr3, rax; mov rbx, cr3; mov rdx, [rdi]"))  # fmt: skip
+        r = m.run().registers
+        assert r["rbx"] == r["cr3"] == r["rcx"]
+
+
 # -- what else ends an entry ------------------------------------------------------------------------
 
 

@@ -94,7 +94,7 @@ static bool take_opcode(struct bytes *b, struct x86_instruction *i, uint8_t *rex
 
 struct prefixes {
 	uint8_t rex;
-	bool segment, address, operand;	/* any segment; 67; 66 */
+	bool segment;	/* any */
 };
 
 static bool take_displacement(struct bytes *b, uint32_t size, struct x86_instruction *i)
@@ -127,7 +127,7 @@ static bool take_memory(struct bytes *b, const struct prefixes *p, uint8_t modrm
 			i->index = -1;
 	}
 	i->base = (int8_t)(base | (p->rex & 1) << 3);
-	i->odd = p->segment || p->address;
+	i->odd = p->segment || i->short_address;
 	if (base == 5 && !mod) {	/* no base, or RIP */
 		size = 4;
 		i->base = -1;
@@ -160,8 +160,9 @@ bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 	for (; b.at < b.end && x86_is_prefix(*b.at); b.at++) {
 		p.rex = is_rex(*b.at) ? *b.at : 0;	/* only the last counts, next to the opcode */
 		p.segment |= is_segment_prefix(*b.at);
-		p.address |= *b.at == 0x67;
-		p.operand |= *b.at == 0x66;
+		i.short_address |= *b.at == 0x67;
+		i.short_operand |= *b.at == 0x66;
+		i.repeated |= *b.at == 0xf2 || *b.at == 0xf3;
 		i.lock |= *b.at == 0xf0;
 	}
 	if (!take_opcode(&b, &i, &p.rex))
@@ -175,7 +176,7 @@ bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 		if (i.memory && !take_memory(&b, &p, modrm, &i))
 			return false;
 	}
-	i.length = (uint8_t)(b.at - code) + immediate_size(i.opcode, p.rex & 8 ? false : p.operand);
+	i.length = (uint8_t)(b.at - code) + immediate_size(i.opcode, p.rex & 8 ? false : i.short_operand);
 	*ret = i;
 	return true;
 }

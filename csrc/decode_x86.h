@@ -11,7 +11,8 @@ struct x86_instruction {
 	uint32_t opcode;
 	uint8_t reg;			/* ModRM.reg, without REX */
 	uint8_t length;			/* bytes; right for those that x86_writes_back() */
-	bool lock, vex, has_modrm;
+	bool lock, repeated, vex, has_modrm;
+	bool short_operand, short_address;	/* prefixes 66, 67 */
 	bool memory;			/* ModRM stands for memory */
 	bool stack_base;		/* and its address counts from RSP or RBP, without a segment prefix */
 	/* Its address is base + (index << scale) + displacement, registers as REX numbers them, -1 none; `odd`: or else. */

@@ -172,6 +172,7 @@ bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc)
 	case MMU_GUEST_ENGINE:
 	case MMU_GUEST_TRIPLE_FAULT:
 	case MMU_GUEST_EXIT:
+	case MMU_GUEST_PROTECTION:
 		return false;
 	}
 	enter(g, &event, at, pstate);

@@ -469,7 +469,7 @@ bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc)
 	if (g->stop.kind == MMU_GUEST_SYSCALL)
 		return system_call(g, pc);
 	if (g->stop.kind != MMU_GUEST_FAULT && g->stop.kind != MMU_GUEST_INTERRUPT &&
-	    g->stop.kind != MMU_GUEST_INVALID)
+	    g->stop.kind != MMU_GUEST_INVALID && g->stop.kind != MMU_GUEST_PROTECTION)
 		return false;
 	if (!can_deliver(g))
 		return false;		/* nobody to deliver to: the host says what it was */
@@ -478,6 +478,9 @@ bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc)
 		event_of_fault(g, &g->stop, &event);
 	} else if (g->stop.kind == MMU_GUEST_INTERRUPT) {
 		take_interrupt(g, &event);
+	} else if (g->stop.kind == MMU_GUEST_PROTECTION) {
+		event.vector = GP;
+		event.has_code = 1;
 	} else {
 		event.vector = unknown_instruction(g, pc);
 	}

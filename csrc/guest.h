@@ -171,6 +171,8 @@ struct mmu_guest {
 	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
 	uint64_t hooked_at, flags;	/* x86: the instruction that a code hook was called for, and RFLAGS before it */
 	bool hooked;			/* there is one in what is translated now */
+	uint64_t port_pc;
+	bool port_permitted;		/* the INS or OUTS at port_pc was found to be */
 	bool undo;			/* bus_context is what the CPU must go back to */
 	uint32_t delivered_count;
 	struct mmu_guest_mark *marks;
@@ -263,6 +265,12 @@ uint32_t guest_on_system(void *uc, int reg, const void *operation, void *user);
 void guest_atomic_read(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value);
 int guest_atomic_write(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value);
 bool guest_atomic_arm64(uint32_t word);
+
+/* guest_port.c */
+struct x86_instruction;
+bool guest_port_permitted(struct mmu_guest *g, uint32_t port, uint32_t size);
+bool guest_port_is_string(const struct x86_instruction *i);
+bool guest_port_string_permitted(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);
 
 /* guest_site.c */
 void guest_sites_scan(struct mmu_guest *g, uint64_t page);

@@ -100,7 +100,8 @@ enum mmu_guest_stop_kind {
 	MMU_GUEST_CALLBACK = 9,		/* a device's callback failed; the host holds the reason */
 	MMU_GUEST_ENGINE = 10,		/* the engine failed with error `number` */
 	MMU_GUEST_TRIPLE_FAULT = 11,	/* x86: `event` could not be delivered; vector `number` came last */
-	MMU_GUEST_EXIT = 12		/* mmu_guest_exit() with value `number` */
+	MMU_GUEST_EXIT = 12,		/* mmu_guest_exit() with value `number` */
+	MMU_GUEST_PROTECTION = 13	/* x86: #GP(0) that the engine does not raise */
 };
 
 enum mmu_guest_event_kind {

@@ -90,9 +90,9 @@ static void note_place(struct mmu_guest *g, struct code_page *code, uint64_t va,
 }
 
 /* Looks for what must be known of before it runs, unless that was done and nothing was written since. */
-static void scan(struct mmu_guest *g, struct code_page *code, uint64_t va)
+static void scan(struct mmu_guest *g, struct code_page *code, uint64_t va, uint32_t index)
 {
-	if (code->scanned && code->va == va && !code->many)
+	if (code->scanned && code->va == va && code->index == index && !code->many)
 		return;
 	guest_sites_scan(g, va);
 	code->scanned = 1;
@@ -119,7 +119,7 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 		code->engine = place.engine;
 		if (g->view.host && g->phase != GUEST_PROBING)
 			guest_code_keep(g, code, g->view.host);
-		scan(g, code, va);
+		scan(g, code, va, t->index);
 		note_place(g, code, va, t->index, known);
 		return answer(ret, place.engine, ENGINE_MAY_FETCH);
 	}
@@ -131,7 +131,7 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 	}
 	g->view.host = guest_code_host(g, code);
 	code->engine = guest_code_engine(g, code);
-	scan(g, code, va);
+	scan(g, code, va, t->index);
 	note_place(g, code, va, t->index, known);
 	return answer(ret, guest_code_engine(g, code), ENGINE_MAY_FETCH);
 }

@@ -80,12 +80,18 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 }
 
 /* The engine goes on to the end of its block after IN and OUT: all it does there is undone, or refused at its TLB. */
-static void port_failed(struct mmu_guest *g)
+static void port_undo(struct mmu_guest *g)
 {
 	g->c.engine.context_save(g->c.engine.uc, g->c.bus_context);
 	g->undo = true;
-	stop_engine(g, MMU_GUEST_CALLBACK, 0);
+	g->c.engine.emu_stop(g->c.engine.uc);
 	guest_flush_tlb(g);
+}
+
+static void port_failed(struct mmu_guest *g)
+{
+	guest_stop(g, MMU_GUEST_CALLBACK);
+	port_undo(g);
 }
 
 /* Where no device answers, reads give ones, as an empty bus does. */
@@ -99,6 +105,10 @@ static uint32_t on_port_in(void *uc, uint32_t port, int size, void *user)
 	(void)uc;
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
 		return nothing;
+	if (!guest_port_permitted(g, port, (uint32_t)size)) {
+		port_undo(g);
+		return nothing;
+	}
 	g->counters.port_reads++;
 	if (!g->c.io)
 		return nothing;
@@ -115,6 +125,10 @@ static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void 
 	(void)uc;
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
 		return;
+	if (!guest_port_permitted(g, port, (uint32_t)size)) {
+		port_undo(g);
+		return;
+	}
 	g->counters.port_writes++;
 	if (g->c.io && mmu_port_store(g->c.io, port, (uint32_t)size, value) < 0)
 		port_failed(g);

@@ -132,6 +132,8 @@ static bool locate(struct mmu_guest *g)
 	uint64_t pc = g->stop.pc;
 	bool bus = g->stop.kind == MMU_GUEST_BUS_ERROR;
 
+	if (!bus && g->stop.exact)
+		return true;		/* an access of the CPU itself */
 	if (g->stop.access & MMU_ACCESS_FETCH) {
 		if (!g->stop.exact && (pc & GUEST_PAGE_MASK) == g->stop.va)
 			g->stop.va = pc;

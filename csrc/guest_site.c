@@ -1,7 +1,7 @@
 /*
  * Instructions that we must know of before they run, and of which the engine tells nobody: those of x86 that
- * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (AVX) and, where memory
- * is shared, atomic ones.
+ * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (AVX; of user programs INS
+ * and OUTS) and, where memory is shared, atomic ones.
  * The engine translates code only from pages that it asked for; so each new page of code is searched for their
  * bytes, and a hook is put on what may be one. A hook costs nothing elsewhere.
  */
@@ -9,7 +9,7 @@
 #include "deliver.h"
 
 enum { HOOK_CODE = 1 << 2 };	/* unicorn.h: UC_HOOK_CODE */
-enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_INVPCID = 0x282, REG_INVLPG = 7,
+enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_INVPCID = 0x282, REG_INVLPG = 7, OP_INSB = 0x6c,
        OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4, VEX2 = 0xc5, RCX = 1 };
 
 /* LOCK, or XCHG, which needs none. */
@@ -90,6 +90,9 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	} else if (is_avx(&i)) {
 		guest_stop(g, MMU_GUEST_INVALID);
 		g->c.engine.emu_stop(g->c.engine.uc);
+	} else if (guest_port_is_string(&i)) {
+		if (!guest_port_string_permitted(g, address, &i))
+			g->c.engine.emu_stop(g->c.engine.uc);
 	} else if (g->shared && is_atomic(&i)) {
 		stop_before(g, address, i.length);
 	}
@@ -198,9 +201,19 @@ static bool may_be_avx(const uint8_t *code, uint32_t at)
 	return is_avx(&i);
 }
 
+/*
+ * INS, or OUTS with a prefix such as REP. An OUTS without one is settled at the port, where it has loaded already;
+ * its opcodes are frequent within other instructions.
+ */
+static bool may_be_string(const uint8_t *code, uint32_t at)
+{
+	return (code[at] & ~3u) == OP_INSB && (!(code[at] & 2) || !at || x86_is_prefix(code[at - 1]));
+}
+
 static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 {
 	static const uint8_t begins[] = { OP_0F, VEX3, VEX2, LOCK, OP_XCHG, OP_XCHG + 1 };
+	bool user = guest_register(g, g->c.ids.cs) & 3;
 
 	for (uint32_t i = 0; i < (g->shared ? sizeof(begins) : 3); i++) {
 		const uint8_t *found = code;
@@ -214,6 +227,9 @@ static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 				add_x86(g, page, code, at, 0);
 		}
 	}
+	for (uint32_t at = 0; user && at < GUEST_PAGE; at++)
+		if (may_be_string(code, at))
+			add_x86(g, page, code, at, 0);
 	if (x86_is_prefix(code[GUEST_PAGE - 1]))
 		add_x86(g, page, code, GUEST_PAGE, 0);
 }

@@ -22,9 +22,10 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   bits.
 - The engine's TLB is small. What it forgets is answered from a second one, which follows INVLPG, MOV to control
   registers and TLBI as a CPU's would: a guest that changes its tables and flushes nothing sees the old pages for long.
-- x86: IN and OUT are permitted at every privilege, whatever IOPL and the TSS say.
 - A run that is ended from outside, by a clock or an exit device, ends between two blocks of instructions, at a jump at
   the latest. Where a device raises, the guest stands at that instruction.
+- x86: OUTS without a prefix loads before the I/O permission bit map denies it; a TR that was never loaded has no bit
+  map.
 - arm64: EL1 and EL0 only; no alignment checks but those of exclusives; FP is always on. A walk uses 48 bits.
 - The time stamp counter of x86 and the timer counter of arm64 move on by 1000 at each look at them. RDRAND is the
   host's: everything else is deterministic.

@@ -48,7 +48,7 @@ class Counters:
     steps: int = 0  # stores to pages of code, each run alone
     bus_errors: int = 0
     first_bus_error: BusErrorRecord | None = None
-    port_reads: int = 0  # x86 IN and OUT; nothing is there
+    port_reads: int = 0  # x86 IN and OUT, those that are permitted
     port_writes: int = 0
     instructions: int = 0  # counted only under a limit
     exceptions: int = 0  # delivered to the guest's own handlers

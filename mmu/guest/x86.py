@@ -182,6 +182,8 @@ class X86Cpu(Cpu):
             return deliver(self, self._interrupt(stop.number), stop.pc)
         if kind == lib.MMU_GUEST_INVALID:
             return self._unknown_instruction(stop.pc)
+        if kind == lib.MMU_GUEST_PROTECTION:
+            return deliver(self, Interrupt(GP, 0), stop.pc)
         if kind == lib.MMU_GUEST_SYSCALL:
             return self._syscall(stop.pc)
         if kind == lib.MMU_GUEST_TRIPLE_FAULT:

@@ -25,7 +25,8 @@ CAUSES = {
     "pop": "pop [r9]", "gp": "mov ds, ebx", "noncanonical": "mov al, [r10]",
     "stack": "mov rsp, r10; push rax", "lost stack": "mov rsp, r8; push rax", "int3": "int3",
     "int 0x33": "int 0x33", "int 8": "int 8", "int 14": "int 14", "div": "xor ecx, ecx; div ecx", "ud": "ud2",
-    "syscall": "syscall", "jump": "jmp r8", "nx": "jmp rdi", "hlt": "hlt",
+    "syscall": "syscall", "jump": "jmp r8", "nx": "jmp rdi", "hlt": "hlt", "in": "in al, 0x60",
+    "insb": "mov dx, 0x60; insb",
 }  # fmt: skip
 VECTORS = (0, 3, 6, 8, 10, 11, 12, 13, 14, 0x33)
 
@@ -112,6 +113,8 @@ GATE = {"kind": 14, "dpl": 0, "ist": 0, "present": 1, "selector": KERNEL_CODE}
 @example(PLAIN | {"gates": {12: GATE | {"ist": 1}}, "cause": "stack"})
 @example(PLAIN | {"gates": {6: GATE | {"selector": 4}, 13: GATE}, "cause": "ud"})
 @example(PLAIN | {"sce": True, "cause": "syscall", "user": True, "ac": True})
+@example(PLAIN | {"gates": {13: GATE}, "tss_limit": 0x25, "cause": "in", "user": True})
+@example(PLAIN | {"gates": {13: GATE}, "tss_limit": 0x25, "cause": "insb", "user": True})
 def test_x86_delivery_in_c_is_that_of_the_reference(drawn):
     native, reference = outcome("native", drawn), outcome("reference", drawn)
     for ours, theirs in zip(native, reference):

@@ -4,6 +4,7 @@ from tests.mutations import Mutation
 
 X86, ARM64, RUN = "csrc/deliver_x86.c", "csrc/deliver_arm64.c", "csrc/guest_run.c"
 TLB, SITE, FILL = "csrc/guest_tlb.c", "csrc/guest_site.c", "csrc/guest_fill.c"
+PORT, HOOK = "csrc/guest_port.c", "csrc/guest_hook.c"
 
 
 def delivery(*names: str) -> tuple[str, ...]:
@@ -24,6 +25,10 @@ def trap(*names: str) -> tuple[str, ...]:
 
 def boot(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/guest/test_multiboot.py::{name}" for name in names)
+
+
+def ports(word: str) -> tuple[str, ...]:
+    return ("tests/guest/test_io_rights.py", "-k", word)
 
 
 TWINS = ("tests/guest/test_delivery_twins.py::test_x86_delivery_in_c_is_that_of_the_reference",)
@@ -155,4 +160,29 @@ MUTATIONS = (
     Mutation("loop: any system register is the counter", "csrc/guest_hook.c",
              "\tif (!counter)\n\t\treturn 0;\n", "\tif (!op)\n\t\treturn 0;\n",
              trap("test_time_passes_alike_on_arm64")),
+    Mutation("ports: IOPL permits nothing", PORT, "(cs & 3) <= (flags & GUEST_RFLAGS_IOPL) >> IOPL_SHIFT",
+             "!(cs & 3)", ports("test_a_user_with_the_right_reaches_the_device")),
+    Mutation("ports: the first port speaks for all", PORT, "((1u << size) - 1)", "1u",
+             ports("test_every_port_of_an_access_must_be_permitted")),
+    Mutation("ports: one byte of the map is enough", PORT, "\tif (at + 1 > tss.limit)", "\tif (at > tss.limit)",
+             ports("test_the_map_ends_with_the_tss")),
+    Mutation("ports: a TSS needs no offset of a map", PORT, " || tss.limit < TSS_MAP_BASE + 1)", ")",
+             ports("test_the_map_ends_with_the_tss")),
+    Mutation("ports: the map is read as the user", PORT, "MMU_ACCESS_READ | MMU_ACCESS_IMPLICIT", "MMU_ACCESS_READ",
+             ports("test_the_map_is_read_as_the_supervisor")),
+    Mutation("ports: a register that was never loaded has a map", PORT, "!(tss.selector & ~3u) || ", "",
+             ports("test_without_a_task_register")),
+    Mutation("ports: string input of nothing is input", PORT,
+             "\tif (!(i->short_address ? (uint32_t)count : count))\n", "\tif (!i->opcode)\n",
+             ports("test_string_input_of_nothing")),
+    Mutation("ports: string input is found in no program", SITE, "== OP_INSB && (", "== OP_0F && (",
+             ports("test_a_user_without_the_right")),
+    Mutation("ports: the engine goes on behind an IN that is denied", HOOK,
+             "\t\tport_undo(g);\n\t\treturn nothing;\n", "\t\treturn nothing;\n",
+             ports("test_a_user_without_the_right")),
+    Mutation("ports: a page that a kernel ran is known to users", "csrc/guest_fill.c",
+             " && code->index == index && !code->many)", " && !code->many)",
+             ports("test_the_page_of_a_kernel")),
+    Mutation("ports: a fault of the map is looked for by a replay", RUN, "\tif (!bus && g->stop.exact)\n",
+             "\tif (!bus && g->until)\n", ports("test_a_map_that_is_not_there")),
 )

@@ -282,6 +282,13 @@ bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc);
 
 /* guest_hook.c */
 void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
+void guest_undo(struct mmu_guest *g);
+
+/* guest_host.c */
+int guest_on_rdtsc(void *uc, void *user);
+int guest_on_rdtscp(void *uc, void *user);
+int guest_on_cpuid(void *uc, void *user);
+uint32_t guest_on_mrs(void *uc, int reg, const void *operation, void *user);
 
 /* guest.c */
 void guest_count_walk(struct mmu_guest *g, int rc);

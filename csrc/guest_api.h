@@ -65,6 +65,8 @@ struct mmu_guest_config {
 	struct mmu_guest_engine engine;
 	struct mmu_guest_ids ids;
 	struct mmu_guest_places places;
+	/* x86: EAX, EBX, ECX and EDX of CPUID leaf 1, without what follows CR4, and of leaf 7, subleaf 0 */
+	uint32_t cpuid_features[4], cpuid_structured[4];
 	uint32_t deliver;		/* nonzero: exceptions go to the guest's handlers without the host */
 };
 
@@ -82,7 +84,8 @@ uint64_t mmu_guest_nowhere_base(void);
 
 /* The callbacks, for the engine's hooks; the user data of all of them is the guest. */
 struct mmu_guest_hooks {
-	void *fill, *unmapped, *interrupt, *block, *code, *system, *time, *counter, *syscall, *sysenter, *port_in, *port_out;
+	void *fill, *unmapped, *interrupt, *block, *code, *system, *mrs, *rdtsc, *rdtscp, *cpuid, *syscall, *sysenter;
+	void *port_in, *port_out;
 	void *bus_read, *bus_write;
 };
 void mmu_guest_hooks(struct mmu_guest_hooks *ret);

@@ -1,7 +1,5 @@
-/* Hooks of the engine: those that only note why it must stop, ports, and time. */
+/* Hooks of the engine: those that only note why it must stop, and ports. */
 #include "deliver.h"
-
-enum { TIME_STEP = 1000, RAX = 0, RDX = 2 };	/* clocks that pass from one look at them to the next */
 
 /* Notes why the engine must end; the first reason stands. */
 void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind)
@@ -79,8 +77,9 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 	}
 }
 
-/* The engine goes on to the end of its block after IN and OUT: all it does there is undone, or refused at its TLB. */
-static void port_undo(struct mmu_guest *g)
+/* The instruction under way is not to be. The engine goes on to the end of its block after a hook: all it does there is
+   undone, or refused at its TLB. */
+void guest_undo(struct mmu_guest *g)
 {
 	g->c.engine.context_save(g->c.engine.uc, g->c.bus_context);
 	g->undo = true;
@@ -91,7 +90,7 @@ static void port_undo(struct mmu_guest *g)
 static void port_failed(struct mmu_guest *g)
 {
 	guest_stop(g, MMU_GUEST_CALLBACK);
-	port_undo(g);
+	guest_undo(g);
 }
 
 /* Where no device answers, reads give ones, as an empty bus does. */
@@ -106,7 +105,7 @@ static uint32_t on_port_in(void *uc, uint32_t port, int size, void *user)
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
 		return nothing;
 	if (!guest_port_permitted(g, port, (uint32_t)size)) {
-		port_undo(g);
+		guest_undo(g);
 		return nothing;
 	}
 	g->counters.port_reads++;
@@ -126,44 +125,12 @@ static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void 
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
 		return;
 	if (!guest_port_permitted(g, port, (uint32_t)size)) {
-		port_undo(g);
+		guest_undo(g);
 		return;
 	}
 	g->counters.port_writes++;
 	if (g->c.io && mmu_port_store(g->c.io, port, (uint32_t)size, value) < 0)
 		port_failed(g);
-}
-
-/* RDTSC and RDTSCP, before them; 1: they are done. The host's time would make each run another one. */
-static int on_time(void *uc, void *user)
-{
-	struct mmu_guest *g = user;
-
-	(void)uc;
-	if (g->phase == GUEST_PROBING)
-		return 1;
-	g->time += TIME_STEP;
-	guest_set_register(g, g->c.ids.general[RAX], (uint32_t)g->time);
-	guest_set_register(g, g->c.ids.general[RDX], g->time >> 32);
-	return 1;
-}
-
-/* arm64: UC_HOOK_INSN, MRS, before it; 1: it is done. The same for the virtual and the physical counter. */
-static uint32_t on_counter(void *uc, int reg, const void *operation, void *user)
-{
-	const struct system_register *op = operation;
-	struct mmu_guest *g = user;
-	bool counter = op->op0 == 3 && op->op1 == 3 && op->crn == 14 && op->crm == 0 &&
-		       (op->op2 == 1 || op->op2 == 2);
-
-	(void)uc;
-	if (!counter)
-		return 0;
-	if (g->phase == GUEST_PROBING)
-		return 1;
-	g->time += TIME_STEP;
-	guest_set_register(g, reg, g->time);	/* of XZR, nothing comes of it */
-	return 1;
 }
 
 void mmu_guest_hooks(struct mmu_guest_hooks *ret)
@@ -175,8 +142,10 @@ void mmu_guest_hooks(struct mmu_guest_hooks *ret)
 		.code = (void *)(uintptr_t)on_code,
 		.block = (void *)(uintptr_t)on_block,
 		.system = (void *)(uintptr_t)guest_on_system,
-		.counter = (void *)(uintptr_t)on_counter,
-		.time = (void *)(uintptr_t)on_time,
+		.mrs = (void *)(uintptr_t)guest_on_mrs,
+		.rdtsc = (void *)(uintptr_t)guest_on_rdtsc,
+		.rdtscp = (void *)(uintptr_t)guest_on_rdtscp,
+		.cpuid = (void *)(uintptr_t)guest_on_cpuid,
 		.syscall = (void *)(uintptr_t)on_syscall,
 		.sysenter = (void *)(uintptr_t)on_sysenter,
 		.port_in = (void *)(uintptr_t)on_port_in,

@@ -1,6 +1,6 @@
 /*
  * Instructions that we must know of before they run, and of which the engine tells nobody: those of x86 that
- * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (AVX; of user programs INS
+ * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (AVX, RDRAND and RDSEED; of user programs INS
  * and OUTS) and, where memory is shared, atomic ones.
  * The engine translates code only from pages that it asked for; so each new page of code is searched for their
  * bytes, and a hook is put on what may be one. A hook costs nothing elsewhere.
@@ -9,8 +9,8 @@
 #include "deliver.h"
 
 enum { HOOK_CODE = 1 << 2 };	/* unicorn.h: UC_HOOK_CODE */
-enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_INVPCID = 0x282, REG_INVLPG = 7, OP_INSB = 0x6c,
-       OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4, VEX2 = 0xc5, RCX = 1 };
+enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_INVPCID = 0x282, REG_INVLPG = 7, OP_INSB = 0x6c, OP_GROUP_9 = 0x1c7,
+       REG_RDRAND = 6, OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4, VEX2 = 0xc5, RCX = 1 };
 
 /* LOCK, or XCHG, which needs none. */
 static bool is_atomic(const struct x86_instruction *i)
@@ -29,6 +29,12 @@ static bool is_avx(const struct x86_instruction *i)
 		return false;
 	}
 	return i->vex;
+}
+
+/* RDRAND and RDSEED, which the host would answer. */
+static bool is_random(const struct x86_instruction *i)
+{
+	return i->opcode == OP_GROUP_9 && !i->memory && i->reg >= REG_RDRAND;
 }
 
 static uint64_t general(struct mmu_guest *g, int8_t number)
@@ -87,7 +93,7 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	} else if (i.opcode == OP_WRMSR && (uint32_t)general(g, RCX) == MSR_EFER) {
 		guest_tlb_flush(g);
 		guest_flush_tlb(g);	/* the engine's, which forgets to */
-	} else if (is_avx(&i)) {
+	} else if (is_avx(&i) || is_random(&i)) {
 		guest_stop(g, MMU_GUEST_INVALID);
 		g->c.engine.emu_stop(g->c.engine.uc);
 	} else if (guest_port_is_string(&i)) {
@@ -143,8 +149,8 @@ static void add(struct mmu_guest *g, uint64_t first, uint64_t last)
 	s->at[s->count++] = (struct guest_site){ first, last, hook };
 }
 
-/* Whether the opcode whose 0F is at code[at] may be one of ours; what lies on the next page may. */
-static bool may_flush(const uint8_t *code, uint32_t at)
+/* Whether the opcode whose 0F is at code[at] may flush or be one of RDRAND's; what lies on the next page may. */
+static bool may_be_system(const uint8_t *code, uint32_t at)
 {
 	uint32_t left = (uint32_t)GUEST_PAGE - at;
 
@@ -155,6 +161,8 @@ static bool may_flush(const uint8_t *code, uint32_t at)
 		return true;
 	case OP_SYSTEM & 0xff:
 		return left == 2 || ((code[at + 2] >> 3 & 7) == REG_INVLPG && code[at + 2] >> 6 != 3);
+	case OP_GROUP_9 & 0xff:
+		return left == 2 || ((code[at + 2] >> 3 & 7) >= REG_RDRAND && code[at + 2] >> 6 == 3);
 	case 0x38:
 		return left == 2 || code[at + 2] == (OP_INVPCID & 0xff);
 	}
@@ -223,7 +231,7 @@ static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 
 			if (i >= 3 && may_be_atomic(code, at))
 				add_x86(g, page, code, at, X86_LONGEST);
-			else if (i < 3 && (i ? may_be_avx(code, at) : may_flush(code, at)))
+			else if (i < 3 && (i ? may_be_avx(code, at) : may_be_system(code, at)))
 				add_x86(g, page, code, at, 0);
 		}
 	}

@@ -27,6 +27,7 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - x86: OUTS without a prefix loads before the I/O permission bit map denies it; a TR that was never loaded has no bit
   map.
 - arm64: EL1 and EL0 only; no alignment checks but those of exclusives; FP is always on. A walk uses 48 bits.
-- The time stamp counter of x86 and the timer counter of arm64 move on by 1000 at each look at them. RDRAND is the
-  host's: everything else is deterministic.
+- Nothing is the host's, so the same program has the same trace. Clocks are one clock, which moves on by 1000 at each
+  look at it: the time stamp counter of x86, the counter and the cycle counter of arm64. There are no random numbers:
+  RDRAND, RDSEED and RNDR are undefined, and CPUID and ID_AA64ISAR0_EL1 say so. arm64's timers stay at 0.
 """

@@ -52,7 +52,8 @@ class Arm64Cpu(Cpu):
     NUMBER = lib.MMU_GUEST_AARCH64
     ENGINE = ("UC_ARCH_ARM64", "UC_MODE_ARM")
     PHYS_BITS = 48
-    HOOKS = (("INSN", "system", "UC_ARM64_INS_SYS"), ("INSN", "counter", "UC_ARM64_INS_MRS"))
+    HOOKS = (("INSN", "system", "UC_ARM64_INS_SYS"),)
+    HOST_HOOKS = (("INSN", "mrs", "UC_ARM64_INS_MRS"),)
     TABLES = {"L0": 0, "L1": 1, "L2": 2, "L3": 3}
 
     # -- what Cpu asks ------------------------------------------------------------------------------

@@ -132,6 +132,18 @@ def x86_places() -> X86Places:
     return X86Places(segments, stride, hflags, error_code, flag, previous)
 
 
+@cache
+def x86_cpuid(leaf: int) -> tuple[int, ...]:
+    """EAX, EBX, ECX and EDX that the engine answers for a leaf (subleaf 0)."""
+    from unicorn import x86_const as u
+
+    with _x86_bench() as bench:
+        # mov eax, leaf; xor ecx, ecx; cpuid
+        bench.run(b"\xb8" + leaf.to_bytes(4, "little") + b"\x31\xc9\x0f\xa2" + HLT)
+        registers = (u.UC_X86_REG_EAX, u.UC_X86_REG_EBX, u.UC_X86_REG_ECX, u.UC_X86_REG_EDX)
+        return tuple(bench.engine.read(r) for r in registers)
+
+
 def _check_privilege(hflags: int) -> None:
     """HLT ends the engine at CPL 0 and is #GP at CPL 3."""
     from unicorn import x86_const as u

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmu.core import check, ffi, lib
@@ -60,6 +60,7 @@ class Cpu(ABC):
     TABLES: ClassVar[Mapping[str, int]]  # what a table is called -> the number of its level, from the root down
     # hooks beside those that every guest has: (kind, field of mmu_guest_hooks, instruction)
     HOOKS: ClassVar[tuple[tuple[str, str, str], ...]] = ()
+    HOST_HOOKS: ClassVar[tuple[tuple[str, str, str], ...]]  # of what would be the host's: see csrc/guest_host.c
 
     def __init__(self, space: AddressSpace, deliver: str = "native") -> None:
         """*deliver*: who enters the guest's handlers: C ("native"), or `handle` in Python ("reference"), its twin."""
@@ -150,6 +151,9 @@ class Cpu(ABC):
     def places(self) -> Mapping[str, int]:
         """Offsets in the engine's blobs for struct mmu_guest_places."""
 
+    def configure(self, config: Any) -> None:  # noqa: B027
+        """Fill in what struct mmu_guest_config has for one architecture alone."""
+
     @abstractmethod
     def event(self, raw: Any) -> Any:
         """What struct mmu_guest_event tells of, as a value."""
@@ -177,6 +181,7 @@ class Cpu(ABC):
             setattr(config.ids, name, number)
         for name, place in self.places().items():
             setattr(config.places, name, place)
+        self.configure(config)
         out = ffi.new("mmu_guest **")
         check(lib.mmu_guest_create(config, out), "guest")
         return ffi.gc(out[0], lib.mmu_guest_destroy)
@@ -195,8 +200,15 @@ class Cpu(ABC):
         engine.hook("MEM_UNMAPPED", hooks.unmapped, self.guest, nowhere, nowhere + PAGE - 1)
         engine.hook("INTR", hooks.interrupt, self.guest)
         engine.hook("BLOCK", hooks.block, self.guest)
-        for kind, field, instruction in self.HOOKS:
-            engine.hook(kind, getattr(hooks, field), self.guest, instruction=getattr(self.constants, instruction))
+        self._hook(self.HOOKS)
+        self._hook(self.HOST_HOOKS)
+
+    def _hook(self, hooks: Iterable[tuple[str, str, str]]) -> None:
+        functions = ffi.new("struct mmu_guest_hooks *")
+        lib.mmu_guest_hooks(functions)
+        for kind, field, instruction in hooks:
+            number = getattr(self.constants, instruction)
+            self.engine.hook(kind, getattr(functions, field), self.guest, instruction=number)
 
     def close(self) -> None:
         """Free the engine. Twice is fine."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmu.core import lib
 from mmu.guest import asked
-from mmu.guest.context import get, put, x86_places
+from mmu.guest.context import get, put, x86_cpuid, x86_places
 from mmu.guest.cpu import Cpu, Outcome
 from mmu.guest.format import Rflags, Segment, Star
 from mmu.guest.stop import Interrupt, Stop
@@ -37,6 +37,7 @@ SAME_IDS = ("cr0", "cr2", "cr3", "cr4", "cs", "ss", "msr", "gdtr", "idtr", "ldtr
 MSR_LAYOUT = "<I4xQ"  # uc_x86_msr
 # The engine's summary of EFER.LMA and the segments, beside the CPL; of 64-bit code; where all segments have a base.
 MODE_LONG, MODE_64, MODE_BASES = 1 << 14, 1 << 15 | 1 << 5 | 1 << 4, 1 << 6
+RDRAND, OSXSAVE, RDSEED = 1 << 30, 1 << 27, 1 << 18  # CPUID 1, ECX, and again; CPUID 7, EBX
 
 
 class X86Cpu(Cpu):
@@ -50,8 +51,11 @@ class X86Cpu(Cpu):
     FLAT_DATA = Segment.make(TYPE=3, S=1, P=1, DB=1, G=1, LIMIT_LOW=0xFFFF, LIMIT_HIGH=15)
     HOOKS = (
         ("INSN", "syscall", "UC_X86_INS_SYSCALL"), ("INSN", "sysenter", "UC_X86_INS_SYSENTER"),
-        ("INSN", "time", "UC_X86_INS_RDTSC"), ("INSN", "time", "UC_X86_INS_RDTSCP"),
         ("INSN", "port_in", "UC_X86_INS_IN"), ("INSN", "port_out", "UC_X86_INS_OUT"),
+    )  # fmt: skip
+    HOST_HOOKS = (
+        ("INSN", "rdtsc", "UC_X86_INS_RDTSC"), ("INSN", "rdtscp", "UC_X86_INS_RDTSCP"),
+        ("INSN", "cpuid", "UC_X86_INS_CPUID"),
     )  # fmt: skip
 
     # -- what Cpu asks ------------------------------------------------------------------------------
@@ -80,6 +84,13 @@ class X86Cpu(Cpu):
 
     def places(self) -> Mapping[str, int]:
         return asdict(x86_places())
+
+    def configure(self, config: Any) -> None:
+        """A CPU without RDRAND and RDSEED, whose answers would be the host's."""
+        eax, ebx, ecx, edx = x86_cpuid(1)
+        config.cpuid_features = [eax, ebx, ecx & ~RDRAND & ~OSXSAVE, edx]
+        eax, ebx, ecx, edx = x86_cpuid(7)
+        config.cpuid_structured = [eax, ebx & ~RDSEED, ecx, edx]
 
     def register_numbers(self) -> Mapping[str, int]:
         return {name: self._number(name) for name in SHOWN if name not in MSR} | dict.fromkeys(MSR, -1)

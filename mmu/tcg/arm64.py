@@ -17,6 +17,7 @@ from mmu.tcg.access import Accesses, HostPc, Mmu
 from mmu.tcg.cpu import Emulator
 from mmu.tcg.decode_arm64 import Arm64Decoder, decoder
 from mmu.tcg.instruction import Instruction
+from mmu.tcg.signals import GuestEvent
 from mmu.tcg.switches import Switches
 from mmu.tcg.walk_arm64 import walk
 from mmu.tlb.cpu import Arm64Cpu as Rights
@@ -89,6 +90,7 @@ class ModelArm64(Arm64Cpu):
             self.engine, UDF, lambda va, size: me.emulator.read(va, size),
             lambda va, size, value: me.emulator.write(va, size, value))
         self._kept += self.stepper.memories
+        self._hook(self.HOST_HOOKS)
 
     # -- state --------------------------------------------------------------------------------------
 
@@ -139,6 +141,8 @@ class ModelArm64(Arm64Cpu):
 
     def special(self, instruction: Instruction, pc: int, code: bytes, accesses: Accesses) -> int | None:
         word = int.from_bytes(code, "little")
+        if instruction.special == "undefined":
+            raise GuestEvent(Synchronous(UNKNOWN_REASON))
         if instruction.special == "tlbi":
             self._invalidate(word, accesses)
         elif instruction.special == "msr":

@@ -32,6 +32,7 @@ ENCODINGS: tuple[tuple[int, int, Instruction], ...] = (
     (0xFFF8F000, 0xD5088000, Instruction(LENGTH, MAIN_LOOP, special="tlbi")),
     (0xFFF80000, 0xD5080000, Instruction(LENGTH)),  # other SYS: caches
     (0xFFF00000, 0xD5100000, Instruction(LENGTH, MAIN_LOOP, special="msr")),
+    (0xFFFFFFC0, 0xD53B2400, Instruction(LENGTH, MAIN_LOOP, special="undefined")),  # RNDR, RNDRRS: the host's
     (0xFFF00000, 0xD5300000, Instruction(LENGTH)),  # MRS
     (0x3B200C00, 0x38200000, Instruction(LENGTH, atomic=True)),  # LDADD, ..., SWP
     (0x3FA07C00, 0x08A07C00, Instruction(LENGTH, atomic=True)),  # CAS

@@ -30,6 +30,7 @@ BMI = frozenset((
     "andn", "bextr", "blsi", "blsmsk", "blsr", "bzhi", "mulx", "pdep", "pext", "rorx", "sarx", "shlx", "shrx",
 ))  # fmt: skip
 VEX = (0xC4, 0xC5)
+RANDOM = frozenset(("rdrand", "rdseed"))  # they would be the host's, and the CPU has none
 SEGMENTS_AND_SIZE = bytes.fromhex("262e363e646567")  # the prefixes that may stand before VEX
 # Loads and stores of 16 bytes, all at once.
 SIXTEEN = frozenset((
@@ -102,8 +103,8 @@ class X86Decoder:
     def _flow(self, i: Any, name: str, loaded: str) -> tuple[Flow, str]:
         if name == "hlt":
             return Flow.HALT, "mode"
-        if bytes(i.bytes).lstrip(SEGMENTS_AND_SIZE)[0] in VEX and name not in BMI:
-            return Flow.MAIN_LOOP, "avx"
+        if bytes(i.bytes).lstrip(SEGMENTS_AND_SIZE)[0] in VEX and name not in BMI or name in RANDOM:
+            return Flow.MAIN_LOOP, "undefined"
         if loaded.startswith("cr"):
             return Flow.MAIN_LOOP, f"mov {loaded}" if loaded in ("cr0", "cr3", "cr4") else "mode"
         if name in MAIN_LOOP or loaded in ENDING:

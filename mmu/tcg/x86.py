@@ -99,6 +99,7 @@ class ModelX86(X86Cpu):
             if callback := self._port_callbacks.get(field):
                 number = getattr(self.constants, instruction)
                 self.engine.hook(kind, callback, ffi.NULL, instruction=number)
+        self._hook(self.HOST_HOOKS)
 
     def _port_out(self, port: int, size: int, value: int) -> None:
         self.stepper.attempt(self.emulator.port_out, port, size, value)
@@ -148,7 +149,7 @@ class ModelX86(X86Cpu):
             following = self._syscall(pc + instruction.length)
             assert isinstance(following, int)
             return following
-        if name == "avx":
+        if name == "undefined":
             raise GuestEvent(Interrupt(UD))
         if name == "sysenter":
             raise Unsupported(pc + instruction.length, "SYSENTER (use SYSCALL)")

@@ -4,7 +4,7 @@ from tests.mutations import Mutation
 
 X86, ARM64, RUN = "csrc/deliver_x86.c", "csrc/deliver_arm64.c", "csrc/guest_run.c"
 TLB, SITE, FILL = "csrc/guest_tlb.c", "csrc/guest_site.c", "csrc/guest_fill.c"
-PORT, HOOK = "csrc/guest_port.c", "csrc/guest_hook.c"
+HOST, PORT, HOOK = "csrc/guest_host.c", "csrc/guest_port.c", "csrc/guest_hook.c"
 
 
 def delivery(*names: str) -> tuple[str, ...]:
@@ -29,6 +29,10 @@ def boot(*names: str) -> tuple[str, ...]:
 
 def ports(word: str) -> tuple[str, ...]:
     return ("tests/guest/test_io_rights.py", "-k", word)
+
+
+def same(word: str) -> tuple[str, ...]:
+    return ("tests/guest/test_determinism.py", "-k", word)
 
 
 TWINS = ("tests/guest/test_delivery_twins.py::test_x86_delivery_in_c_is_that_of_the_reference",)
@@ -153,13 +157,19 @@ MUTATIONS = (
     Mutation("loop: a multiboot header needs no checksum", "mmu/guest/multiboot.py",
              "and (magic + flags + checksum) & 0xFFFF_FFFF == 0:", "and checksum:",
              boot("test_images_that_cannot_be_booted")),
-    Mutation("loop: time is the host's", "csrc/guest_hook.c",
-             "\tguest_set_register(g, g->c.ids.general[RDX], g->time >> 32);\n\treturn 1;\n",
-             "\tguest_set_register(g, g->c.ids.general[RDX], g->time >> 32);\n\treturn 0;\n",
-             trap("test_time_passes_alike_in_every_run")),
-    Mutation("loop: any system register is the counter", "csrc/guest_hook.c",
-             "\tif (!counter)\n\t\treturn 0;\n", "\tif (!op)\n\t\treturn 0;\n",
-             trap("test_time_passes_alike_on_arm64")),
+    Mutation("loop: time is the host's", HOST,
+             "\tguest_set_register(g, g->c.ids.general[RDX], time >> 32);\n\treturn 1;\n",
+             "\tguest_set_register(g, g->c.ids.general[RDX], time >> 32);\n\treturn 0;\n",
+             same("test_time_passes_alike_in_every_run")),
+    Mutation("loop: any system register is the counter", HOST, "op->op2 == r->op2)", "op->op2 <= r->op2)",
+             same("test_time_passes_alike_on_arm64")),
+    Mutation("loop: users read every clock", HOST, "return r->what == RANDOM || (",
+             "return r->what == RANDOM || r || (", same("test_a_user_reads_a_clock")),
+    Mutation("loop: RDSEED is a number", SITE, "!i->memory && i->reg >= REG_RDRAND;",
+             "!i->memory && i->reg == REG_RDRAND;", same("test_random_numbers_are_an_invalid_instruction")),
+    Mutation("loop: RNDR ends nothing", HOST, "\t\tguest_undo(g);\n", "", same("test_random_numbers_are_undefined")),
+    Mutation("loop: CPUID knows RDSEED", "mmu/guest/x86.py", "[eax, ebx & ~RDSEED, ", "[eax, ebx, ",
+             same("test_cpuid_knows")),
     Mutation("ports: IOPL permits nothing", PORT, "(cs & 3) <= (flags & GUEST_RFLAGS_IOPL) >> IOPL_SHIFT",
              "!(cs & 3)", ports("test_a_user_with_the_right_reaches_the_device")),
     Mutation("ports: the first port speaks for all", PORT, "((1u << size) - 1)", "1u",
@@ -178,7 +188,7 @@ MUTATIONS = (
     Mutation("ports: string input is found in no program", SITE, "== OP_INSB && (", "== OP_0F && (",
              ports("test_a_user_without_the_right")),
     Mutation("ports: the engine goes on behind an IN that is denied", HOOK,
-             "\t\tport_undo(g);\n\t\treturn nothing;\n", "\t\treturn nothing;\n",
+             "\t\tguest_undo(g);\n\t\treturn nothing;\n", "\t\treturn nothing;\n",
              ports("test_a_user_without_the_right")),
     Mutation("ports: a page that a kernel ran is known to users", "csrc/guest_fill.c",
              " && code->index == index && !code->many)", " && !code->many)",

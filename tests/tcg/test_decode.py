@@ -105,8 +105,10 @@ def test_the_address_of_an_operand(source, expected):
 
 
 @pytest.mark.parametrize(
-    "code, special", [("c5f1fec2", "avx"), ("64c5fb10 00", "avx"), ("c4e270f2c2", ""), ("0f01c1", "")],
-    ids=["vpaddd", "vmovsd fs:", "andn", "vmcall"],
+    "code, special",
+    [("c5f1fec2", "undefined"), ("64c5fb10 00", "undefined"), ("c4e270f2c2", ""), ("0f01c1", ""),
+     ("0fc7f0", "undefined")],
+    ids=["vpaddd", "vmovsd fs:", "andn", "vmcall", "rdrand"],
 )  # fmt: skip
-def test_avx_is_none_of_the_cpu(code, special):
+def test_avx_and_random_numbers_are_none_of_the_cpu(code, special):
     assert x86().decode(bytes.fromhex(code)).special == special

@@ -1,0 +1,139 @@
+/*
+ * What the engine would take from the host: time and random numbers. With them no run would be like another one.
+ *
+ * Clocks are one clock, of the guest, which moves on at each look at it. There are no random numbers: RDRAND and RDSEED
+ * (guest_site.c), RNDR and RNDRRS are undefined, and CPUID and ID_AA64ISAR0_EL1 say so.
+ */
+#include "deliver.h"
+
+enum { TIME_STEP = 1000, RAX = 0, RCX = 1, RDX = 2, RBX = 3, MSR_TSC_AUX = 0xc0000103u };
+enum { CR4_OSXSAVE = 1 << 18, CPUID_OSXSAVE = 1 << 27, LEAF_FEATURES = 1, LEAF_STRUCTURED = 7 };
+
+static uint64_t look(struct mmu_guest *g)
+{
+	if (g->phase != GUEST_PROBING)
+		g->time += TIME_STEP;
+	return g->time;
+}
+
+/* ---- x86. Hooks before an instruction; 1: it is done ---- */
+
+int guest_on_rdtsc(void *uc, void *user)
+{
+	struct mmu_guest *g = user;
+	uint64_t time = look(g);
+
+	(void)uc;
+	guest_set_register(g, g->c.ids.general[RAX], (uint32_t)time);
+	guest_set_register(g, g->c.ids.general[RDX], time >> 32);
+	return 1;
+}
+
+int guest_on_rdtscp(void *uc, void *user)
+{
+	struct mmu_guest *g = user;
+	struct engine_msr processor = { .number = MSR_TSC_AUX };
+
+	g->c.engine.reg_read(uc, g->c.ids.msr, &processor);
+	guest_set_register(g, g->c.ids.general[RCX], (uint32_t)processor.value);
+	return guest_on_rdtsc(uc, user);
+}
+
+/* Leaves that are other than the engine has them. */
+int guest_on_cpuid(void *uc, void *user)
+{
+	static const uint8_t to[4] = { RAX, RBX, RCX, RDX };
+	struct mmu_guest *g = user;
+	uint32_t leaf = (uint32_t)guest_register(g, g->c.ids.general[RAX]);
+	uint32_t subleaf = (uint32_t)guest_register(g, g->c.ids.general[RCX]);
+	uint32_t values[4];
+
+	(void)uc;
+	if (leaf == LEAF_FEATURES)
+		memcpy(values, g->c.cpuid_features, sizeof(values));
+	else if (leaf == LEAF_STRUCTURED && !subleaf)
+		memcpy(values, g->c.cpuid_structured, sizeof(values));
+	else
+		return 0;
+	if (leaf == LEAF_FEATURES && (guest_register(g, g->c.ids.cr4) & CR4_OSXSAVE))
+		values[2] |= CPUID_OSXSAVE;
+	for (unsigned i = 0; i < 4; i++)
+		guest_set_register(g, g->c.ids.general[to[i]], values[i]);
+	return 1;
+}
+
+/* ---- arm64 ---- */
+
+#define ISAR0_RNDR (UINT64_C(15) << 60)
+
+enum what { COUNTER, TIMER, NO_TIMER, RANDOM, FEATURES };
+
+/* With op0 = 3. EL0 may read them where one of `rights` is set in CNTKCTL_EL1 or, of the PMU, in PMUSERENR_EL0. */
+struct host_register { uint8_t op1, crn, crm, op2, what; uint16_t rights; };
+
+static const struct host_register host_registers[] = {
+	{ 3, 14, 0, 1, COUNTER, 1 << 0 },	/* CNTPCT_EL0 */
+	{ 3, 14, 0, 2, COUNTER, 1 << 1 },	/* CNTVCT_EL0 */
+	{ 3, 14, 2, 0, TIMER, 1 << 9 },		/* CNTP_TVAL_EL0 */
+	{ 3, 14, 2, 2, NO_TIMER, 1 << 9 },	/* CNTP_CVAL_EL0 */
+	{ 3, 14, 3, 0, TIMER, 1 << 8 },		/* CNTV_TVAL_EL0 */
+	{ 3, 14, 3, 2, NO_TIMER, 1 << 8 },	/* CNTV_CVAL_EL0 */
+	{ 3, 9, 13, 0, COUNTER, 1 << 0 | 1 << 2 },	/* PMCCNTR_EL0 */
+	{ 3, 2, 4, 0, RANDOM, 0 },		/* RNDR */
+	{ 3, 2, 4, 1, RANDOM, 0 },		/* RNDRRS */
+	{ 0, 0, 6, 0, FEATURES, 0 },		/* ID_AA64ISAR0_EL1 */
+};
+
+static const struct host_register *find(const struct system_register *op)
+{
+	const struct host_register *r = host_registers;
+
+	for (size_t i = 0; i < sizeof(host_registers) / sizeof(*r); i++, r++)
+		if (op->op0 == 3 && op->op1 == r->op1 && op->crn == r->crn && op->crm == r->crm && op->op2 == r->op2)
+			return r;
+	return NULL;
+}
+
+static uint64_t system_value(struct mmu_guest *g, struct system_register r)
+{
+	g->c.engine.reg_read(g->c.engine.uc, g->c.ids.coprocessor, &r);
+	return r.value;
+}
+
+/* The engine traps what is not permitted. */
+static bool readable(struct mmu_guest *g, const struct host_register *r)
+{
+	struct system_register cntkctl = { .op0 = 3, .op1 = 0, .crn = 14, .crm = 1, .op2 = 0 };
+	struct system_register pmuserenr = { .op0 = 3, .op1 = 3, .crn = 9, .crm = 14, .op2 = 0 };
+
+	if (guest_register(g, g->c.ids.pstate) & GUEST_PSTATE_EL)
+		return true;
+	return r->what == RANDOM || (r->rights & system_value(g, r->crn == 9 ? pmuserenr : cntkctl));
+}
+
+/* UC_HOOK_INSN, MRS, before it. */
+uint32_t guest_on_mrs(void *uc, int reg, const void *operation, void *user)
+{
+	const struct system_register *op = operation;
+	const struct host_register *r = find(op);
+	struct mmu_guest *g = user;
+	uint64_t value = 0;
+
+	(void)uc;
+	if (!r || !readable(g, r))
+		return 0;
+	switch ((enum what)r->what) {
+	case COUNTER: value = look(g); break;
+	case TIMER: value = (uint32_t)-look(g); break;
+	case NO_TIMER: break;
+	case FEATURES: value = system_value(g, *op) & ~ISAR0_RNDR; break;
+	case RANDOM:
+		if (g->phase == GUEST_PROBING || guest_stopping(g))
+			return 1;
+		guest_stop(g, MMU_GUEST_INVALID);
+		guest_undo(g);
+		return 1;
+	}
+	guest_set_register(g, reg, value);	/* of XZR, nothing comes of it */
+	return 1;
+}

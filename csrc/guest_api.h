@@ -65,8 +65,7 @@ struct mmu_guest_config {
 	struct mmu_guest_engine engine;
 	struct mmu_guest_ids ids;
 	struct mmu_guest_places places;
-	/* x86: EAX, EBX, ECX and EDX of CPUID leaf 1, without what follows CR4, and of leaf 7, subleaf 0 */
-	uint32_t cpuid_features[4], cpuid_structured[4];
+	uint32_t cpuid_features[4];	/* x86: EAX, EBX, ECX and EDX of CPUID leaf 1, without what follows CR4 */
 	uint32_t deliver;		/* nonzero: exceptions go to the guest's handlers without the host */
 };
 
@@ -220,6 +219,10 @@ int mmu_guest_store(mmu_guest *guest, uint64_t va, uint32_t size, uint32_t acces
    as the supervisor (arm64: EL1 without PAN). Same results. */
 int mmu_guest_translate(mmu_guest *guest, uint64_t va, uint32_t access, uint64_t *pa_ret,
 			struct mmu_guest_stop *stop_ret);
+
+/* What the guest's clock shows. Not during a run. */
+uint64_t mmu_guest_time(const mmu_guest *guest);
+void mmu_guest_set_time(mmu_guest *guest, uint64_t time);
 
 const struct mmu_guest_counters *mmu_guest_counters(const mmu_guest *guest);
 

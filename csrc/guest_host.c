@@ -7,13 +7,23 @@
 #include "deliver.h"
 
 enum { TIME_STEP = 1000, RAX = 0, RCX = 1, RDX = 2, RBX = 3, MSR_TSC_AUX = 0xc0000103u };
-enum { CR4_OSXSAVE = 1 << 18, CPUID_OSXSAVE = 1 << 27, LEAF_FEATURES = 1, LEAF_STRUCTURED = 7 };
+enum { CR4_OSXSAVE = 1 << 18, CPUID_OSXSAVE = 1 << 27, LEAF_FEATURES = 1 };
 
 static uint64_t look(struct mmu_guest *g)
 {
 	if (g->phase != GUEST_PROBING)
 		g->time += TIME_STEP;
 	return g->time;
+}
+
+uint64_t mmu_guest_time(const mmu_guest *g)
+{
+	return g->time;
+}
+
+void mmu_guest_set_time(mmu_guest *g, uint64_t time)
+{
+	g->time = time;
 }
 
 /* ---- x86. Hooks before an instruction; 1: it is done ---- */
@@ -39,26 +49,21 @@ int guest_on_rdtscp(void *uc, void *user)
 	return guest_on_rdtsc(uc, user);
 }
 
-/* Leaves that are other than the engine has them. */
+/* The leaf that is other than the engine has it. */
 int guest_on_cpuid(void *uc, void *user)
 {
 	static const uint8_t to[4] = { RAX, RBX, RCX, RDX };
 	struct mmu_guest *g = user;
-	uint32_t leaf = (uint32_t)guest_register(g, g->c.ids.general[RAX]);
-	uint32_t subleaf = (uint32_t)guest_register(g, g->c.ids.general[RCX]);
-	uint32_t values[4];
+	bool osxsave = guest_register(g, g->c.ids.cr4) & CR4_OSXSAVE;
 
 	(void)uc;
-	if (leaf == LEAF_FEATURES)
-		memcpy(values, g->c.cpuid_features, sizeof(values));
-	else if (leaf == LEAF_STRUCTURED && !subleaf)
-		memcpy(values, g->c.cpuid_structured, sizeof(values));
-	else
+	if ((uint32_t)guest_register(g, g->c.ids.general[RAX]) != LEAF_FEATURES)
 		return 0;
-	if (leaf == LEAF_FEATURES && (guest_register(g, g->c.ids.cr4) & CR4_OSXSAVE))
-		values[2] |= CPUID_OSXSAVE;
-	for (unsigned i = 0; i < 4; i++)
-		guest_set_register(g, g->c.ids.general[to[i]], values[i]);
+	for (unsigned i = 0; i < 4; i++) {
+		uint32_t more = to[i] == RCX && osxsave ? CPUID_OSXSAVE : 0;
+
+		guest_set_register(g, g->c.ids.general[to[i]], g->c.cpuid_features[i] | more);
+	}
 	return 1;
 }
 

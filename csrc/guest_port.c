@@ -37,7 +37,7 @@ static bool permitted(struct mmu_guest *g, uint32_t port, uint32_t size)
 	uint32_t type = tss.flags >> TSS_TYPE_SHIFT & 15;
 	uint64_t at, word;
 
-	if (!(tss.selector & ~3u) || (type != TSS_FREE && type != TSS_BUSY) || tss.limit < TSS_MAP_BASE + 1)
+	if ((type != TSS_FREE && type != TSS_BUSY) || tss.limit < TSS_MAP_BASE + 1)
 		return deny(g);
 	if (!load(g, tss.base + TSS_MAP_BASE, &at))
 		return false;

@@ -37,7 +37,7 @@ SAME_IDS = ("cr0", "cr2", "cr3", "cr4", "cs", "ss", "msr", "gdtr", "idtr", "ldtr
 MSR_LAYOUT = "<I4xQ"  # uc_x86_msr
 # The engine's summary of EFER.LMA and the segments, beside the CPL; of 64-bit code; where all segments have a base.
 MODE_LONG, MODE_64, MODE_BASES = 1 << 14, 1 << 15 | 1 << 5 | 1 << 4, 1 << 6
-RDRAND, OSXSAVE, RDSEED = 1 << 30, 1 << 27, 1 << 18  # CPUID 1, ECX, and again; CPUID 7, EBX
+RDRAND, OSXSAVE = 1 << 30, 1 << 27  # CPUID 1, ECX
 
 
 class X86Cpu(Cpu):
@@ -86,11 +86,9 @@ class X86Cpu(Cpu):
         return asdict(x86_places())
 
     def configure(self, config: Any) -> None:
-        """A CPU without RDRAND and RDSEED, whose answers would be the host's."""
+        """A CPU without RDRAND, whose answers would be the host's. (CPUID does not tell of RDSEED.)"""
         eax, ebx, ecx, edx = x86_cpuid(1)
         config.cpuid_features = [eax, ebx, ecx & ~RDRAND & ~OSXSAVE, edx]
-        eax, ebx, ecx, edx = x86_cpuid(7)
-        config.cpuid_structured = [eax, ebx & ~RDSEED, ecx, edx]
 
     def register_numbers(self) -> Mapping[str, int]:
         return {name: self._number(name) for name in SHOWN if name not in MSR} | dict.fromkeys(MSR, -1)

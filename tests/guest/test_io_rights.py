@@ -163,6 +163,18 @@ def test_without_a_task_register_a_user_has_no_ports():
         assert m.set(rflags=user_flags(3)).run().stop.pc == USER + 2  # HLT
 
 
+def test_a_tss_of_16_bits_has_no_map():
+    """Nor has a register that was never loaded, which is of type 0."""
+    with Ports() as k:
+        m = k.machine
+        k.run("nop")
+        table = m.cpu._number("tr"), "<H6xQII"
+        selector, base, limit, flags = m.cpu.structure(*table)
+        m.cpu.set_structure(*table, selector, base, limit, flags & ~0xF00 | 3 << 8)
+        m.write(USER, asm("x86_64", "in al, 0x60; hlt"))
+        assert m.set(cs=0x23, ss=0x1B, rip=USER, rsp=USER_STACK).run().delivered[0].pc == USER
+
+
 def test_string_input_of_nothing_needs_no_right():
     with Ports(range(65536)) as k:
         r = k.enter(f"mov edx, {PORT}; xor ecx, ecx; rep insb; hlt")

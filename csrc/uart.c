@@ -1,4 +1,5 @@
 /* Serial ports. Sources: National Semiconductor PC16550D data sheet; Arm PrimeCell UART (PL011) TRM, DDI 0183. */
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,8 @@ enum uart_16550 { DATA = 0, IER = 1, IIR = 2, LCR = 3, MCR = 4, LSR = 5, MSR = 6
 enum uart_pl011 { UARTDR = 0x000, UARTFR = 0x018, UARTCR = 0x030, UARTIMSC = 0x038, UARTRIS = 0x03c, UARTMIS = 0x040,
 		  UARTPERIPHID0 = 0xfe0 };
 enum { PL011_STORED = UARTIMSC / 4 + 1, ID_TRANSMITTER = 1, ID_RECEIVED = 2 };
+
+static_assert(PL011_STORED == sizeof(((struct mmu_uart_state *)0)->stored) / sizeof(uint32_t), "all of them");
 
 struct mmu_uart {
 	uint32_t capacity;
@@ -68,6 +71,46 @@ uint32_t mmu_uart_feed(mmu_uart *u, const uint8_t *data, uint32_t size)
 	/* Release: pairs with the acquire in receive(). */
 	atomic_store_explicit(&u->given, waiting + size, memory_order_release);
 	return size;
+}
+
+const uint8_t *mmu_uart_input(const mmu_uart *u, uint32_t *count_ret)
+{
+	uint32_t gone = atomic_load_explicit(&u->received, memory_order_acquire);
+
+	*count_ret = atomic_load_explicit(&u->given, memory_order_acquire) - gone;
+	return u->input + gone;
+}
+
+void mmu_uart_save(const mmu_uart *u, struct mmu_uart_state *ret)
+{
+	*ret = (struct mmu_uart_state){ .sent = u->sent, .capacity = u->capacity, .fifo = u->fifo };
+	for (unsigned i = 0; i < PL011_STORED; i++)
+		ret->stored[i] = u->stored[i];
+	for (unsigned i = 0; i < sizeof(ret->scratch); i++)
+		ret->scratch[i] = u->scratch[i];
+	for (unsigned i = 0; i < sizeof(ret->divisor); i++)
+		ret->divisor[i] = u->divisor[i];
+}
+
+int mmu_uart_restore(mmu_uart *u, const struct mmu_uart_state *s, const uint8_t *output, uint32_t output_size,
+		     const uint8_t *input, uint32_t input_size)
+{
+	if (s->capacity != u->capacity || input_size > u->capacity ||
+	    output_size != (s->sent < u->capacity ? s->sent : u->capacity))
+		return MMU_ERANGE;
+	memcpy(u->output, output, output_size);
+	memcpy(u->input, input, input_size);
+	u->sent = s->sent;
+	u->received = 0;
+	u->given = input_size;
+	for (unsigned i = 0; i < PL011_STORED; i++)
+		u->stored[i] = s->stored[i];
+	for (unsigned i = 0; i < sizeof(s->scratch); i++)
+		u->scratch[i] = s->scratch[i];
+	for (unsigned i = 0; i < sizeof(s->divisor); i++)
+		u->divisor[i] = s->divisor[i];
+	u->fifo = s->fifo;
+	return MMU_OK;
 }
 
 static void send(mmu_uart *u, uint8_t byte)

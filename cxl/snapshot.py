@@ -48,6 +48,7 @@ def load(path: str | PathLike[str], release: str | None = None, dispatch: str = 
 
     *release*: it goes on as in that release of QEMU (`mmu.tcg`). *dispatch*: see `mmu.Machine`.
     """
+    from mmu.guest.devices.saved import build
     from mmu.machine import Machine
     from mmu.snapshot import Snapshot
 
@@ -59,6 +60,7 @@ def load(path: str | PathLike[str], release: str | None = None, dispatch: str = 
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SnapshotError(f"{path}: the topology is damaged: {error}") from None
     try:
+        build(machine, snapshot.devices)
         return Job.around(machine.restore(snapshot), topology, release)
     except SnapshotError as error:
         machine.close()

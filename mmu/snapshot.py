@@ -1,14 +1,16 @@
 """A machine between two instructions, as a value and as a file: its CPU, its memory, and where its program is.
 
-Memory is that of the regions which the space shows, and of the devices behind its windows. Regions made of calls keep
-their own state, and so do I/O ports: it is not part of it. Restoring needs a machine of the same shape: the same
-memories, by name and size, in the same order of addresses. Device memory that is laid over files is part of it like any
-other; restoring writes to the files then.
+Memory is that of the regions which the space shows, and of the devices behind its windows. Of regions made of calls, in
+the space and at I/O ports, those that can say their state are part of it (`mmu.guest.devices.saved`: the serial ports
+and DebugExit); others keep it. Restoring needs a machine of the same shape: the same memories, by name and size, in the
+same order of addresses, and the same devices, by kind and name, at the same addresses. Device memory that is laid over
+files is part of it like any other; restoring writes to the files then.
 
 The file: MAGIC; the length of the header, 8 bytes, little endian; the header, which is JSON in UTF-8; the contents.
 Header: "arch", "cpu" (`mmu.guest.state`), "plan" (areas as [base, size, va], and "levels"), "program" (what it has
 mapped: [va, size]), "memories": "name", "size", and "runs", the [offset, bytes] that are not zero; "crc32" of the
-contents, which are all runs in order; "extra": what the writer added.
+contents, which are all runs in order; "devices": "where", "address", "kind", "name" and "state"; "extra": what the
+writer added. Format 1 had neither devices nor the CPU's clock, and is not read.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmu.errors import SnapshotError
 from mmu.guest import state
+from mmu.guest.devices import saved
+from mmu.guest.devices.saved import DeviceImage
 from mmu.guest.plan import Area, Plan
 from mmu.memory.host import HostMemory
 from mmu.memory.region import Ram
@@ -34,7 +38,8 @@ if TYPE_CHECKING:
     from mmu.machine import Machine
     from mmu.memory import AddressSpace
 
-MAGIC = b"cxl-mmu snapshot 1\n"
+FORMAT = b"cxl-mmu snapshot "
+MAGIC = FORMAT + b"2\n"
 LENGTH = 8  # bytes of the header's length
 AREAS = ("tables", "code", "data", "stack")
 
@@ -58,6 +63,7 @@ class Snapshot:
     memories: tuple[MemoryImage, ...]
     program: tuple[tuple[int, int], ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    devices: tuple[DeviceImage, ...] = ()
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the file. Raises OSError."""
@@ -69,7 +75,7 @@ class Snapshot:
                 {"name": m.name, "size": m.size, "runs": [[offset, len(data)] for offset, data in m.runs]}
                 for m in self.memories
             ],
-            "crc32": zlib.crc32(contents), "extra": dict(self.extra),
+            "crc32": zlib.crc32(contents), "devices": [vars(d) for d in self.devices], "extra": dict(self.extra),
         }).encode()  # fmt: skip
         Path(path).write_bytes(MAGIC + len(header).to_bytes(LENGTH, "little") + header + contents)
 
@@ -86,6 +92,9 @@ class Snapshot:
 
 
 def _parse(data: bytes) -> Snapshot:
+    if data.startswith(FORMAT) and not data.startswith(MAGIC):
+        number = data[len(FORMAT) :][:9].split(b"\n")[0].decode("ascii", "replace")
+        raise SnapshotError(f"this is a snapshot of format {number}, and only format 2 is read")
     if not data.startswith(MAGIC):
         raise SnapshotError("this is not a snapshot: it must begin with " + repr(MAGIC.decode()))
     start = len(MAGIC) + LENGTH
@@ -99,7 +108,8 @@ def _parse(data: bytes) -> Snapshot:
         crc, plan = header["crc32"], header["plan"]
         found = Snapshot(
             header["arch"], header["cpu"], None if plan is None else _plan(plan), memories,
-            tuple((_whole(va), _whole(size)) for va, size in header["program"]), header["extra"])
+            tuple((_whole(va), _whole(size)) for va, size in header["program"]), header["extra"],
+            tuple(_device(record) for record in header["devices"]))
     except (KeyError, TypeError, ValueError, AttributeError, UnicodeDecodeError) as error:
         if isinstance(error, SnapshotError):
             raise
@@ -121,6 +131,13 @@ def _images(records: list[dict[str, Any]], contents: memoryview) -> Iterator[Mem
             found.append((_whole(offset), bytes(contents[at : at + length])))
             at += length
         yield MemoryImage(str(record["name"]), size, tuple(found))
+
+
+def _device(record: Mapping[str, Any]) -> DeviceImage:
+    where, kind, name, state = (record[key] for key in ("where", "kind", "name", "state"))
+    if not (isinstance(where, str) and isinstance(kind, str) and isinstance(name, str) and isinstance(state, dict)):
+        raise ValueError(f"not a device: {record}")
+    return DeviceImage(where, _whole(record["address"]), kind, name, state)
 
 
 def _whole(value: Any) -> int:
@@ -163,7 +180,8 @@ def take(machine: Machine, extra: Mapping[str, Any] | None = None) -> Snapshot:
         for name, memory in memories(machine.space)
     )
     return Snapshot(
-        machine.arch, state.take(machine.cpu), machine.plan, tuple(images), machine.program, dict(extra or {}))
+        machine.arch, state.take(machine.cpu), machine.plan, tuple(images), machine.program, dict(extra or {}),
+        tuple(image for _, image in saved.find(machine)))
 
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
@@ -176,17 +194,25 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
         raise SnapshotError(f"the snapshot has the memories {_names(wanted)}, and the machine {_names(given)}")
     before = state.take(machine.cpu)
     try:
-        state.give(machine.cpu, snapshot.cpu)
-        machine.walk_registers()  # refuses what no CPU has
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
+        _give_cpu(machine, snapshot.cpu)
+        saved.give(machine, snapshot.devices)
+    except SnapshotError:
         state.give(machine.cpu, before)
-        raise SnapshotError(f"the state of the CPU is damaged: {type(error).__name__}: {error}") from None
+        raise
     for (_, memory), image in zip(here, snapshot.memories):
         for at, n in runs(memory):
             memory.write(at, bytes(n))
         for at, data in image.runs:
             memory.write(at, data)
     machine.adopt(snapshot.plan, snapshot.program)
+
+
+def _give_cpu(machine: Machine, found: state.State) -> None:
+    try:
+        state.give(machine.cpu, found)
+        machine.walk_registers()  # refuses what no CPU has
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
+        raise SnapshotError(f"the state of the CPU is damaged: {type(error).__name__}: {error}") from None
 
 
 def _names(found: list[tuple[str, int]]) -> str:

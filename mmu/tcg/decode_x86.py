@@ -103,7 +103,7 @@ class X86Decoder:
     def _flow(self, i: Any, name: str, loaded: str) -> tuple[Flow, str]:
         if name == "hlt":
             return Flow.HALT, "mode"
-        if bytes(i.bytes).lstrip(SEGMENTS_AND_SIZE)[0] in VEX and name not in BMI or name in RANDOM:
+        if (bytes(i.bytes).lstrip(SEGMENTS_AND_SIZE)[0] in VEX and name not in BMI) or name in RANDOM:
             return Flow.MAIN_LOOP, "undefined"
         if loaded.startswith("cr"):
             return Flow.MAIN_LOOP, f"mov {loaded}" if loaded in ("cr0", "cr3", "cr4") else "mode"

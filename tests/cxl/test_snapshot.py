@@ -12,6 +12,7 @@ from cxl.job import Job, space_of
 from cxl.snapshot import blocks, load, save
 from mmu import Machine
 from mmu.errors import SnapshotError
+from mmu.guest.devices import DebugExit, Serial16550
 from mmu.snapshot import MAGIC, Snapshot
 from tests.cxl.machines import MIB, blueprint, machine
 
@@ -135,6 +136,21 @@ def test_what_is_in_the_devices_comes_back_and_their_files_stay_as_they_are(tmp_
         again.devices["mem0"].write(0x1234, b"nobody's file")
     topology.devices["mem0"].sync()
     assert file.read_bytes()[0x1234:][:13] == b"later........"
+
+
+def test_devices_of_the_machine_come_back(tmp_path):
+    topology = machine(1, 2)
+    with Machine(space_of(topology)) as m:
+        m.io.map(0x3F8, serial := Serial16550(capacity=100))
+        m.io.map(0xF4, DebugExit(m))
+        serial.feed(b"waits")
+        m.io.store(0x3F8, 1, ord("x"))
+        save(tmp_path / "s", m, topology)
+        images = m.snapshot().devices
+    job = load(tmp_path / "s")
+    with job.machine as again:
+        assert again.snapshot().devices == images
+        assert again.io.load(0x3F8, 1)[0] == ord("w")
 
 
 def test_a_file_that_names_others_opens_none_of_them(tmp_path):

@@ -10,6 +10,10 @@ def snapshot(word: str) -> tuple[str, ...]:
     return ("tests/test_snapshot.py", "-k", word)
 
 
+def device(word: str) -> tuple[str, ...]:
+    return ("tests/test_snapshot_devices.py", "-k", word)
+
+
 def topology(word: str) -> tuple[str, ...]:
     return ("tests/cxl/test_snapshot.py", "-k", word)
 
@@ -174,5 +178,54 @@ MUTATIONS = (
         "            topology.device(name).accept(dpa, size)",
         "            topology.device(name)",
         topology("dynamic"),
+    ),
+    Mutation(
+        "snapshot: the clock begins anew",
+        "mmu/guest/state.py",
+        "    lib.mmu_guest_set_time(cpu.guest, clock)\n",
+        "    lib.mmu_guest_set_time(cpu.guest, clock & 0)\n",
+        device("clock"),
+    ),
+    Mutation(
+        "snapshot: what waits to be received is lost",
+        "csrc/uart.c",
+        "\tu->given = input_size;\n",
+        "\tu->given = input_size & 0;\n",
+        device("goes_on"),
+    ),
+    Mutation(
+        "snapshot: what was received comes again",
+        "csrc/uart.c",
+        "\treturn u->input + gone;\n",
+        "\treturn u->input;\n",
+        device("goes_on"),
+    ),
+    Mutation(
+        "snapshot: a port forgets its registers",
+        "csrc/uart.c",
+        "\t\tu->scratch[i] = s->scratch[i];\n",
+        "\t\tu->scratch[i] = 0;\n",
+        device("goes_on"),
+    ),
+    Mutation(
+        "snapshot: a port is as long as it says",
+        "csrc/uart.c",
+        "input_size > u->capacity ||",
+        "input_size > 2 * u->capacity ||",
+        device("damaged_device"),
+    ),
+    Mutation(
+        "snapshot: devices may be at other addresses",
+        "mmu/guest/devices/saved.py",
+        "return str(self) == str(other)",
+        "return self.kind == other.kind",
+        device("other_devices"),
+    ),
+    Mutation(
+        "snapshot: a loaded machine has no devices",
+        "cxl/snapshot.py",
+        "        build(machine, snapshot.devices)\n",
+        "",
+        topology("devices_of_the_machine"),
     ),
 )  # fmt: skip

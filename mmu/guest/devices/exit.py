@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from mmu.core import ffi, lib
 from mmu.memory.mmio import NativeMmio
@@ -22,3 +23,11 @@ class DebugExit(NativeMmio):
         write = int(ffi.cast("uintptr_t", ffi.addressof(lib, "mmu_guest_exit")))
         context = int(ffi.cast("uintptr_t", machine.cpu.guest))
         super().__init__(size, write=write, context=context, name=name, valid=(1, 4), keep=machine.cpu)
+
+    def take_state(self) -> dict[str, Any]:
+        """That it is there; it remembers nothing. See `mmu.snapshot`."""
+        return {"size": self.size}
+
+    def give_state(self, state: Mapping[str, Any]) -> None:
+        if state["size"] != self.size:
+            raise ValueError(f"it had {state['size']:#x} bytes, and has {self.size:#x}")

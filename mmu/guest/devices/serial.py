@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmu.core import check, ffi, lib
@@ -41,6 +42,30 @@ class _Serial(NativeMmio):
         """Let the guest receive *data*; how many bytes of it there was room for. Not during a run."""
         taken: int = lib.mmu_uart_feed(self._uart, data, len(data))
         return taken
+
+    def take_state(self) -> dict[str, Any]:
+        """What the port is now, in what JSON can hold; see `mmu.snapshot`."""
+        state, count = ffi.new("struct mmu_uart_state *"), ffi.new("uint32_t *")
+        lib.mmu_uart_save(self._uart, state)
+        data = lib.mmu_uart_input(self._uart, count)
+        found = {name: getattr(state, name) for name in NUMBERS} | {name: list(getattr(state, name)) for name in LISTS}
+        return found | {"output": self.output.hex(), "input": bytes(ffi.buffer(data, count[0])).hex()}
+
+    def give_state(self, state: Mapping[str, Any]) -> None:
+        """Become what `take_state` found. ValueError, and nothing changed, when that was a port of another capacity."""
+        record = ffi.new("struct mmu_uart_state *", {name: state[name] for name in (*NUMBERS, *LISTS)})
+        output, data = bytes.fromhex(state["output"]), bytes.fromhex(state["input"])
+        mine = ffi.new("struct mmu_uart_state *")
+        lib.mmu_uart_save(self._uart, mine)
+        if record.capacity != mine.capacity:
+            raise ValueError(f"it had room for {record.capacity} bytes, and has room for {mine.capacity}")
+        check(
+            lib.mmu_uart_restore(self._uart, record, output, len(output), data, len(data)),
+            f"{self.name}: {record.sent} bytes were sent, {len(output)} are there, and {len(data)} to be received")
+
+
+NUMBERS = ("sent", "capacity", "fifo")  # of struct mmu_uart_state
+LISTS = ("stored", "scratch", "divisor")
 
 
 def _address(function: Any) -> int:

@@ -415,13 +415,13 @@ static bool can_deliver(struct mmu_guest *g)
 	return guest_table(g, g->c.ids.idtr).limit && (guest_x86_registers(g).efer & X86_EFER_LMA);
 }
 
-/* SYSCALL, which the engine takes for no operation. *pc is after it (2 bytes). */
+/* SYSCALL, which the engine takes for no operation. *pc is after it. */
 static bool system_call(struct mmu_guest *g, uint64_t *pc)
 {
 	const struct mmu_guest_ids *id = &g->c.ids;
 	struct engine_msr efer = { .number = MSR_EFER }, star = { .number = MSR_STAR },
 			  lstar = { .number = MSR_LSTAR }, mask = { .number = MSR_SFMASK };
-	uint64_t flags = 0, at = *pc - 2;
+	uint64_t flags = 0, at = g->stop.va;
 	int ids[] = { id->msr, id->msr, id->msr, id->msr, id->flags };
 	void *values[] = { &efer, &star, &lstar, &mask, &flags };
 	struct mmu_guest_event undefined = { .kind = MMU_GUEST_EVENT_INTERRUPT, .vector = UD };

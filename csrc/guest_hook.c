@@ -27,8 +27,13 @@ static void on_interrupt(void *uc, uint32_t number, void *user)
 
 static void on_syscall(void *uc, void *user)
 {
+	struct mmu_guest *g = user;
+
 	(void)uc;
-	stop_engine(user, MMU_GUEST_SYSCALL, 0);
+	if (g->phase == GUEST_PROBING || guest_stopping(g))
+		return;
+	stop_engine(g, MMU_GUEST_SYSCALL, 0);
+	g->stop.va = guest_register(g, g->c.ids.pc);
 }
 
 static void on_sysenter(void *uc, void *user)

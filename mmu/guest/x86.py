@@ -194,7 +194,7 @@ class X86Cpu(Cpu):
         if kind == lib.MMU_GUEST_PROTECTION:
             return deliver(self, Interrupt(GP, 0), stop.pc)
         if kind == lib.MMU_GUEST_SYSCALL:
-            return self._syscall(stop.pc)
+            return self._syscall(stop.va, stop.pc)
         if kind == lib.MMU_GUEST_TRIPLE_FAULT:
             walked = stop.event.kind != lib.MMU_GUEST_EVENT_INTERRUPT
             return triple_fault(stop.pc, self.event(stop.event), self.fault(stop) if walked else None, stop.number)
@@ -257,10 +257,10 @@ class X86Cpu(Cpu):
         last = INT1.match(self.peek(pc, LONGEST))
         return deliver(self, Interrupt(DB), pc + last.end()) if last else deliver(self, Interrupt(UD), pc)
 
-    def _syscall(self, pc: int) -> Outcome:
-        """SYSCALL, which the engine takes for no operation. *pc* is after it (2 bytes)."""
+    def _syscall(self, at: int, pc: int) -> Outcome:
+        """SYSCALL, which the engine takes for no operation. It begins *at*, and *pc* is after it."""
         if not self.read("efer") & Efer.SCE.mask:
-            return deliver(self, Interrupt(UD), pc - 2)
+            return deliver(self, Interrupt(UD), at)
         flags = self.read("rflags")
         self.write("rcx", pc)
         self.write("r11", flags & ~Rflags.RF.mask)

@@ -146,7 +146,7 @@ class ModelX86(X86Cpu):
         name = instruction.special
         if name == "syscall":
             self.mode_changed()
-            following = self._syscall(pc + instruction.length)
+            following = self._syscall(pc, pc + instruction.length)
             assert isinstance(following, int)
             return following
         if name == "undefined":
@@ -171,10 +171,10 @@ class ModelX86(X86Cpu):
         """Address of the memory operand."""
         return self.decoder.address(code, pc, self.read)
 
-    def _syscall(self, pc: int) -> Any:
+    def _syscall(self, at: int, pc: int) -> Any:
         if not self.read("efer") & 1:
             raise GuestEvent(Interrupt(UD))
-        return super()._syscall(pc)
+        return super()._syscall(at, pc)
 
     # -- exceptions ---------------------------------------------------------------------------------
 

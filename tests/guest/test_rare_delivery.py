@@ -74,3 +74,11 @@ def test_int1_without_idt_ends_the_run_behind_it():
         kernel.machine.write(CODE, b"\xf1\xf4")
         stop = kernel.machine.run(start=CODE).stop
         assert (stop.reason, stop.exception, stop.pc) == ("fault", Interrupt(DB), CODE + 1)
+
+
+@pytest.mark.parametrize("prefix", ["", ".byte 0x48; ", ".byte 0x66, 0x41; "])
+def test_a_syscall_that_is_off_faults_where_it_begins(kernel, prefix):
+    kernel.handle(UD, "mov r12, [rsp]; hlt")
+    off = "mov ecx, 0xc0000080; rdmsr; and eax, -2; wrmsr; lea rbx, [rip+1f]; 1: "
+    r = kernel.run(f"{off}{prefix}syscall").registers
+    assert r["r12"] == r["rbx"]

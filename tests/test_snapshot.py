@@ -128,6 +128,45 @@ def test_a_guest_at_user_level_with_descriptor_tables_goes_on():
         assert other.snapshot() == end
 
 
+CLOCKS = {
+    "x86_64": ("rdtsc; mov ebx, eax; rdtsc", ("rbx", "rax")),
+    "aarch64": ("mrs x9, cntvct_el0; mrs x10, cntpct_el0", ("x9", "x10")),
+}
+SYSTEM = {
+    "x86_64": ("mov eax, 5; cdq; mov ecx, 0xc0000103; wrmsr; mov ecx, 0x277; wrmsr; nop; rdmsr; mov ebx, eax;"
+               " mov ecx, 0xc0000103; rdmsr", ("rax", "rbx")),
+    "aarch64": ("mov x1, #5; msr csselr_el1, x1; msr cntkctl_el1, x1; msr mdscr_el1, x1; nop; nop;"
+                " mrs x2, csselr_el1; mrs x3, cntkctl_el1; mrs x4, mdscr_el1; and x4, x4, x1", ("x2", "x3", "x4")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_time_goes_on_from_a_snapshot(arch):
+    """In the machine itself, which had gone on meanwhile, and in another one."""
+    source, names = CLOCKS[arch]
+    with machine(arch) as m, Machine(two_way()[0], arch) as other:
+        m.load(code(arch, source))
+        m.run()
+        m.load(code(arch, source))
+        snapshot = m.snapshot()
+        seen = []
+        for one in m, m, other:
+            r = one.restore(snapshot).run().registers
+            seen.append(tuple(r[name] for name in names))
+        assert seen == [(3000, 4000)] * 3
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_system_registers_survive(arch):
+    source, names = SYSTEM[arch]
+    with machine(arch) as m, Machine(two_way()[0], arch) as other:
+        m.load(code(arch, source))
+        m.run(limit=6)
+        other.restore(m.snapshot())
+        r = other.run().registers
+        assert [r[name] for name in names] == [5] * len(names)
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_state_of_a_cpu_survives_twice(arch):
     with machine(arch) as m, machine(arch) as other:

@@ -29,7 +29,8 @@ PLAIN = (
 SYSTEM = {
     "sctlr_el1": (1, 0, 3, 0, 0), "tcr_el1": (2, 0, 3, 0, 2), "spsr_el1": (4, 0, 3, 0, 0),
     "contextidr_el1": (13, 0, 3, 0, 1), "scr_el3": (1, 1, 3, 6, 0), "hcr_el2": (1, 1, 3, 4, 0),
-    "cntkctl_el1": (14, 1, 3, 0, 0), "pmuserenr_el0": (9, 14, 3, 3, 0),
+    "csselr_el1": (0, 0, 3, 2, 0), "cntkctl_el1": (14, 1, 3, 0, 0), "mdscr_el1": (0, 2, 2, 0, 2),
+    "pmuserenr_el0": (9, 14, 3, 3, 0),
 }  # fmt: skip
 SHOWN = (*PLAIN, "sctlr_el1", "tcr_el1", "spsr_el1")
 SYSTEM_LAYOUT = "<5I4xQ"  # uc_arm64_cp_reg

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmu.core import ffi, lib
+from mmu.guest import asked
 from mmu.guest.context import get, put, x86_places
 from mmu.guest.format import Pstate
 
@@ -28,7 +29,7 @@ X86_GENERAL = (
 X86_MSRS = {
     "star": 0xC0000081, "lstar": 0xC0000082, "cstar": 0xC0000083, "sfmask": 0xC0000084, "fs_base": 0xC0000100,
     "gs_base": 0xC0000101, "kernel_gs_base": 0xC0000102, "sysenter_cs": 0x174, "sysenter_esp": 0x175,
-    "sysenter_eip": 0x176, "tsc_aux": 0xC0000103,
+    "sysenter_eip": 0x176, "tsc_aux": 0xC0000103, "pat": 0x277,
 }  # fmt: skip
 X86_FLOATING = ("fpcw", "fpsw", "fptag", "mxcsr")
 X86_WIDE = {**{f"fp{n}": 10 for n in range(8)}, **{f"xmm{n}": 16 for n in range(16)}}
@@ -39,8 +40,8 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 # arm64. PSTATE first: it says which stack pointer SP is.
 ARM64_SYSTEM = (
     "scr_el3", "hcr_el2", "mair_el1", "tcr_el1", "ttbr0_el1", "ttbr1_el1", "sctlr_el1", "cpacr_el1", "vbar_el1",
-    "elr_el1", "spsr_el1", "esr_el1", "far_el1", "contextidr_el1", "tpidr_el0",
-    "cntkctl_el1", "pmuserenr_el0",
+    "elr_el1", "spsr_el1", "esr_el1", "far_el1", "contextidr_el1", "tpidr_el0", "csselr_el1", "cntkctl_el1",
+    "mdscr_el1", "pmuserenr_el0",
 )  # fmt: skip
 ARM64_GENERAL = tuple(f"x{n}" for n in range(31))
 ARM64_PLAIN = ("sp_el0", "sp_el1", "sp", "tpidr_el1", "tpidrro_el0", "par_el1", "fpcr", "fpsr")
@@ -54,7 +55,7 @@ def take(cpu: Cpu) -> State:
 
 def give(cpu: Cpu, state: State) -> None:
     """Make *cpu* what `take` found. Raises KeyError or ValueError for a state that is not one of its kind."""
-    clock = state["clock"]
+    clock = asked.number("clock", state["clock"])
     _KINDS[cpu.ARCH][1](cpu, state)
     lib.mmu_guest_set_time(cpu.guest, clock)
 

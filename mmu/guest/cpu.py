@@ -71,6 +71,8 @@ class Cpu(ABC):
         self.engine = Engine(*self.ENGINE, self.model())
         self.ports = {name: space.new_port() for name in PORTS}
         self._limit_hook: int | None = None
+        self._hooks = ffi.new("struct mmu_guest_hooks *")
+        lib.mmu_guest_hooks(self._hooks)
         self._shadow, self._scratch = HostMemory(lib.mmu_guest_shadow_size()), HostMemory(PAGE)
         self.io = self.new_io()
         self._kept: list[Any] = [self.ports, self._shadow, self._scratch, space.bus]
@@ -187,10 +189,7 @@ class Cpu(ABC):
         return ffi.gc(out[0], lib.mmu_guest_destroy)
 
     def _install(self) -> None:
-        hooks = ffi.new("struct mmu_guest_hooks *")
-        lib.mmu_guest_hooks(hooks)
-        self._hooks = hooks
-        engine = self.engine
+        hooks, engine = self._hooks, self.engine
         engine.map_callbacks(
             lib.mmu_guest_bus_base(), lib.mmu_guest_bus_size(), hooks.bus_read, hooks.bus_write, self.guest)
         engine.map_host(lib.mmu_guest_shadow_base(), self._shadow.size, self._shadow.address)

@@ -190,7 +190,7 @@ class X86Cpu(Cpu):
         if kind == lib.MMU_GUEST_INTERRUPT:
             return deliver(self, self._interrupt(stop.number), stop.pc)
         if kind == lib.MMU_GUEST_INVALID:
-            return self._unknown_instruction(stop.pc)
+            return deliver(self, *self._unknown_instruction(stop.pc))
         if kind == lib.MMU_GUEST_PROTECTION:
             return deliver(self, Interrupt(GP, 0), stop.pc)
         if kind == lib.MMU_GUEST_SYSCALL:
@@ -252,10 +252,10 @@ class X86Cpu(Cpu):
         put(blob, places.hflags, 4, mode)
         self.engine.restore(self.context)
 
-    def _unknown_instruction(self, pc: int) -> Outcome:
-        """One that the engine does not know: INT1 is #DB, as a trap."""
+    def _unknown_instruction(self, pc: int) -> tuple[Interrupt, int]:
+        """What one that the engine does not know raises, and where: INT1 is #DB, as a trap."""
         last = INT1.match(self.peek(pc, LONGEST))
-        return deliver(self, Interrupt(DB), pc + last.end()) if last else deliver(self, Interrupt(UD), pc)
+        return (Interrupt(DB), pc + last.end()) if last else (Interrupt(UD), pc)
 
     def _syscall(self, at: int, pc: int) -> Outcome:
         """SYSCALL, which the engine takes for no operation. It begins *at*, and *pc* is after it."""

@@ -179,7 +179,11 @@ class ModelX86(X86Cpu):
     # -- exceptions ---------------------------------------------------------------------------------
 
     def stopped(self, error: int, interrupt: int | None) -> Interrupt:
-        return Interrupt(UD) if interrupt is None else self._interrupt(interrupt)
+        if interrupt is not None:
+            return self._interrupt(interrupt)
+        event, pc = self._unknown_instruction(self.read_pc())
+        self.write_pc(pc)
+        return event
 
     def exception_of(self, fault: Fault) -> Any:
         """Faulty (rsvd_error_code): a reserved bit is reported without P."""

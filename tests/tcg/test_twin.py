@@ -74,6 +74,13 @@ def test_a_store_to_code_leaves_the_flags():
     assert result.registers["rflags"] & 1 == 0
 
 
+@pytest.mark.parametrize("arch, code, name", [
+    ("x86_64", "0f31 0f01f9 f4", "rax"), ("aarch64", "49e03bd5 49e03bd5 7f2003d5", "x9"),
+])  # fmt: skip
+def test_the_time_is_that_of_the_plain_machine_and_not_the_hosts(arch, code, name):
+    assert run(arch, code, release("10.0"), RAM)[0].registers[name] == 2000
+
+
 OFTEN = {  # bytes and words that make instructions which access memory or branch
     "x86_64": [0x48, 0x66, 0x0F, 0xF3, 0x8B, 0x89, 0x01, 0xFF, 0x50, 0x58, 0x90, 0xEB, 0x75],
     "aarch64": [(0xF9400000, 22), (0x8B000000, 21), (0x38000000, 24), (0x91000000, 24), (0x88000000, 24),

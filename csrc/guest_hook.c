@@ -72,13 +72,13 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 		return;
 	if (g->phase == GUEST_PROBING || (guest_stopping(g) && g->event != GUEST_ATOMIC_NEXT))
 		return;
+	guest_note_flags(g, address);
 	if (g->limit && g->counters.instructions >= g->limit) {
 		g->event = GUEST_NO_EVENT;
 		stop_engine(g, MMU_GUEST_LIMIT, 0);
 	} else {
 		g->counters.instructions++;
 		g->counted_at = address;
-		guest_note_flags(g, address);
 	}
 }
 

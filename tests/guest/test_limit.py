@@ -3,7 +3,7 @@
 import pytest
 
 from mmu.machine import Machine
-from tests.guest.machines import CODE, PAGE, places, two_way
+from tests.guest.machines import CODE, DATA, PAGE, places, two_way
 
 NOWHERE = 0x3000_0000
 RAM = dict.fromkeys(("tables", "code", "data", "stack"), "ram")
@@ -64,3 +64,17 @@ def test_each_limit_is_one_instruction_further():
     pcs = [run(REWRITES_ITSELF, limit).registers["rip"] for limit in range(1, LENGTH)]
     assert all(a != b for a, b in zip(pcs, pcs[1:]))
     assert pcs[4] - pcs[3] == 3
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_repeated_instruction_that_a_limit_parts_ends_with_its_last_flags(step):
+    space, _, _ = two_way()
+    with Machine(space).setup(**places(**RAM)) as m:
+        m.load(bytes.fromhex("b906000000 f2ae f4"))  # mov ecx, 6; repne scasb; hlt
+        m.write(DATA, bytes([0x11, 0x80, 0x01, 0xFF, 0x90, 0x20]))
+        m.set(rdi=DATA, rax=0x10)
+        flags = m.run().registers["rflags"]
+        m.set(rip=CODE, rdi=DATA)
+        while m.run(limit=step).stop.reason == "limit":
+            pass
+        assert m.registers["rflags"] == flags

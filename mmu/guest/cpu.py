@@ -203,11 +203,9 @@ class Cpu(ABC):
         self._hook(self.HOST_HOOKS)
 
     def _hook(self, hooks: Iterable[tuple[str, str, str]]) -> None:
-        functions = ffi.new("struct mmu_guest_hooks *")
-        lib.mmu_guest_hooks(functions)
         for kind, field, instruction in hooks:
             number = getattr(self.constants, instruction)
-            self.engine.hook(kind, getattr(functions, field), self.guest, instruction=number)
+            self.engine.hook(kind, getattr(self._hooks, field), self.guest, instruction=number)
 
     def close(self) -> None:
         """Free the engine. Twice is fine."""

@@ -25,7 +25,7 @@ from mmu.tlb.cpu import Found
 from mmu.tlb.cpu import X86Cpu as Rights
 from mmu.types import Access, Fault, FaultKind
 from mmu.x86 import PageFault, Registers, exception
-from mmu.x86.format import Cr0, Cr4, PageFaultCode
+from mmu.x86.format import Cr0, Cr3, Cr4, PageFaultCode
 
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace
@@ -162,6 +162,8 @@ class ModelX86(X86Cpu):
     def after(self, instruction: Instruction, accesses: Accesses) -> None:
         self.mode_changed()
         name = instruction.special.removeprefix("mov ")
+        if name == "cr3" and (value := self.read("cr3")) & Cr3.NOFLUSH.mask:  # is not kept; but by the engine
+            self.write("cr3", value & ~Cr3.NOFLUSH.mask)
         if name == "cr3" or name == "flush" or (
             name in FLUSHING and (self._old ^ self.read(name)) & FLUSHING[name]
         ):

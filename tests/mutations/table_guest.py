@@ -277,8 +277,8 @@ MUTATIONS = (
     Mutation(
         "guest: a frame is not aligned",
         "mmu/guest/x86_delivery.py",
-        "    return stack & ~15\n",
-        "    return stack\n",
+        "    stack &= ~15\n",
+        "    stack &= ~7\n",
         DELIVERY,
     ),
     Mutation(

@@ -53,7 +53,7 @@ MUTATIONS = (
              "\t*ret &= ~UINT64_C(15);\n", "\t*ret &= ~UINT64_C(7);\n",
              delivery("test_the_frame_of_a_fault_at_the_same_privilege")),
     Mutation("loop: a handler keeps the privilege of the program", X86,
-             "& ~UINT32_C(3)) | to->cpl);", "& ~UINT32_C(3)) | (to->cpl | 3));",
+             "mode | MODE_64 | to->cpl);", "mode | MODE_64 | (to->cpl | 3));",
              delivery("test_a_user_loads_a_segment_from_a_table_it_cannot_read")),
     Mutation("loop: the interrupt stacks are counted from 0", X86,
              "TSS_IST1 + 8 * (ist - 1)", "TSS_IST1 + 8 * ist", delivery(
@@ -120,7 +120,7 @@ MUTATIONS = (
     Mutation("loop: a new run begins with old translations", "csrc/guest.c",
              "\tguest_tlb_flush(g);\t/* the host", "\t/* the host",
              second("test_the_host_changes_tables_between_runs")),
-    Mutation("loop: the second TLB gives every right", TLB, "pa_of(page.pa), page.allowed,", "pa_of(page.pa), 3,",
+    Mutation("loop: the second TLB gives every right", TLB, ".allowed = page.allowed,", ".allowed = 3,",
              second("test_the_first_store_walks_to_set_the_dirty_flag")),
     Mutation("loop: the second TLB does not know who asks", "csrc/guest_x86.c",
              "if (!g->tlb.set || memcmp(&regs, &g->tlb.x86, sizeof(regs))) {", "if (!g->tlb.set) {",

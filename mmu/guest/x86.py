@@ -128,8 +128,12 @@ class X86Cpu(Cpu):
 
     def table(self, name: str) -> tuple[int, int, int]:
         """(selector, base, limit) of gdtr, idtr, ldtr or tr."""
-        selector, base, limit, _ = self.structure(self._number(name), TABLE)
-        return selector, base, limit
+        return self.table_flags(name)[:3]
+
+    def table_flags(self, name: str) -> tuple[int, int, int, int]:
+        """And the upper word of the descriptor, of ldtr and tr."""
+        selector, base, limit, flags = self.structure(self._number(name), TABLE)
+        return selector, base, limit, flags
 
     def reset(self) -> None:
         """Long mode with paging on, at CPL 0, flat segments, no GDT, IDT or TSS; CR3 is still to be set."""

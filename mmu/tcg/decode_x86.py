@@ -19,6 +19,7 @@ INDIRECT = frozenset(("jmp", "call"))  # when their operand is not an address
 RETURNS = frozenset(("ret", "retq"))
 IO = frozenset(("in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd", "rdtsc", "rdtscp"))
 STRINGS = ("movs", "stos", "lods", "cmps", "scas", "ins", "outs")
+PORT_STRINGS = {"insb": 1, "insw": 2, "insd": 4, "outsb": 1, "outsw": 2, "outsd": 4}  # bytes of a port
 SPECIAL = {
     "syscall": "syscall", "sysenter": "sysenter", "invlpg": "invlpg", "invpcid": "flush", "wrmsr": "mode",
     "iretq": "mode", "iretd": "mode", "iret": "mode", "sysret": "mode", "sysretq": "mode", "retf": "mode",
@@ -113,10 +114,11 @@ class X86Decoder:
             return Flow.INDIRECT, ""
         if name in INDIRECT and i.operands[0].type != self._c.x86.X86_OP_IMM:
             return Flow.INDIRECT, ""
+        special = f"string {PORT_STRINGS[name]}" if name in PORT_STRINGS else ""
         repeated = bytes(i.prefix)[0] in (0xF2, 0xF3) and name.startswith(STRINGS)
         if repeated or name in INDIRECT or name.startswith(("j", "loop")):
-            return Flow.DIRECT, ""
-        return Flow.NEXT, ""
+            return Flow.DIRECT, special
+        return Flow.NEXT, special
 
     def address(self, code: bytes, pc: int, read: Callable[[str], int]) -> int:
         """Address of the memory operand of the instruction at *pc*; *read* gives 64-bit registers by name."""

@@ -18,10 +18,12 @@ from mmu.tcg.softmmu import FETCH, READ, WRITE
 from mmu.tcg.switches import Switches
 from mmu.tcg.trace import Recorder
 from mmu.tlb.table import PAGE, PAGE_MASK
-from mmu.types import Fault
+from mmu.types import Access, Fault
 
 if TYPE_CHECKING:
     from mmu.memory import AddressSpace
+
+IMPLICIT = int(Access.IMPLICIT)
 
 LOOKUP = -1  # how a block is left: by the helper that looks for the next one
 
@@ -177,6 +179,10 @@ class Execution:
             self.accesses.atomic(va, size, self._place)
         access = self.guest.kind(WRITE, va, self._instruction)
         self.accesses.store(va, size, value, access, self._place)
+
+    def read_system(self, va: int, size: int) -> int:
+        """A load of the CPU itself in the middle of an instruction, with a supervisor's rights."""
+        return int.from_bytes(self.accesses.load(va, size, READ | IMPLICIT, self._place), "little")
 
     def port_in(self, port: int, size: int) -> int:
         """IN: ones where nobody answers. Its helper takes the lock where it is not held."""

@@ -13,7 +13,8 @@ from mmu.guest.format import Rflags
 from mmu.guest.stepper import Stepper
 from mmu.guest.stop import Delivered, External, Interrupt, Stop
 from mmu.guest.x86 import X86Cpu
-from mmu.guest.x86_delivery import UD, deliver
+from mmu.guest.x86_delivery import GP, UD, deliver
+from mmu.guest.x86_ports import permitted
 from mmu.tcg.access import Accesses, HostPc, Mmu
 from mmu.tcg.cpu import Emulator
 from mmu.tcg.decode_x86 import X86Decoder, decoder
@@ -76,6 +77,7 @@ class ModelX86(X86Cpu):
         self._registers: Registers | None = None
         self._rights: Rights | None = None
         self._old = 0  # of a control register
+        self._permitted_at: int | None = None  # the INS or OUTS that was found to be
         super().__init__(space, "reference")
         ports = {"data": self.ports["data"], "ptw": self.ports["walk"], "fetch": self.ports["code"]}
         self.emulator = Emulator(weakref.proxy(self), switches, space, ports, self.io)
@@ -90,10 +92,10 @@ class ModelX86(X86Cpu):
         self._port_callbacks = {
             "port_in": ffi.callback(
                 "uint32_t(void *, uint32_t, int, void *)",
-                lambda uc, port, size, user: me.stepper.attempt(me.emulator.port_in, port, size)),
+                lambda uc, port, size, user: me.stepper.attempt(me._port_in, port, size)),
             "port_out": ffi.callback(
                 "void(void *, uint32_t, int, uint32_t, void *)",
-                lambda uc, port, size, value, user: me._port_out(port, size, value)),
+                lambda uc, port, size, value, user: me._attempt_out(port, size, value)),
         }  # fmt: skip
         for kind, field, instruction in self.HOOKS:
             if callback := self._port_callbacks.get(field):
@@ -101,8 +103,22 @@ class ModelX86(X86Cpu):
                 self.engine.hook(kind, callback, ffi.NULL, instruction=number)
         self._hook(self.HOST_HOOKS)
 
-    def _port_out(self, port: int, size: int, value: int) -> None:
-        self.stepper.attempt(self.emulator.port_out, port, size, value)
+    def _attempt_out(self, port: int, size: int, value: int) -> None:
+        self.stepper.attempt(self._port_out, port, size, value)
+
+    def _check_port(self, port: int, size: int) -> None:
+        if self._permitted_at == self.emulator.pc:
+            self._permitted_at = None
+        elif not permitted(self, port, size, lambda va: self.emulator.read_system(va, 2)):
+            raise GuestEvent(Interrupt(GP, 0))
+
+    def _port_in(self, port: int, size: int) -> int:
+        self._check_port(port, size)
+        return self.emulator.port_in(port, size)
+
+    def _port_out(self, port: int, size: int, value: int) -> int:
+        self._check_port(port, size)
+        return self.emulator.port_out(port, size, value)
 
     # -- state --------------------------------------------------------------------------------------
 
@@ -151,6 +167,8 @@ class ModelX86(X86Cpu):
             return following
         if name == "undefined":
             raise GuestEvent(Interrupt(UD))
+        if name.startswith("string "):
+            self._check_string(int(name.removeprefix("string ")), pc, code[: instruction.length - 1])
         if name == "sysenter":
             raise Unsupported(pc + instruction.length, "SYSENTER (use SYSCALL)")
         if name == "invlpg":
@@ -168,6 +186,14 @@ class ModelX86(X86Cpu):
             name in FLUSHING and (self._old ^ self.read(name)) & FLUSHING[name]
         ):
             accesses.tlb.flush()
+
+    def _check_string(self, size: int, pc: int, prefixes: bytes) -> None:
+        """INS and OUTS ask before they touch memory, unless they are repeated for no time; not again at the port."""
+        count = self.read("rcx") & (0xFFFF_FFFF if 0x67 in prefixes else (1 << 64) - 1)
+        self._permitted_at = None
+        if count or not {0xF2, 0xF3} & set(prefixes):
+            self._check_port(self.read("rdx") & 0xFFFF, size)
+            self._permitted_at = pc
 
     def _operand(self, code: bytes, pc: int) -> int:
         """Address of the memory operand."""

@@ -193,4 +193,11 @@ MUTATIONS = (
     Mutation("ports: a page that a kernel ran is known to users", "csrc/guest_fill.c",
              " && code->index == index && !code->many)", " && !code->many)",
              ports("test_the_page_of_a_kernel")),
+    Mutation("ports: the model asks nobody", "mmu/tcg/x86.py", "        elif not permitted(",
+             "        elif 0 and not permitted(", ports("test_a_user_without_the_right")),
+    Mutation("ports: the model stores before it asks", "mmu/tcg/decode_x86.py",
+             "{PORT_STRINGS[name]}\" if name in PORT_STRINGS", "{PORT_STRINGS[name]}\" if not name",
+             ports("test_a_user_without_the_right")),
+    Mutation("ports: the reference reads one byte of the map", "mmu/guest/x86_ports.py", "    if at + 1 > limit:",
+             "    if at > limit:", ports("test_the_map_ends_with_the_tss")),
 )

@@ -218,6 +218,16 @@ const struct mmu_guest_counters *mmu_guest_counters(const mmu_guest *g)
 	return &g->counters;
 }
 
+uint64_t mmu_guest_time(const mmu_guest *g)
+{
+	return g->time;
+}
+
+void mmu_guest_set_time(mmu_guest *g, uint64_t time)
+{
+	g->time = time;
+}
+
 uint64_t guest_register(struct mmu_guest *g, int id)
 {
 	uint64_t value = 0;

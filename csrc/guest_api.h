@@ -220,11 +220,10 @@ int mmu_guest_store(mmu_guest *guest, uint64_t va, uint32_t size, uint32_t acces
 int mmu_guest_translate(mmu_guest *guest, uint64_t va, uint32_t access, uint64_t *pa_ret,
 			struct mmu_guest_stop *stop_ret);
 
-/* What the guest's clock shows. Not during a run. */
+const struct mmu_guest_counters *mmu_guest_counters(const mmu_guest *guest);
+/* What the guest's clock showed last, and will go on from. Not during a run. */
 uint64_t mmu_guest_time(const mmu_guest *guest);
 void mmu_guest_set_time(mmu_guest *guest, uint64_t time);
-
-const struct mmu_guest_counters *mmu_guest_counters(const mmu_guest *guest);
 
 /* What the x86-64 instruction that begins at code[0] does to its memory operand, as far as faults depend on it. A set:
    1 it writes what it reads, with its length in bits 15:8; 2, 4: what it reads, writes, goes through SS. Negative:

@@ -6,7 +6,7 @@
  */
 #include "deliver.h"
 
-enum { TIME_STEP = 1000, RAX = 0, RCX = 1, RDX = 2, RBX = 3, MSR_TSC_AUX = 0xc0000103u };
+enum { TIME_STEP = 1000, RAX = 0, RCX = 1, RDX = 2, RBX = 3 };
 enum { CR4_OSXSAVE = 1 << 18, CPUID_OSXSAVE = 1 << 27, LEAF_FEATURES = 1 };
 
 static uint64_t look(struct mmu_guest *g)
@@ -14,16 +14,6 @@ static uint64_t look(struct mmu_guest *g)
 	if (g->phase != GUEST_PROBING)
 		g->time += TIME_STEP;
 	return g->time;
-}
-
-uint64_t mmu_guest_time(const mmu_guest *g)
-{
-	return g->time;
-}
-
-void mmu_guest_set_time(mmu_guest *g, uint64_t time)
-{
-	g->time = time;
 }
 
 /* ---- x86. Hooks before an instruction; 1: it is done ---- */

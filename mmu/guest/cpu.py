@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmu.core import check, ffi, lib
@@ -199,10 +199,9 @@ class Cpu(ABC):
         engine.hook("MEM_UNMAPPED", hooks.unmapped, self.guest, nowhere, nowhere + PAGE - 1)
         engine.hook("INTR", hooks.interrupt, self.guest)
         engine.hook("BLOCK", hooks.block, self.guest)
-        self._hook(self.HOOKS)
-        self._hook(self.HOST_HOOKS)
+        self.hook_instructions((*self.HOOKS, *self.HOST_HOOKS))
 
-    def _hook(self, hooks: Iterable[tuple[str, str, str]]) -> None:
+    def hook_instructions(self, hooks: tuple[tuple[str, str, str], ...]) -> None:
         for kind, field, instruction in hooks:
             number = getattr(self.constants, instruction)
             self.engine.hook(kind, getattr(self._hooks, field), self.guest, instruction=number)

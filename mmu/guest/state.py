@@ -1,7 +1,7 @@
 """The whole state of a CPU between two instructions, as plain values that another process can take over.
 
 What is not here: breakpoint and watchpoint units, performance monitors, and what a CPU may forget at any time
-(translations, an exclusive monitor). "clock" is what its time stamp counter or timer counter shows.
+(translations, an exclusive monitor). "time" is what its clock shows.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ ARM64_WIDE = {f"q{n}": 16 for n in range(32)}
 
 def take(cpu: Cpu) -> State:
     """Everything that decides what *cpu* does next, but for memory."""
-    return _KINDS[cpu.ARCH][0](cpu) | {"clock": lib.mmu_guest_time(cpu.guest)}
+    return {"time": lib.mmu_guest_time(cpu.guest), **_KINDS[cpu.ARCH][0](cpu)}
 
 
 def give(cpu: Cpu, state: State) -> None:
     """Make *cpu* what `take` found. Raises KeyError or ValueError for a state that is not one of its kind."""
-    clock = asked.number("clock", state["clock"])
+    time = asked.number("time", state["time"])
     _KINDS[cpu.ARCH][1](cpu, state)
-    lib.mmu_guest_set_time(cpu.guest, clock)
+    lib.mmu_guest_set_time(cpu.guest, time)
 
 
 def _number(cpu: Cpu, prefix: str, name: str) -> int:

@@ -90,7 +90,7 @@ class ModelArm64(Arm64Cpu):
             self.engine, UDF, lambda va, size: me.emulator.read(va, size),
             lambda va, size, value: me.emulator.write(va, size, value))
         self._kept += self.stepper.memories
-        self._hook(self.HOST_HOOKS)
+        self.hook_instructions(self.HOST_HOOKS)
 
     # -- state --------------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class ModelX86(X86Cpu):
             if callback := self._port_callbacks.get(field):
                 number = getattr(self.constants, instruction)
                 self.engine.hook(kind, callback, ffi.NULL, instruction=number)
-        self._hook(self.HOST_HOOKS)
+        self.hook_instructions(self.HOST_HOOKS)
 
     def _attempt_out(self, port: int, size: int, value: int) -> None:
         self.stepper.attempt(self._port_out, port, size, value)

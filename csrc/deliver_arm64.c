@@ -8,6 +8,7 @@ enum { VECTOR_SP0 = 0x000, VECTOR_SPX = 0x200, VECTOR_LOWER = 0x400 };
 /* The engine's exception numbers that need care: prefetch and data abort, whose alignment it checks, and SMC. */
 enum { EXCP_PREFETCH_ABORT = 3, EXCP_DATA_ABORT = 4, EXCP_SMC = 13 };
 #define UNKNOWN_REASON ARM64_ESR_IL	/* EC 0 */
+#define PC_ALIGNMENT (UINT64_C(0x22) << 26 | ARM64_ESR_IL)
 
 /* Store-exclusive instructions: the engine reads before it writes, the CPU only writes.
    Source: Arm ARM DDI 0487, C4.1 'Load/store exclusive register', 'exclusive pair'. */
@@ -174,6 +175,11 @@ bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc)
 	case MMU_GUEST_EXIT:
 	case MMU_GUEST_PROTECTION:
 		return false;
+	}
+	if (g->stop.pc & 3) {		/* before all that the instruction there may do */
+		at = g->stop.pc;
+		event = (struct mmu_guest_event){ .kind = MMU_GUEST_EVENT_SYNCHRONOUS, .code = PC_ALIGNMENT,
+						  .has_address = 1, .address = at };
 	}
 	enter(g, &event, at, pstate);
 	guest_delivered(g, at, &event, handler);

@@ -280,6 +280,10 @@ void guest_sites_forget(struct mmu_guest *g);
 bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc);
 bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc);
 
+/* guest_arm64.c */
+struct engine_block { uint64_t pc; uint16_t instructions, size; };	/* uc_tb */
+void guest_on_translated(void *uc, const struct engine_block *block, const void *before, void *user);
+
 /* guest_hook.c */
 void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
 void guest_undo(struct mmu_guest *g);

@@ -89,6 +89,22 @@ static uint32_t arm64_kind_of_access(struct mmu_guest *g, uint64_t va)
 	return is_unprivileged(word) ? MMU_ACCESS_UNPRIVILEGED : 0;
 }
 
+/* UC_HOOK_EDGE_GENERATED: code was translated and comes next. The engine translates it at any address. */
+void guest_on_translated(void *uc, const struct engine_block *block, const void *before, void *user)
+{
+	struct mmu_guest *g = user;
+
+	(void)uc;
+	(void)before;
+	if (!(block->pc & 3))
+		return;
+	g->code_stale = true;	/* or it would run, once it is there */
+	if (g->phase == GUEST_PROBING || guest_stopping(g))
+		return;
+	guest_stop(g, MMU_GUEST_INVALID);
+	g->c.engine.emu_stop(g->c.engine.uc);
+}
+
 const struct guest_arch guest_arm64 = {
 	.walk = arm64_walk, .kind_of_access = arm64_kind_of_access, .tlb_registers = arm64_tlb_registers,
 	.handle = guest_arm64_handle,

@@ -151,6 +151,7 @@ void mmu_guest_hooks(struct mmu_guest_hooks *ret)
 		.rdtsc = (void *)(uintptr_t)guest_on_rdtsc,
 		.rdtscp = (void *)(uintptr_t)guest_on_rdtscp,
 		.cpuid = (void *)(uintptr_t)guest_on_cpuid,
+		.translated = (void *)(uintptr_t)guest_on_translated,
 		.syscall = (void *)(uintptr_t)on_syscall,
 		.sysenter = (void *)(uintptr_t)on_sysenter,
 		.port_in = (void *)(uintptr_t)on_port_in,

@@ -39,6 +39,7 @@ VECTOR_SP0, VECTOR_SPX, VECTOR_LOWER = 0x000, 0x200, 0x400
 UNDEFINED, SUPERVISOR_CALL = 1, 2  # the engine's exception numbers that need care
 SECURE_MONITOR_CALL = 13
 UNKNOWN_REASON = 0x02000000  # ESR: EC 0, IL 1
+PC_ALIGNMENT = 0x22 << 26 | UNKNOWN_REASON
 ALIGNMENT_NUMBERS = (3, 4)  # prefetch and data abort: the engine checks alignment by itself
 
 # Bits that were RES1 before extensions gave some of them a meaning: 29, 28, 23 (SPAN), 22, 20, 11.
@@ -54,7 +55,7 @@ class Arm64Cpu(Cpu):
     NUMBER = lib.MMU_GUEST_AARCH64
     ENGINE = ("UC_ARCH_ARM64", "UC_MODE_ARM")
     PHYS_BITS = 48
-    HOOKS = (("INSN", "system", "UC_ARM64_INS_SYS"),)
+    HOOKS = (("INSN", "system", "UC_ARM64_INS_SYS"), ("EDGE_GENERATED", "translated", ""))
     HOST_HOOKS = (("INSN", "mrs", "UC_ARM64_INS_MRS"),)
     TABLES = {"L0": 0, "L1": 1, "L2": 2, "L3": 3}
 
@@ -140,6 +141,8 @@ class Arm64Cpu(Cpu):
 
     def handle(self, stop: Any) -> Outcome:
         kind = stop.kind
+        if stop.pc & 3:  # before all that the instruction there may do
+            return self._deliver(Synchronous(PC_ALIGNMENT, stop.pc), stop.pc)
         if kind == lib.MMU_GUEST_FAULT:
             fault = self.fault(self._refine(stop))
             return self._deliver(exception(fault, self.walk_registers()), stop.pc, fault)

@@ -58,7 +58,7 @@ class Cpu(ABC):
     PC: ClassVar[str]
     PHYS_BITS: ClassVar[int]
     TABLES: ClassVar[Mapping[str, int]]  # what a table is called -> the number of its level, from the root down
-    # hooks beside those that every guest has: (kind, field of mmu_guest_hooks, instruction)
+    # hooks beside those that every guest has: (kind, field of mmu_guest_hooks, instruction or "")
     HOOKS: ClassVar[tuple[tuple[str, str, str], ...]] = ()
     HOST_HOOKS: ClassVar[tuple[tuple[str, str, str], ...]]  # of what would be the host's: see csrc/guest_host.c
 
@@ -203,7 +203,7 @@ class Cpu(ABC):
 
     def hook_instructions(self, hooks: tuple[tuple[str, str, str], ...]) -> None:
         for kind, field, instruction in hooks:
-            number = getattr(self.constants, instruction)
+            number = getattr(self.constants, instruction) if instruction else None
             self.engine.hook(kind, getattr(self._hooks, field), self.guest, instruction=number)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """arm64: random programs do the same however they are served, delivered, counted, parted, and wherever they lie.
 
-Most of what they do faults somewhere: on pages that are missing, read-only, of EL0 or of EL1, and across their ends.
-The handler notes what it is told, and goes on with the instruction behind.
+Much of what they do faults: on pages that are missing, read-only, of EL0 or of EL1, and across their ends. The handler
+notes what it is told, and goes on with the instruction behind.
 """
 
 from random import Random

@@ -182,8 +182,8 @@ MUTATIONS = (
     Mutation(
         "snapshot: the clock begins anew",
         "mmu/guest/state.py",
-        "    lib.mmu_guest_set_time(cpu.guest, asked.number(\"time\", state[\"time\"]))\n",
-        "    lib.mmu_guest_set_time(cpu.guest, 0 * state[\"time\"])\n",
+        "    lib.mmu_guest_set_time(cpu.guest, time)\n",
+        "    lib.mmu_guest_set_time(cpu.guest, 0 * time)\n",
         device("clock"),
     ),
     Mutation(

@@ -213,6 +213,13 @@ bool x86_writes_back(const struct x86_instruction *i)
 	return i->memory && !i->vex && (writes_back_regs(i->opcode) >> i->reg & 1);
 }
 
+bool x86_rotates_through_carry(const struct x86_instruction *i)
+{
+	bool shift = i->opcode == 0xc0 || i->opcode == 0xc1 || (i->opcode >= 0xd0 && i->opcode <= 0xd3);
+
+	return i->memory && !i->vex && shift && (i->reg == 2 || i->reg == 3);
+}
+
 /* What an instruction does to the stack without saying so; its memory operand is for the opposite. */
 static uint32_t stack_access(const struct x86_instruction *i)
 {

@@ -29,6 +29,8 @@ bool x86_is_prefix(uint8_t byte);
 bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret);
 /* Whether it writes the memory that it reads. */
 bool x86_writes_back(const struct x86_instruction *i);
+/* Whether it is RCL or RCR of memory. */
+bool x86_rotates_through_carry(const struct x86_instruction *i);
 /* Whether an access of that kind (MMU_ACCESS_*) goes through SS. */
 bool x86_through_stack(const struct x86_instruction *i, uint32_t access);
 

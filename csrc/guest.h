@@ -207,6 +207,8 @@ struct guest_arch {
 	uint32_t (*kind_of_access)(struct mmu_guest *g, uint64_t va);
 	/* Delivers what g->stop tells of: true to go on at *pc, false when the host must see g->stop. */
 	bool (*handle)(struct mmu_guest *g, uint64_t *pc);
+	/* Puts right what a data access that faulted has done to the flags; NULL: nothing. */
+	void (*mend_flags)(struct mmu_guest *g);
 	bool aborts;		/* a bus error is an exception and not a value of 0 */
 };
 

@@ -279,6 +279,8 @@ void guest_probe(struct mmu_guest *g)
 
 	g->probe = (struct guest_probe){ .page = g->stop.va, .hpa = g->stop.hpa, .by_hpa = bus,
 		.type = g->stop.access & MMU_ACCESS_WRITE ? ENGINE_WRITE : ENGINE_READ };
+	if (g->arch->mend_flags)
+		g->arch->mend_flags(g);
 	e->context_save(e->uc, g->c.context);
 	g->phase = GUEST_PROBING;
 	guest_flush_tlb(g);

@@ -1,7 +1,8 @@
 /*
  * Instructions that we must know of before they run, and of which the engine tells nobody: those of x86 that
- * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (AVX, RDRAND and RDSEED; of user programs INS
- * and OUTS) and, where memory is shared, atomic ones.
+ * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (AVX; RDRAND and RDSEED; INS
+ * and OUTS of user programs; SETcc to memory, whose faults lose the flags that a hook keeps) and, where memory is
+ * shared, atomic ones.
  * The engine translates code only from pages that it asked for; so each new page of code is searched for their
  * bytes, and a hook is put on what may be one. A hook costs nothing elsewhere.
  */
@@ -149,8 +150,8 @@ static void add(struct mmu_guest *g, uint64_t first, uint64_t last)
 	s->at[s->count++] = (struct guest_site){ first, last, hook };
 }
 
-/* Whether the opcode whose 0F is at code[at] may flush or be one of RDRAND's; what lies on the next page may. */
-static bool may_be_system(const uint8_t *code, uint32_t at)
+/* Whether the opcode whose 0F is at code[at] may be one of ours; what lies on the next page may. */
+static bool may_be_ours(const uint8_t *code, uint32_t at)
 {
 	uint32_t left = (uint32_t)GUEST_PAGE - at;
 
@@ -159,6 +160,9 @@ static bool may_be_system(const uint8_t *code, uint32_t at)
 	switch (code[at + 1]) {
 	case OP_MOV_CR & 0xff: case OP_WRMSR & 0xff:
 		return true;
+	case 0x90: case 0x91: case 0x92: case 0x93: case 0x94: case 0x95: case 0x96: case 0x97:
+	case 0x98: case 0x99: case 0x9a: case 0x9b: case 0x9c: case 0x9d: case 0x9e: case 0x9f:
+		return left == 2 || code[at + 2] >> 6 != 3;	/* SETcc to memory */
 	case OP_SYSTEM & 0xff:
 		return left == 2 || ((code[at + 2] >> 3 & 7) == REG_INVLPG && code[at + 2] >> 6 != 3);
 	case OP_GROUP_9 & 0xff:
@@ -231,7 +235,7 @@ static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 
 			if (i >= 3 && may_be_atomic(code, at))
 				add_x86(g, page, code, at, X86_LONGEST);
-			else if (i < 3 && (i ? may_be_avx(code, at) : may_be_system(code, at)))
+			else if (i < 3 && (i ? may_be_avx(code, at) : may_be_ours(code, at)))
 				add_x86(g, page, code, at, 0);
 		}
 	}

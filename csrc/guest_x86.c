@@ -1,7 +1,9 @@
 /* x86-64 for the guest: which registers a walk needs, and which accesses are the CPU's own. */
+#include "decode_x86.h"
 #include "deliver.h"
 
-enum { RFLAGS_AC = 1 << 18 };
+enum { RFLAGS_AC = 1 << 18, CC_SOURCE = 24 };	/* CC_SOURCE: bytes before the engine's hflags */
+#define ARITHMETIC UINT64_C(0x8d5)		/* CF, PF, AF, ZF, SF, OF */
 
 struct mmu_x86_regs guest_x86_registers(struct mmu_guest *g)
 {
@@ -114,6 +116,26 @@ static bool table_on_page(struct mmu_guest *g, int id, uint64_t page)
 			      ((table.base & (GUEST_PAGE - 1)) + table.limit);
 }
 
+/*
+ * RCL and RCR of memory: the engine works the flags out before it accesses that, and puts them where it keeps what they
+ * are worked out from; when the access faults it works them out once more, from themselves.
+ */
+static void x86_mend_flags(struct mmu_guest *g)
+{
+	struct x86_instruction i;
+	uint8_t code[X86_LONGEST];
+	uint64_t byte, flags;
+	uint32_t size;
+
+	for (size = 0; size < X86_LONGEST && guest_peek(g, g->stop.pc + size, 1, &byte); size++)
+		code[size] = (uint8_t)byte;
+	if (!x86_decode(code, size, &i) || !x86_rotates_through_carry(&i))
+		return;
+	memcpy(&flags, guest_blob_save(g) + g->c.places.hflags - CC_SOURCE, sizeof(flags));
+	flags = (guest_register(g, g->c.ids.flags) & ~ARITHMETIC) | (flags & ARITHMETIC);
+	guest_set_register(g, g->c.ids.flags, flags);
+}
+
 /* A user program that loads a segment makes the CPU read descriptors with supervisor rights. */
 static uint32_t x86_kind_of_access(struct mmu_guest *g, uint64_t va)
 {
@@ -125,4 +147,5 @@ static uint32_t x86_kind_of_access(struct mmu_guest *g, uint64_t va)
 }
 
 const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access,
-				       .tlb_registers = x86_tlb_registers, .handle = guest_x86_handle };
+				       .tlb_registers = x86_tlb_registers, .handle = guest_x86_handle,
+				       .mend_flags = x86_mend_flags };

@@ -30,6 +30,24 @@ def test_the_flags_at_a_fault_are_those_before_the_instruction(code):
     assert counted.registers == plain.registers
 
 
+# Behind ADD AL, -1; NEG AL; SHL AL, 1; and with the flags in the register itself.
+BEFORE = {"add": "04ff", "neg": "f6d8", "shl": "d0e0", "sahf": "b4d5 9e"}
+# RCL and RCR by 1, by 3 and by CL; SETcc for each condition
+ROTATIONS = ["d113", "d11b", "48c11303", "48c11b03", "d313", "66d31b", "c01b03"]
+CONDITIONS = [f"0f{condition:02x}03" for condition in range(0x90, 0xA0)]
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("instruction", ROTATIONS + CONDITIONS)
+def test_the_flags_at_a_fault_are_not_worked_out_twice(before, instruction):
+    """The engine does so: for the instruction, and from what it got once more."""
+    nop = run(BEFORE[before] + " f4", None, rbx=NOWHERE, rax=0x10)
+    found = run(BEFORE[before] + instruction + " f4", None, rbx=NOWHERE, rax=0x10)
+    assert (nop.stop.reason, found.stop.reason) == ("halt", "fault")
+    resume = 1 << 16
+    assert found.registers["rflags"] & ~resume == nop.registers["rflags"] & ~resume
+
+
 @pytest.mark.parametrize(
     "code",
     ["04ff f6f1 f4", "04ff 0f05 f4", "04ff 8ed3 f4", "04ff 48cf f4", "04ff 0f00db f4", "04ff cd55 f4", "04ff 0f0b f4"],

@@ -9,8 +9,9 @@ from typing import Any
 from mmu.core import check, ffi, lib
 from mmu.errors import AddressRangeError
 from mmu.memory.host import HostMemory
-from mmu.memory.region import Region
+from mmu.memory.region import SPACE_SIZE, Region
 from mmu.stripes import ENCODED_GRANULARITY, ENCODED_WAYS, Miss, Route, Slot, Span
+from mmu.stripes import check as check_interleave
 from mmu.types import Place
 
 
@@ -56,23 +57,32 @@ class Striped(Region):
 
     def compile(self, route: Route, number: Callable[[Target], int]) -> Any:
         """The C form of *route*; *number* tells under which number a target's traffic is counted."""
+        if not isinstance(route, Route):
+            raise TypeError(f"window {self.name}: a route must be a Route, not {route!r:.80}")
         slots: list[dict[str, Any]] = []
         spans = [self._span(span, slots) for span in route.spans]
         targets = [
             {"host": t.memory.address, "size": t.memory.size, "number": number(t), "places": t.memory.places}
             for t in self.targets
         ]
+        wrong = f"window {self.name}: a span, a slot or a target of its route is out of range"
         out = ffi.new("mmu_route **")
-        check(
-            lib.mmu_route_create(
+        try:
+            status = lib.mmu_route_create(
                 self.base, ffi.new("struct mmu_span[]", spans), len(spans),
                 ffi.new("struct mmu_slot[]", slots), len(slots),
-                ffi.new("struct mmu_target[]", targets), len(targets), out),
-            f"window {self.name}: a span, a slot or a target of its route is out of range")
+                ffi.new("struct mmu_target[]", targets), len(targets), out)
+        except (OverflowError, IndexError) as error:  # a number that C has no room for
+            raise AddressRangeError(f"{wrong}: {error}") from None
+        check(status, wrong)
         return ffi.gc(out[0], lib.mmu_route_destroy)
 
     def _span(self, span: Span, slots: list[dict[str, Any]]) -> dict[str, Any]:
         first = len(slots)
+        if span.granule > (largest := _largest_granule(span)):
+            raise AddressRangeError(
+                f"window {self.name}: the granule of span {span.first:#x}..{span.last:#x} must be at most {largest}, "
+                f"where its slots change, not {span.granule}")
         slots += [_slot(s) for s in span.slots]
         return {
             "first": span.first, "last": span.last, "granule": span.granule, "shift": span.shift, "bits": span.bits,
@@ -81,9 +91,20 @@ class Striped(Region):
         }  # fmt: skip
 
 
+def _largest_granule(span: Span) -> int:
+    """Bytes of the largest aligned blocks that lie in one slot, and in one piece in its device."""
+    edges = [m & -m for m in span.maps if m] + [s.granularity for s in span.slots if isinstance(s, Slot) and s.ways > 1]
+    if span.bits:
+        edges.append(1 << span.shift)
+    if span.mod3_shift is not None:
+        edges.append(1 << span.mod3_shift)
+    return min(edges, default=SPACE_SIZE)
+
+
 def _slot(slot: Slot | Miss) -> dict[str, Any]:
     if isinstance(slot, Miss):
         return {"kind": lib.MMU_SLOT_REFUSED if slot.at_device else lib.MMU_SLOT_NO_DEVICE}
+    check_interleave(slot.ways, slot.granularity)
     code = ENCODED_WAYS[slot.ways]
     return {
         "kind": lib.MMU_SLOT_DEVICE, "base": slot.base, "dpa": slot.dpa, "target": slot.target,

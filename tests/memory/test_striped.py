@@ -384,6 +384,40 @@ def test_pieces_cover_an_access_and_stay_in_one_slot(route, start, size):
             assert (first[0], first[1] + n - 1) == last
 
 
+TWO = (Slot(0, 0, 0, 2, 256), Slot(1, 0, 0, 2, 256))
+
+
+@pytest.mark.parametrize("granule, most, more", [
+    (512, 256, {"bits": 1}), (512, 256, {"maps": (0x2100,)}), (4096, 256, {"slots": TWO[:1]}),
+    (1024, 512, {"slots": (Slot(0, 0, 0, 1, 256),) * 3, "mod3_shift": 9}),
+])  # fmt: skip
+def test_a_granule_over_two_slots_is_refused_and_the_window_stays_as_it_was(granule, most, more):
+    """A block would be read from the first slot as a whole."""
+    window = Striped(1 << 16, 0, [Target(f"mem{n}", HostMemory(1 << 16)) for n in range(2)])
+    before = window.route
+    parts = {"first": 0, "last": 0xFFFF, "shift": 8, "bits": 0, "slots": TWO, **more}
+    with pytest.raises(AddressRangeError, match=rf"granule of span .* must be at most {most}, .*, not {granule}"):
+        window.set_route(Route((Span(granule=granule, **parts),)))
+    assert window.route is before
+    window.set_route(Route((Span(granule=most, **parts),)))
+
+
+@pytest.mark.parametrize("slot, error, says", [
+    (Slot(0, 0, 0, 2, 300), ValueError, "granularity must be a power of two .*, not 300"),
+    (Slot(0, 0, 0, 5, 256), ValueError, "ways must be one of .*, not 5"),
+    (Slot(-1, 0, 0, 1, 256), AddressRangeError, "window w: .* out of range: can't convert negative"),
+    (Slot(0, 0, 1 << 64, 1, 256), AddressRangeError, "window w: .* out of range: int too big"),
+    (Slot(1, 0, 0, 1, 256), AddressRangeError, "window w: .* out of range"),
+])  # fmt: skip
+def test_a_slot_that_no_decoder_has_is_refused(slot, error, says):
+    window = Striped(4096, 0, [Target("mem0", HostMemory(4096))], "w")
+    with pytest.raises(error, match=says):
+        window.set_route(Route((Span(0, 4095, 8, 0, 256, (slot,)),)))
+    with pytest.raises(TypeError, match="window w: a route must be a Route, not None"):
+        window.set_route(None)
+    assert window.route == Route()
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_traffic_of_a_device_behind_two_windows_is_the_sum(same):
     """Also of two devices of one name, as those of two topologies may be."""

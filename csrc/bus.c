@@ -210,7 +210,8 @@ static uint64_t replace(struct mmu_bus *bus, struct mmu_map *map)
 	*bus->retired_end = old;
 	bus->retired_end = &old->next;
 	bus->retired_count++;
-	/* Release: pairs with the acquire in guest_window.c: who sees the new number finds the new map. */
+	/* Release: pairs with the acquires of it in guest.h, guest.c and guest_memory.c: who sees the new number
+	   finds the new map. */
 	atomic_store_explicit(&bus->serial, map->serial, memory_order_release);
 	return epoch;
 }

@@ -47,7 +47,7 @@ struct mmu_places {
 /* The entry of the block of `dpa`, which is inside of the memory; NULL: none of its leaf ever moved. */
 static inline _Atomic uintptr_t *places_entry(struct mmu_places *places, uint64_t dpa)
 {
-	/* Acquire: pairs with the release in leaf_of(): a leaf is found zeroed. */
+	/* Acquire: pairs with the release in entry_of(): a leaf is found zeroed. */
 	struct places_leaf *leaf = atomic_load_explicit(&places->leaf[dpa / PLACE_BLOCK / LEAF_BLOCKS],
 							memory_order_acquire);
 

@@ -2,7 +2,8 @@
 #include "decode_x86.h"
 #include "deliver.h"
 
-enum { RFLAGS_AC = 1 << 18, CC_SOURCE = 24 };	/* CC_SOURCE: bytes before the engine's hflags */
+enum { RFLAGS_AC = 1 << 18, RSP = 4, OPERAND = 10 };	/* OPERAND: bytes of a far pointer */
+enum { CC_SOURCE = 24 };		/* bytes before the engine's hflags */
 #define ARITHMETIC UINT64_C(0x8d5)		/* CF, PF, AF, ZF, SF, OF */
 
 struct mmu_x86_regs guest_x86_registers(struct mmu_guest *g)
@@ -116,6 +117,17 @@ static bool table_on_page(struct mmu_guest *g, int id, uint64_t page)
 			      ((table.base & (GUEST_PAGE - 1)) + table.limit);
 }
 
+static bool decode_at(struct mmu_guest *g, uint64_t pc, struct x86_instruction *ret)
+{
+	uint8_t code[X86_LONGEST];
+	uint64_t byte;
+	uint32_t size;
+
+	for (size = 0; size < X86_LONGEST && guest_peek(g, pc + size, 1, &byte); size++)
+		code[size] = (uint8_t)byte;
+	return x86_decode(code, size, ret);
+}
+
 /*
  * RCL and RCR of memory: the engine works the flags out before it accesses that, and puts them where it keeps what they
  * are worked out from; when the access faults it works them out once more, from themselves.
@@ -123,17 +135,32 @@ static bool table_on_page(struct mmu_guest *g, int id, uint64_t page)
 static void x86_mend_flags(struct mmu_guest *g)
 {
 	struct x86_instruction i;
-	uint8_t code[X86_LONGEST];
-	uint64_t byte, flags;
-	uint32_t size;
+	uint64_t flags;
 
-	for (size = 0; size < X86_LONGEST && guest_peek(g, g->stop.pc + size, 1, &byte); size++)
-		code[size] = (uint8_t)byte;
-	if (!x86_decode(code, size, &i) || !x86_rotates_through_carry(&i))
+	if (!decode_at(g, g->stop.pc, &i) || !x86_rotates_through_carry(&i))
 		return;
 	memcpy(&flags, guest_blob_save(g) + g->c.places.hflags - CC_SOURCE, sizeof(flags));
 	flags = (guest_register(g, g->c.ids.flags) & ~ARITHMETIC) | (flags & ARITHMETIC);
 	guest_set_register(g, g->c.ids.flags, flags);
+}
+
+static uint64_t general(struct mmu_guest *g, int8_t number)
+{
+	return number < 0 ? 0 : guest_register(g, g->c.ids.general[number & 15]);
+}
+
+/* Whether the program's own operand, in memory or on the stack, begins or ends on the page. */
+static bool operand_on_page(struct mmu_guest *g, uint64_t page)
+{
+	struct x86_instruction i;
+	uint64_t at;
+
+	if (!decode_at(g, guest_register(g, g->c.ids.pc), &i))
+		return false;
+	at = general(g, RSP);
+	if (i.memory)
+		at = general(g, i.base) + (general(g, i.index) << i.scale) + (uint64_t)(int64_t)i.displacement;
+	return (!i.memory || !i.odd) && (at + OPERAND - 1 - page < GUEST_PAGE + OPERAND - 1);
 }
 
 /* A user program that loads a segment makes the CPU read descriptors with supervisor rights. */
@@ -143,7 +170,7 @@ static uint32_t x86_kind_of_access(struct mmu_guest *g, uint64_t va)
 		return 0;
 	if (!table_on_page(g, g->c.ids.gdtr, va) && !table_on_page(g, g->c.ids.ldtr, va))
 		return 0;
-	return descriptor_instruction(g) ? MMU_ACCESS_IMPLICIT : 0;
+	return descriptor_instruction(g) && !operand_on_page(g, va) ? MMU_ACCESS_IMPLICIT : 0;
 }
 
 const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access,

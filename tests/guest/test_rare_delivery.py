@@ -9,7 +9,7 @@ from tests.guest.kernel import GDT, GDTR, IDT, USER, Kernel, gate, segment
 from tests.guest.machines import CODE
 
 COMPATIBLE = 0x4B  # 32-bit code for users, behind what every kernel here has
-DB, UD, SS, GP = 1, 6, 12, 13
+DB, UD, SS, GP, PF = 1, 6, 12, 13, 14
 
 
 @pytest.fixture
@@ -82,3 +82,13 @@ def test_a_syscall_that_is_off_faults_where_it_begins(kernel, prefix):
     off = "mov ecx, 0xc0000080; rdmsr; and eax, -2; wrmsr; lea rbx, [rip+1f]; 1: "
     r = kernel.run(f"{off}{prefix}syscall").registers
     assert r["r12"] == r["rbx"]
+
+
+@pytest.mark.parametrize("offset", [0x800, 0xFFF])
+def test_a_user_reads_no_selector_from_the_page_of_the_descriptors(kernel, offset):
+    """The descriptor is read with the kernel's rights, the selector with those of the program."""
+    kernel.handle(PF, "mov r12, cr2; mov r13, [rsp]; mov r14, [rsp+8]; hlt")
+    kernel.handle(GP, "hlt")
+    kernel.machine.write(GDT + offset, b"\x1b\0")
+    r = kernel.run("mov rbx, rcx", rcx=GDT + offset, user="mov ds, word ptr [rbx]; mov r15d, ds; hlt").registers
+    assert (r["r12"], r["r13"], r["r14"], r["r15"]) == (GDT + offset, 5, USER, 0)

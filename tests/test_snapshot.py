@@ -13,7 +13,7 @@ from mmu.memory import AddressSpace, HostMemory, Ram, resident
 from mmu.memory.resident import runs, touched
 from mmu.snapshot import MAGIC, Snapshot
 from tests.guest.kernel import KERNEL_CODE, USER_CODE, Kernel
-from tests.guest.machines import ARCHS, DATA, END, MIB, PAGE, STACK, WINDOW, code, machine, places, two_way
+from tests.guest.machines import ARCHS, CODE, DATA, END, MIB, PAGE, STACK, WINDOW, code, machine, places, two_way
 from tests.tcg.test_twin import REGISTERS, random_program
 
 # Touches memory, flags, stack and floating point in each round, so that a register left out shows.
@@ -154,6 +154,17 @@ def test_the_time_goes_on_from_a_snapshot(arch):
             r = one.restore(snapshot).run().registers
             seen.append(tuple(r[name] for name in names))
         assert seen == [(3000, 4000)] * 3
+
+
+def test_the_last_instruction_of_the_floating_point_unit_survives():
+    with machine() as m, Machine(two_way()[0]) as other:
+        m.load(code("x86_64", "fild dword ptr [rdi+8]; fxsave [rdi+0x40]"))
+        m.run(limit=1)
+        other.restore(m.snapshot())
+        m.run()
+        other.run()
+        assert m.read(DATA + 0x40, 32) == other.read(DATA + 0x40, 32)
+        assert int.from_bytes(m.read(DATA + 0x48, 8), "little") == CODE
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -31,7 +31,7 @@ X86_MSRS = {
     "gs_base": 0xC0000101, "kernel_gs_base": 0xC0000102, "sysenter_cs": 0x174, "sysenter_esp": 0x175,
     "sysenter_eip": 0x176, "tsc_aux": 0xC0000103, "pat": 0x277,
 }  # fmt: skip
-X86_FLOATING = ("fpcw", "fpsw", "fptag", "mxcsr")
+X86_FLOATING = ("fpcw", "fpsw", "fptag", "mxcsr", "fip", "fcs", "fdp", "fds", "fop")
 X86_WIDE = {**{f"fp{n}": 10 for n in range(8)}, **{f"xmm{n}": 16 for n in range(16)}}
 X86_TABLES = ("gdtr", "idtr", "ldtr", "tr")
 X86_TABLE = "<H6xQII"

@@ -1,8 +1,8 @@
 /*
  * Instructions that we must know of before they run, and of which the engine tells nobody: those of x86 that
  * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (AVX; RDRAND and RDSEED; INS
- * and OUTS of user programs; SETcc to memory, whose faults lose the flags that a hook keeps) and, where memory is
- * shared, atomic ones.
+ * and OUTS of user programs; CMPXCHG8B and 16B, which take the flags for those of an earlier instruction, and SETcc to
+ * memory, whose faults lose them: a hook has them worked out before) and, where memory is shared, atomic ones.
  * The engine translates code only from pages that it asked for; so each new page of code is searched for their
  * bytes, and a hook is put on what may be one. A hook costs nothing elsewhere.
  */
@@ -10,8 +10,8 @@
 #include "deliver.h"
 
 enum { HOOK_CODE = 1 << 2 };	/* unicorn.h: UC_HOOK_CODE */
-enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_INVPCID = 0x282, REG_INVLPG = 7, OP_INSB = 0x6c, OP_GROUP_9 = 0x1c7,
-       REG_RDRAND = 6, OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4, VEX2 = 0xc5, RCX = 1 };
+enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_INVPCID = 0x282, REG_INVLPG = 7,
+       OP_INSB = 0x6c, OP_GROUP_9 = 0x1c7, REG_CMPXCHG8B = 1, REG_RDRAND = 6, OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4, VEX2 = 0xc5, RCX = 1 };
 
 /* LOCK, or XCHG, which needs none. */
 static bool is_atomic(const struct x86_instruction *i)
@@ -87,7 +87,11 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	}
 	if (!x86_decode(code, count, &i)) {
 		guest_tlb_flush(g);
-	} else if (i.opcode == OP_SYSTEM && i.reg == REG_INVLPG && i.memory) {
+		return;
+	}
+	if (i.opcode == OP_CMPXCHG8B && i.memory)
+		guest_set_register(g, g->c.ids.flags, g->flags);	/* now they are worked out for good */
+	if (i.opcode == OP_SYSTEM && i.reg == REG_INVLPG && i.memory) {
 		flush_page(g, &i);
 	} else if (i.opcode == OP_MOV_CR || i.opcode == OP_INVPCID) {
 		guest_tlb_flush(g);
@@ -166,7 +170,8 @@ static bool may_be_ours(const uint8_t *code, uint32_t at)
 	case OP_SYSTEM & 0xff:
 		return left == 2 || ((code[at + 2] >> 3 & 7) == REG_INVLPG && code[at + 2] >> 6 != 3);
 	case OP_GROUP_9 & 0xff:
-		return left == 2 || ((code[at + 2] >> 3 & 7) >= REG_RDRAND && code[at + 2] >> 6 == 3);
+		return left == 2 || (code[at + 2] >> 6 == 3 ? (code[at + 2] >> 3 & 7) >= REG_RDRAND
+							    : (code[at + 2] >> 3 & 7) == REG_CMPXCHG8B);
 	case 0x38:
 		return left == 2 || code[at + 2] == (OP_INVPCID & 0xff);
 	}

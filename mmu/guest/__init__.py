@@ -17,6 +17,7 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   another thread of the host stores, at an access to a device, a TLB miss or an exception; what another machine's guest
   stores, or this one through a second window onto the same device memory, from the next run on.
 - RAM that is mapped while the guest runs is served access by access until the next run.
+- x86: RCL and RCR of memory that may be read but not written fault with the CF and OF that they would have left.
 - x86: no AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging;
   SYSENTER ends the run; RDMSR of an unknown register gives 0. CPUID reports the engine's address width, walks use 52
   bits.

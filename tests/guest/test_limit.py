@@ -48,6 +48,15 @@ def test_the_flags_at_a_fault_are_not_worked_out_twice(before, instruction):
     assert found.registers["rflags"] & ~resume == nop.registers["rflags"] & ~resume
 
 
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("instruction", ["0fc70f", "480fc70f", "f00fc70f"])
+def test_a_compare_and_exchange_of_two_words_leaves_all_flags_but_zero(before, instruction):
+    nop, found = (run(BEFORE[before] + then + " f4", None, rbx=1, rax=0x10, rdi=DATA) for then in ("90", instruction))
+    assert (nop.stop.reason, found.stop.reason) == ("halt", "halt")
+    zero = 1 << 6
+    assert found.registers["rflags"] & ~zero == nop.registers["rflags"] & ~zero
+
+
 @pytest.mark.parametrize(
     "code",
     ["04ff f6f1 f4", "04ff 0f05 f4", "04ff 8ed3 f4", "04ff 48cf f4", "04ff 0f00db f4", "04ff cd55 f4", "04ff 0f0b f4"],

@@ -11,7 +11,8 @@
 
 enum { HOOK_CODE = 1 << 2 };	/* unicorn.h: UC_HOOK_CODE */
 enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_INVPCID = 0x282, REG_INVLPG = 7,
-       OP_INSB = 0x6c, OP_GROUP_9 = 0x1c7, REG_CMPXCHG8B = 1, REG_RDRAND = 6, OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4, VEX2 = 0xc5, RCX = 1 };
+       OP_INSB = 0x6c, OP_GROUP_9 = 0x1c7, REG_CMPXCHG8B = 1, REG_RDRAND = 6, OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4,
+       VEX2 = 0xc5, RCX = 1 };
 
 /* LOCK, or XCHG, which needs none. */
 static bool is_atomic(const struct x86_instruction *i)
@@ -89,7 +90,7 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 		guest_tlb_flush(g);
 		return;
 	}
-	if (i.opcode == OP_CMPXCHG8B && i.memory)
+	if (i.opcode == OP_GROUP_9 && i.reg == REG_CMPXCHG8B && i.memory)
 		guest_set_register(g, g->c.ids.flags, g->flags);	/* now they are worked out for good */
 	if (i.opcode == OP_SYSTEM && i.reg == REG_INVLPG && i.memory) {
 		flush_page(g, &i);

@@ -228,14 +228,14 @@ MUTATIONS = (
     Mutation(
         "guest: descriptors are read with the rights of the program",
         "csrc/guest_x86.c",
-        "\treturn descriptor_instruction(g) ? MMU_ACCESS_IMPLICIT : 0;\n",
+        "\treturn descriptor_instruction(g) && !operand_on_page(g, va) ? MMU_ACCESS_IMPLICIT : 0;\n",
         "\treturn descriptor_instruction(g) ? 0 : 0;\n",
         DELIVERY,
     ),
     Mutation(
         "guest: any access to a page with descriptors has the rights of the CPU",
         "csrc/guest_x86.c",
-        "\treturn descriptor_instruction(g) ? MMU_ACCESS_IMPLICIT : 0;\n",
+        "\treturn descriptor_instruction(g) && !operand_on_page(g, va) ? MMU_ACCESS_IMPLICIT : 0;\n",
         "\treturn descriptor_instruction(g) ? MMU_ACCESS_IMPLICIT : MMU_ACCESS_IMPLICIT;\n",
         DELIVERY,
     ),

@@ -16,6 +16,9 @@ struct mmu_arm64_regs guest_arm64_registers(struct mmu_guest *g);
 /* Of the descriptor table or task register `id`. */
 struct engine_table guest_table(struct mmu_guest *g, int id);
 void guest_set_register(struct mmu_guest *g, int id, uint64_t value);
+/* The x86 instruction at pc; as x86_decode(). */
+struct x86_instruction;
+bool x86_decode_at(struct mmu_guest *g, uint64_t pc, struct x86_instruction *ret);
 
 /* The context blob, filled with the CPU's state; what is written to it counts after guest_blob_restore(). */
 uint8_t *guest_blob_save(struct mmu_guest *g);

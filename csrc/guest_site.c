@@ -76,17 +76,8 @@ static void on_arm64_site(struct mmu_guest *g, uint64_t address)
 static void on_x86_site(struct mmu_guest *g, uint64_t address)
 {
 	struct x86_instruction i;
-	uint8_t code[X86_LONGEST];
-	uint32_t count;
 
-	for (count = 0; count < X86_LONGEST; count++) {
-		uint64_t byte;
-
-		if (!guest_peek(g, address + count, 1, &byte))
-			break;
-		code[count] = (uint8_t)byte;
-	}
-	if (!x86_decode(code, count, &i)) {
+	if (!x86_decode_at(g, address, &i)) {
 		guest_tlb_flush(g);
 		return;
 	}

@@ -76,11 +76,15 @@ static bool loads_descriptor(uint64_t code)
 	       (op == 0xff && (reg == 3 || reg == 5));
 }
 
-static bool is_prefix(uint32_t byte)
+bool x86_decode_at(struct mmu_guest *g, uint64_t pc, struct x86_instruction *ret)
 {
-	return byte == 0x66 || byte == 0x67 || byte == 0xf2 || byte == 0xf3 || byte == 0x2e ||
-	       byte == 0x36 || byte == 0x3e || byte == 0x26 || byte == 0x64 || byte == 0x65 ||
-	       (byte & 0xf0) == 0x40;
+	uint8_t code[X86_LONGEST];
+	uint64_t byte;
+	uint32_t size;
+
+	for (size = 0; size < X86_LONGEST && guest_peek(g, pc + size, 1, &byte); size++)
+		code[size] = (uint8_t)byte;
+	return x86_decode(code, size, ret);
 }
 
 static bool descriptor_instruction(struct mmu_guest *g)
@@ -90,7 +94,7 @@ static bool descriptor_instruction(struct mmu_guest *g)
 	for (int i = 0; i < 14; i++, pc++) {
 		if (!guest_peek(g, pc, 1, &byte))
 			return false;
-		if (!is_prefix((uint32_t)byte))
+		if (!x86_is_prefix((uint8_t)byte))
 			break;
 	}
 	for (uint32_t i = 0; i < 3; i++) {
@@ -117,17 +121,6 @@ static bool table_on_page(struct mmu_guest *g, int id, uint64_t page)
 			      ((table.base & (GUEST_PAGE - 1)) + table.limit);
 }
 
-static bool decode_at(struct mmu_guest *g, uint64_t pc, struct x86_instruction *ret)
-{
-	uint8_t code[X86_LONGEST];
-	uint64_t byte;
-	uint32_t size;
-
-	for (size = 0; size < X86_LONGEST && guest_peek(g, pc + size, 1, &byte); size++)
-		code[size] = (uint8_t)byte;
-	return x86_decode(code, size, ret);
-}
-
 /*
  * RCL and RCR of memory: the engine works the flags out before it accesses that, and puts them where it keeps what they
  * are worked out from; when the access faults it works them out once more, from themselves.
@@ -137,7 +130,7 @@ static void x86_mend_flags(struct mmu_guest *g)
 	struct x86_instruction i;
 	uint64_t flags;
 
-	if (!decode_at(g, g->stop.pc, &i) || !x86_rotates_through_carry(&i))
+	if (!x86_decode_at(g, g->stop.pc, &i) || !x86_rotates_through_carry(&i))
 		return;
 	memcpy(&flags, guest_blob_save(g) + g->c.places.hflags - CC_SOURCE, sizeof(flags));
 	flags = (guest_register(g, g->c.ids.flags) & ~ARITHMETIC) | (flags & ARITHMETIC);
@@ -155,7 +148,7 @@ static bool operand_on_page(struct mmu_guest *g, uint64_t page)
 	struct x86_instruction i;
 	uint64_t at;
 
-	if (!decode_at(g, guest_register(g, g->c.ids.pc), &i))
+	if (!x86_decode_at(g, guest_register(g, g->c.ids.pc), &i))
 		return false;
 	at = general(g, RSP);
 	if (i.memory)

@@ -3,6 +3,7 @@
 from tests.mutations import Mutation
 
 X86, ARM64, RUN = "csrc/deliver_x86.c", "csrc/deliver_arm64.c", "csrc/guest_run.c"
+ENTER, STATE = "csrc/enter_x86.c", "csrc/state_x86.c"
 TLB, SITE, FILL = "csrc/guest_tlb.c", "csrc/guest_site.c", "csrc/guest_fill.c"
 HOST, PORT, HOOK = "csrc/guest_host.c", "csrc/guest_port.c", "csrc/guest_hook.c"
 
@@ -42,30 +43,30 @@ ARM = ("tests/guest/test_arm64_faults.py",)
 FLUSHES = second("test_x86_instructions_that_flush")
 
 MUTATIONS = (
-    Mutation("loop: the engine remembers an exception", X86,
+    Mutation("loop: the engine remembers an exception", STATE,
              "\tblob_put(blob, at->previous, UINT32_MAX);\n", "",
              delivery("test_a_hundred_faults_are_a_hundred_faults")),
-    Mutation("loop: any program may use any gate", X86,
+    Mutation("loop: any program may use any gate", ENTER,
              "(d->event.software && get(gate[0], GUEST_GATELOW_DPL) < (d->cs & 3))",
              "(d->event.software && get(gate[0], GUEST_GATELOW_DPL) > 3)",
              delivery("test_int_n_needs_a_gate_for_users")),
-    Mutation("loop: a frame is not aligned", X86,
+    Mutation("loop: a frame is not aligned", ENTER,
              "\t*ret &= ~UINT64_C(15);\n", "\t*ret &= ~UINT64_C(7);\n",
              delivery("test_the_frame_of_a_fault_at_the_same_privilege")),
-    Mutation("loop: a handler keeps the privilege of the program", X86,
+    Mutation("loop: a handler keeps the privilege of the program", STATE,
              "mode | MODE_64 | to->cpl);", "mode | MODE_64 | (to->cpl | 3));",
              delivery("test_a_user_loads_a_segment_from_a_table_it_cannot_read")),
-    Mutation("loop: the interrupt stacks are counted from 0", X86,
+    Mutation("loop: the interrupt stacks are counted from 0", ENTER,
              "TSS_IST1 + 8 * (ist - 1)", "TSS_IST1 + 8 * ist", delivery(
                  "test_an_interrupt_stack_is_used_whatever_the_privilege")),
-    Mutation("loop: an error code is pushed for every vector", X86,
+    Mutation("loop: an error code is pushed for every vector", ENTER,
              "\tbool with_code = in_set(WITH_CODE, d->event.vector) && !d->event.software;\n",
              "\tbool with_code = d->event.vector < 32;\n",
              delivery("test_an_interrupt_gate_masks_interrupts_and_a_trap_gate_does_not")),
     Mutation("loop: two exceptions are always a double fault", X86,
              "(first->vector == PF && (second->vector == PF || contributes))", "first->vector < 32",
              delivery("test_a_benign_exception_before_a_page_fault_is_no_double_fault")),
-    Mutation("loop: frames are pushed with the rights of the program", X86,
+    Mutation("loop: frames are pushed with the rights of the program", ENTER,
              "push_frame(d, cpl != before ? MMU_ACCESS_IMPLICIT : 0, &stack)", "push_frame(d, 0, &stack)",
              delivery("test_a_fault_of_a_user_program_switches_stacks_and_back")),
     Mutation("loop: SYSCALL keeps the flags", X86,
@@ -78,7 +79,7 @@ MUTATIONS = (
              "\tif (non_canonical && x86_through_stack(&i, again.access))\n", "\tif (non_canonical && false)\n", TWINS),
     Mutation("loop: INT n that fails is reported behind itself", X86,
              "\t\t\td.pc -= interrupt_length(&d);\n", "\t\t\t;\n", TWINS),
-    Mutation("loop: a selector error loses its table", X86,
+    Mutation("loop: a selector error loses its table", ENTER,
              "(selector & (GUEST_SELECTORCODE_TI | GUEST_SELECTORCODE_INDEX)) | more",
              "(selector & GUEST_SELECTORCODE_INDEX) | more", TWINS),
     Mutation("loop: an address behind a REX prefix counts from the stack", "csrc/decode_x86.c",

@@ -1,0 +1,54 @@
+/* Inside of the delivery of exceptions to x86-64 guests. */
+#ifndef MMU_DELIVER_X86_H
+#define MMU_DELIVER_X86_H
+#include "deliver.h"
+
+enum { DE = 0, DB = 1, BP = 3, OF = 4, UD = 6, DF = 8, TS = 10, NP = 11, SS = 12, GP = 13, PF = 14, AC = 17,
+       MC = 18 };
+
+/* A set of vectors, all below 32. */
+#define VECTOR(n) (UINT32_C(1) << (n))
+#define WITH_CODE (VECTOR(DF) | VECTOR(TS) | VECTOR(NP) | VECTOR(SS) | VECTOR(GP) | VECTOR(PF) | VECTOR(AC))
+
+static inline bool in_set(uint32_t set, uint32_t vector)
+{
+	return vector < 32 && (set >> vector & 1);
+}
+
+/* A field of a descriptor. */
+static inline uint64_t get(uint64_t word, uint64_t mask)
+{
+	return (word & mask) / (mask & -mask);
+}
+
+static inline uint64_t put(uint64_t mask, uint64_t value)
+{
+	return value * (mask & -mask) & mask;
+}
+
+/* What the caches of flat segments hold of their descriptors. */
+#define FLAT_CODE (GUEST_SEGMENT_P | GUEST_SEGMENT_S | GUEST_SEGMENT_L | GUEST_SEGMENT_G | put(GUEST_SEGMENT_TYPE, 11))
+#define FLAT_DATA (GUEST_SEGMENT_P | GUEST_SEGMENT_S | GUEST_SEGMENT_DB | GUEST_SEGMENT_G | put(GUEST_SEGMENT_TYPE, 3))
+
+struct x86_switch {
+	uint32_t cs, ss;
+	uint64_t code, stack;		/* descriptors; stack 0: SS stays */
+	uint32_t cpl;
+};
+
+/* state_x86.c */
+void x86_switch_segments(struct mmu_guest *g, const struct x86_switch *to);
+void x86_take_interrupt(struct mmu_guest *g, struct mmu_guest_event *event);
+
+/* Delivery of one exception as it goes. */
+struct delivery {
+	struct mmu_guest *g;
+	struct mmu_guest_event event, second;	/* second: what delivery itself raised */
+	uint64_t pc, rsp, flags, cs, ss;
+};
+
+/* enter_x86.c */
+void x86_event_of_fault(struct mmu_guest *g, const struct mmu_guest_stop *stop, struct mmu_guest_event *ret);
+int x86_enter(struct delivery *d, uint64_t *handler_ret);
+
+#endif

@@ -1,0 +1,59 @@
+/* What the engine keeps apart from the registers of x86: its summary of the segments, and what it stopped for. */
+#include "deliver_x86.h"
+
+enum segment { SEGMENT_CS = 1, SEGMENT_SS = 2 };	/* in the engine's order */
+/* The summary, beside the CPL: 64-bit code, and no segment but FS and GS has a base. */
+enum { MODE_CPL = 3, MODE_64 = 1 << 15 | 1 << 5 | 1 << 4, MODE_BASES = 1 << 6 };
+
+static void blob_put(uint8_t *blob, uint32_t at, uint32_t value)
+{
+	memcpy(blob + at, &value, sizeof(value));
+}
+
+static uint32_t blob_get(const uint8_t *blob, uint32_t at)
+{
+	uint32_t value;
+
+	memcpy(&value, blob + at, sizeof(value));
+	return value;
+}
+
+static void put_segment(struct mmu_guest *g, uint8_t *blob, enum segment number, uint32_t selector,
+			uint64_t descriptor)
+{
+	uint32_t at = g->c.places.segments + g->c.places.stride * (uint32_t)number;
+
+	blob_put(blob, at, selector);
+	memset(blob + at + 8, 0, 8);
+	blob_put(blob, at + 16, UINT32_MAX);
+	blob_put(blob, at + 20, (uint32_t)(descriptor >> 32) & 0x00f0ff00);
+}
+
+/* Loads segments of 64-bit code and the CPL. */
+void x86_switch_segments(struct mmu_guest *g, const struct x86_switch *to)
+{
+	uint8_t *blob = guest_blob_save(g);
+	uint32_t mode = blob_get(blob, g->c.places.hflags) & ~(uint32_t)(MODE_CPL | MODE_BASES);
+
+	put_segment(g, blob, SEGMENT_CS, to->cs, to->code);
+	if (to->stack)
+		put_segment(g, blob, SEGMENT_SS, to->ss, to->stack);
+	blob_put(blob, g->c.places.hflags, mode | MODE_64 | to->cpl);
+	guest_blob_restore(g);
+}
+
+/* What the engine stopped for. It must forget it, or it takes the next one for a double fault. */
+void x86_take_interrupt(struct mmu_guest *g, struct mmu_guest_event *event)
+{
+	const struct mmu_guest_places *at = &g->c.places;
+	uint8_t *blob = guest_blob_save(g);
+
+	*event = (struct mmu_guest_event){ .kind = MMU_GUEST_EVENT_INTERRUPT, .vector = g->stop.number };
+	event->software = blob_get(blob, at->software) != 0;
+	event->has_code = in_set(WITH_CODE, event->vector) && !event->software;
+	if (event->has_code)
+		event->code = blob_get(blob, at->error_code);
+	blob_put(blob, at->previous, UINT32_MAX);
+	blob_put(blob, at->software, 0);
+	guest_blob_restore(g);
+}

@@ -209,6 +209,7 @@ struct guest_arch {
 	bool (*handle)(struct mmu_guest *g, uint64_t *pc);
 	/* Puts right what a data access that faulted has done to the flags; NULL: nothing. */
 	void (*mend_flags)(struct mmu_guest *g);
+	uint32_t pc_mask;	/* bits of the PC that must be 0 */
 	bool aborts;		/* a bus error is an exception and not a value of 0 */
 };
 

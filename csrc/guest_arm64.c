@@ -96,7 +96,7 @@ void guest_on_translated(void *uc, const struct engine_block *block, const void 
 
 	(void)uc;
 	(void)before;
-	if (!(block->pc & 3))
+	if (!(block->pc & g->arch->pc_mask))
 		return;
 	g->code_stale = true;	/* or it would run, once it is there */
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
@@ -108,5 +108,5 @@ void guest_on_translated(void *uc, const struct engine_block *block, const void 
 const struct guest_arch guest_arm64 = {
 	.walk = arm64_walk, .kind_of_access = arm64_kind_of_access, .tlb_registers = arm64_tlb_registers,
 	.handle = guest_arm64_handle,
-	.aborts = true,
+	.pc_mask = 3, .aborts = true,
 };

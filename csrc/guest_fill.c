@@ -222,8 +222,12 @@ static bool fill(struct mmu_guest *g, uint64_t va, int type, struct engine_tlb_e
 
 	if (guest_map_changed(g) || guest_code_changed(g))
 		return refuse(g, GUEST_MAP_CHANGED);
-	if (type != ENGINE_FETCH)
+	if (type != ENGINE_FETCH) {
 		access |= g->arch->kind_of_access(g, va);
+	} else if (g->arch->pc_mask && (guest_register(g, g->c.ids.pc) & g->arch->pc_mask)) {
+		guest_stop(g, MMU_GUEST_INVALID);	/* the first block of all is not told of otherwise */
+		return false;
+	}
 	g->counters.fills++;
 	rc = guest_translate(g, va, access, &t, &g->stop);
 	if (rc != MMU_OK) {

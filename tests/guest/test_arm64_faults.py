@@ -256,16 +256,19 @@ def test_a_jump_to_no_multiple_of_four_is_an_alignment_fault(m, target):
     """Each time anew, with the flags of the jump. The engine translates code at any address."""
     handler = "mrs x12, esr_el1; mrs x13, far_el1; mrs x14, elr_el1; mrs x15, spsr_el1; sub x9, x9, #1; cbz x9, 1f;"
     m.load(asm("aarch64", "msr vbar_el1, x1; isb; mov x9, #3; cmp x0, x0; br x5"))
-    m.write(CODE + 0x100, code("aarch64", "wfi"))
+    if target != HOLE + 2:
+        m.write(target, code("aarch64", "add x20, x20, #1"))  # as good as any other, to the engine
     m.write(SPX, asm("aarch64", f"{handler} eret; 1: wfi"))
     result = m.set(x1=VECTORS, x5=target).run(timeout=2)
     r = result.registers
     assert (result.stop.reason, result.stop.pc) == ("halt", SPX + 32)
     assert (r["x12"], r["x13"], r["x14"], r["x15"]) == (PC_ALIGNMENT, target, target, 0x6000_07C5)  # and BTYPE of BR
     assert [d.exception for d in result.delivered] == [Synchronous(PC_ALIGNMENT, target)] * 3
+    assert r["x20"] == 0
 
 
 def test_a_run_that_starts_at_no_multiple_of_four_ends_at_once(m):
     m.load(code("aarch64", "nop"))
-    stop = m.run(start=CODE + 2).stop
-    assert (stop.reason, stop.exception, stop.pc) == ("fault", Synchronous(PC_ALIGNMENT, CODE + 2), CODE + 2)
+    m.write(CODE + 0x102, code("aarch64", "nop"))
+    stop = m.run(start=CODE + 0x102).stop
+    assert (stop.reason, stop.exception, stop.pc) == ("fault", Synchronous(PC_ALIGNMENT, CODE + 0x102), CODE + 0x102)

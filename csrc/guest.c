@@ -93,6 +93,7 @@ int mmu_guest_set_ram(mmu_guest *g, const struct mmu_guest_ram *ram, uint32_t co
 	g->ram = copy;
 	g->ram_count = count;
 	g->ram_last = 0;
+	/* Acquire: pairs with the release of the number in replace() of bus.c. */
 	g->ram_serial = atomic_load_explicit(&g->c.bus->serial, memory_order_acquire);
 	g->code_stale = true;
 	return MMU_OK;
@@ -209,8 +210,9 @@ bool mmu_guest_exited(const mmu_guest *g, uint32_t *ret)
 
 void mmu_guest_resume(mmu_guest *g)
 {
-	atomic_store_explicit(&g->exited, false, memory_order_release);
-	atomic_store_explicit(&g->interrupted, false, memory_order_release);
+	/* Relaxed: on the thread that runs it next. */
+	atomic_store_explicit(&g->exited, false, memory_order_relaxed);
+	atomic_store_explicit(&g->interrupted, false, memory_order_relaxed);
 }
 
 const struct mmu_guest_counters *mmu_guest_counters(const mmu_guest *g)

@@ -61,6 +61,8 @@ static void bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_
 		guest_bus_error(g, hpa, size, access, result);
 		return;
 	}
+	if (guest_stopping(g))	/* the first one stands */
+		return;
 	guest_stop(g, MMU_GUEST_BUS_ERROR);
 	g->stop.hpa = hpa;
 	g->stop.size = size;
@@ -130,6 +132,13 @@ static void device_acted(struct mmu_guest *g)
 	guest_code_drop(g);
 }
 
+/* A piece of the store under way failed. The engine goes on with the others, and those that are RAM for it are stored
+   whatever is said here; so all are. */
+static bool is_aborted(const struct mmu_guest *g)
+{
+	return g->event == GUEST_STOPPED && g->stop.kind == MMU_GUEST_BUS_ERROR;
+}
+
 /* Out of line, so that the near way saves no registers. */
 static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t hpa, uint32_t size)
 {
@@ -159,7 +168,7 @@ static __attribute__((noinline)) void write_far(struct mmu_guest *g, uint64_t hp
 {
 	int rc;
 
-	if (g->phase == GUEST_PROBING || guest_stopping(g))
+	if (g->phase == GUEST_PROBING || (guest_stopping(g) && !is_aborted(g)))
 		return;
 	g->counters.bus_writes++;
 	if (g->phase == GUEST_ATOMIC && !is_device(g, hpa))

@@ -1,5 +1,6 @@
 /* Serial ports. Sources: National Semiconductor PC16550D data sheet; Arm PrimeCell UART (PL011) TRM, DDI 0183. */
 #include <assert.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@ static_assert(PL011_STORED == sizeof(((struct mmu_uart_state *)0)->stored) / siz
 
 struct mmu_uart {
 	uint32_t capacity;
-	_Atomic uint64_t sent;
+	_Atomic uint64_t begun, sent;		/* bytes that have a place, and those that are there */
 	_Atomic uint32_t received, given;	/* bytes of input that are gone, and all of them */
 	_Atomic uint8_t scratch[8];		/* of the 16550: registers that only remember */
 	_Atomic uint8_t divisor[2], fifo;
@@ -46,8 +47,12 @@ void mmu_uart_destroy(mmu_uart *u)
 
 const uint8_t *mmu_uart_output(const mmu_uart *u, uint32_t *count_ret, uint64_t *lost_ret)
 {
-	uint64_t sent = atomic_load_explicit(&u->sent, memory_order_acquire);
+	uint64_t sent;
 
+	/* Acquire: pairs with the release in send(); when as many are there as were begun, all bytes are seen. */
+	while ((sent = atomic_load_explicit(&u->sent, memory_order_acquire)) !=
+	       atomic_load_explicit(&u->begun, memory_order_relaxed))
+		sched_yield();
 	*count_ret = sent < u->capacity ? (uint32_t)sent : u->capacity;
 	*lost_ret = sent - *count_ret;
 	return u->output;
@@ -55,12 +60,15 @@ const uint8_t *mmu_uart_output(const mmu_uart *u, uint32_t *count_ret, uint64_t 
 
 void mmu_uart_clear(mmu_uart *u)
 {
-	atomic_store_explicit(&u->sent, 0, memory_order_release);
+	/* Relaxed: nobody sends meanwhile. */
+	atomic_store_explicit(&u->begun, 0, memory_order_relaxed);
+	atomic_store_explicit(&u->sent, 0, memory_order_relaxed);
 }
 
 uint32_t mmu_uart_feed(mmu_uart *u, const uint8_t *data, uint32_t size)
 {
-	uint32_t gone = atomic_load_explicit(&u->received, memory_order_acquire);
+	/* Relaxed: nobody receives meanwhile. */
+	uint32_t gone = atomic_load_explicit(&u->received, memory_order_relaxed);
 	uint32_t waiting = atomic_load_explicit(&u->given, memory_order_relaxed) - gone;
 
 	memmove(u->input, u->input + gone, waiting);
@@ -68,15 +76,16 @@ uint32_t mmu_uart_feed(mmu_uart *u, const uint8_t *data, uint32_t size)
 		size = u->capacity - waiting;
 	memcpy(u->input + waiting, data, size);
 	atomic_store_explicit(&u->received, 0, memory_order_relaxed);
-	/* Release: pairs with the acquire in receive(). */
+	/* Release: pairs with the acquires in receive(), has_input() and mmu_uart_input(). */
 	atomic_store_explicit(&u->given, waiting + size, memory_order_release);
 	return size;
 }
 
 const uint8_t *mmu_uart_input(const mmu_uart *u, uint32_t *count_ret)
 {
-	uint32_t gone = atomic_load_explicit(&u->received, memory_order_acquire);
+	uint32_t gone = atomic_load_explicit(&u->received, memory_order_relaxed);
 
+	/* Acquire, here and where bytes are received: pairs with the release in mmu_uart_feed(). */
 	*count_ret = atomic_load_explicit(&u->given, memory_order_acquire) - gone;
 	return u->input + gone;
 }
@@ -100,7 +109,7 @@ int mmu_uart_restore(mmu_uart *u, const struct mmu_uart_state *s, const uint8_t 
 		return MMU_ERANGE;
 	memcpy(u->output, output, output_size);
 	memcpy(u->input, input, input_size);
-	u->sent = s->sent;
+	u->begun = u->sent = s->sent;
 	u->received = 0;
 	u->given = input_size;
 	for (unsigned i = 0; i < PL011_STORED; i++)
@@ -115,10 +124,12 @@ int mmu_uart_restore(mmu_uart *u, const struct mmu_uart_state *s, const uint8_t 
 
 static void send(mmu_uart *u, uint8_t byte)
 {
-	uint64_t at = atomic_fetch_add_explicit(&u->sent, 1, memory_order_acq_rel);
+	uint64_t at = atomic_fetch_add_explicit(&u->begun, 1, memory_order_relaxed);
 
 	if (at < u->capacity)
 		u->output[at] = byte;
+	/* Release: pairs with the acquire in mmu_uart_output(). */
+	atomic_fetch_add_explicit(&u->sent, 1, memory_order_release);
 }
 
 static bool has_input(mmu_uart *u)
@@ -130,6 +141,7 @@ static bool has_input(mmu_uart *u)
 /* The next byte, 0 when there is none. */
 static uint8_t receive(mmu_uart *u)
 {
+	/* Acquire: pairs with the release in mmu_uart_feed(): the bytes are seen. */
 	uint32_t given = atomic_load_explicit(&u->given, memory_order_acquire);
 	uint32_t at = atomic_load_explicit(&u->received, memory_order_relaxed);
 

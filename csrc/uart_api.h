@@ -12,6 +12,7 @@ int mmu_uart_create(uint32_t capacity, mmu_uart **ret);
 void mmu_uart_destroy(mmu_uart *uart);
 /* Output: *lost_ret bytes more were sent than there was room for. The bytes are good until the next call. */
 const uint8_t *mmu_uart_output(const mmu_uart *uart, uint32_t *count_ret, uint64_t *lost_ret);
+/* Forgets the output. Not while a guest may be sending. */
 void mmu_uart_clear(mmu_uart *uart);
 /* Bytes to be received; how many there was room for. Not while a guest may be receiving. */
 uint32_t mmu_uart_feed(mmu_uart *uart, const uint8_t *data, uint32_t size);

@@ -80,6 +80,10 @@ class Machine:
         self, space: AddressSpace, arch: str = "x86_64", dispatch: str = "auto", emulator: object | None = None,
         deliver: str = "native",
     ) -> None:  # fmt: skip
+        from mmu.memory import AddressSpace
+
+        if not isinstance(space, AddressSpace):
+            raise TypeError(f"a Machine needs an AddressSpace, not {type(space).__name__}")
         if arch not in CPUS:
             raise ValueError(f"arch must be one of {', '.join(CPUS)}, not {arch!r}")
         if deliver not in DELIVER:
@@ -232,9 +236,10 @@ class Machine:
         return self.set(rax=multiboot.BOOT_MAGIC, rbx=multiboot.INFO)
 
     def set(self, **registers: int) -> Machine:
-        """Write registers by name. ValueError for a name that the CPU does not have."""
-        for name, value in registers.items():
-            self.cpu.write(name, value)
+        """Write registers by name. ValueError for a name that the CPU does not have, GuestError during a run."""
+        with self._alone("set()"):
+            for name, value in registers.items():
+                self.cpu.write(name, value)
         return self
 
     def snapshot(self) -> MachineSnapshot:

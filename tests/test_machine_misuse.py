@@ -135,3 +135,26 @@ def test_a_mirror_has_as_many_pages_as_there_are_numbers_for(ready, wrong):
     assert ready.run().stop.reason == "halt"
     with pytest.raises(ValueError, match="is there already, with room for 1048576 pages"):
         ready.space.mirror_pages = 4
+
+
+@pytest.mark.parametrize("space", [None, 1, "ram"])
+def test_a_machine_without_a_space_is_refused_by_name(space):
+    with pytest.raises(TypeError, match=f"a Machine needs an AddressSpace, not {type(space).__name__}"):
+        Machine(space)
+
+
+def test_registers_are_not_set_during_a_run():
+    """The engine has some of them elsewhere while it runs: a write would be lost, or not."""
+    seen = []
+
+    def read(offset, size):
+        with pytest.raises(GuestError, match=r"set\(\) must wait until the run of this machine is over"):
+            m.set(rax=1)
+        seen.append(offset)
+        return 0
+
+    with machine("x86_64") as m:
+        m.space.map(0xF000_0000, Mmio(4096, read, lambda offset, size, value: None))
+        m.tables.map(0x3000_0000, 0xF000_0000, 4096, executable=False)
+        m.load(code("x86_64", "mov eax, [r12]")).set(r12=0x3000_0000).run()
+        assert seen == [0] and m.set(rax=5).registers["rax"] == 5

@@ -22,6 +22,7 @@ PER_INSTRUCTION = 64  # pages of data, at most
 FETCH, READ_MEMORY, WRITE_MEMORY = 18, 16, 17  # UC_MEM_FETCH, UC_MEM_READ, UC_MEM_WRITE
 READ_WRITE, EXECUTE = 3, 4  # a page of code that is read has data of its own
 PAGE_MASK = (1 << 64) - PAGE
+UNREACHABLE = 1 << 63 | 1  # where no program counter ever is: not canonical, odd
 FLUSH_TLB, FLUSH_TB = 11 | 1 << 30, 10 | 1 << 30
 INVALID_INSTRUCTION, EXCEPTION = 10, 21  # UC_ERR_INSN_INVALID, UC_ERR_EXCEPTION
 
@@ -59,6 +60,8 @@ class Stepper:
         self._pages = [0] * DATA_PAGES
         self._failure: BaseException | None = None
         self.interrupt: int | None = None  # number of the exception that the engine stopped for
+        self._page = 0  # of the instruction that is run
+        self._left = False  # it went to address 0
         self._context = engine.new_context()
         library = engine.library
         self._start, self._stop, self._control = library.uc_emu_start, library.uc_emu_stop, library.uc_ctl
@@ -135,8 +138,13 @@ class Stepper:
         if len(self._slots) > DATA_PAGES - PER_INSTRUCTION:
             self._slots.clear()
             self._flush()
+        self._page, self._left = pc & PAGE_MASK, False
+        if self._page and 0 in self._fetched:
+            self._flush()
         self._save(uc, self._context)
-        error: int = self._start(uc, pc, 0, 0, count)
+        error: int = self._start(uc, pc, 0 if self._page else UNREACHABLE, 0, count)
+        if self._left:
+            error = 0
         if self._failure is not None:
             failure, self._failure = self._failure, None
             self._restore(uc, self._context)
@@ -145,6 +153,9 @@ class Stepper:
 
     def _fill(self, uc: Any, va: int, kind: int, out: Any, user: Any) -> bool:
         if kind == FETCH:
+            if not va and self._page:  # the engine ends at address 0, but by a WFI, which EL0 may not
+                self._left = True
+                return False
             self._fetched.add(va)
             out[0] = IMAGES_BASE + self._shown.get(va, 0) * PAGE
             out[1] = EXECUTE

@@ -111,6 +111,25 @@ def test_arm64_takes_an_external_abort(source, at, esr, far):
         assert result.counters.first_bus_error.address == BASES[at] + far - at
 
 
+@pytest.mark.parametrize("service", ["exact", "direct", "mirror", "auto"])
+def test_an_aborted_store_leaves_the_same_bytes_however_windows_are_served(service):
+    """Across from a page that refuses into one that the engine may have as RAM: the rest of it is stored."""
+    space, memory = AddressSpace(), HostMemory(MIB)
+    space.map(0, Ram(64 * MIB))
+    window = Striped(MIB, BASES[HALF], [Target("mem0", memory)])
+    base = BASES[HALF]
+    refuses = Span(base, base + PAGE - 1, 8, 0, 256, (Miss("no decoder", at_device=True),))
+    answers = Span(base + PAGE, base + MIB - 1, 8, 0, 256, (Slot(0, base, 0, 1, 256),))
+    window.set_route(Route((refuses, answers)))
+    space.map(base, window)
+    with Machine(space, "aarch64", service) as m:
+        m.load(code("aarch64", "ldr w0, [x1]; str w9, [x8]"))
+        m.tables.map(HALF, base, 4 * PAGE, page_size=PAGE, executable=False)
+        stop = m.set(x1=HALF + PAGE, x8=HALF + PAGE - 3, x9=0x4433_2211).run().stop
+        assert (stop.reason, stop.exception.far) == ("fault", HALF + PAGE - 3)
+        assert space.read(base + PAGE, 2) == b"\x44\0"
+
+
 @pytest.mark.parametrize("at", [HALF, NOWHERE, DEVICE])
 def test_arm64_cannot_fetch_what_it_cannot_read(at):
     result = run("aarch64", "br x8", x8=at + 0x10)

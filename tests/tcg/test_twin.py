@@ -15,7 +15,7 @@ from mmu.machine import Machine
 from mmu.tcg import Switches, release
 from mmu.x86 import PageFault
 from tests.guest.assembler import known
-from tests.guest.machines import DATA, STACK, places, two_way
+from tests.guest.machines import DATA, STACK, asm, places, two_way
 from tests.tcg.machines import Bench
 
 STEP = 5  # every so many programs
@@ -113,3 +113,17 @@ def test_flags_at_a_fault_are_those_of_the_instruction_before():
     """0 - 0xbc borrows, also out of the low half; 0x44 has an even number of bits set."""
     b = Bench(Switches()).load(bytes.fromhex("1cbc" "ff03"), rbx=0x30000000)  # sbb al, 0xbc; inc dword ptr [rbx]
     assert b.run().registers["rflags"] == 0x17
+
+
+@pytest.mark.parametrize("emulator", [None, Switches()], ids=["plain", "model"])
+def test_a_program_at_address_0(emulator):
+    """The engine ends where the PC is 0: on arm64 by a WFI, which EL0 may not."""
+    space, _, _ = two_way()
+    with Machine(space, "aarch64", emulator=emulator).setup(**places(**RAM)) as m:
+        m.load(asm("aarch64", "msr vbar_el1, x1; msr elr_el1, xzr; msr spsr_el1, xzr; isb; eret"))
+        m.tables.map(0, 40 << 20, 4096, page_size=4096, user=1, executable=1)
+        m.write(0, asm("aarch64", "mov x5, #7; svc #0"))
+        m.tables.map(0x5000_0000, 41 << 20, 4096, page_size=4096, executable=1)
+        m.write(0x5000_0400, asm("aarch64", "mrs x7, elr_el1; wfi"))
+        result = m.set(x1=0x5000_0000).run(limit=50)
+        assert (result.stop.reason, result.registers["x5"], result.registers["x7"]) == ("halt", 7, 8)

@@ -213,7 +213,17 @@ static uint64_t replace(struct mmu_bus *bus, struct mmu_map *map)
 	/* Release: pairs with the acquires of it in guest.h, guest.c and guest_memory.c: who sees the new number
 	   finds the new map. */
 	atomic_store_explicit(&bus->serial, map->serial, memory_order_release);
+	for (struct mmu_port *port = bus->ports; port; port = port->next)
+		if (port->exclusive)	/* its guest may have the old places as RAM */
+			exclusive_call(port->exclusive);
 	return epoch;
+}
+
+void port_own(struct mmu_port *port, struct exclusive *guest)
+{
+	pthread_mutex_lock(&port->bus->lock);
+	port->exclusive = guest;
+	pthread_mutex_unlock(&port->bus->lock);
 }
 
 /* ---- places of device memory ---- */

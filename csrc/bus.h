@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include "address.h"
+#include "exclusive.h"
 #include "mmu.h"
 
 /*
@@ -173,6 +174,9 @@ static inline void port_leave(struct mmu_port *port, struct port_read read)
 	else if (read.aside)
 		port_aside(port);
 }
+
+/* Says which guest runs through the port, NULL: none; it is called when the map changes. */
+void port_own(struct mmu_port *port, struct exclusive *guest);
 
 /* Notes that something was written through the port, which may be code of a guest. */
 static inline void port_wrote(struct mmu_port *port)

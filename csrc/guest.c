@@ -21,7 +21,7 @@ static void own_ports(struct mmu_guest *g, struct exclusive *owner)
 
 	for (uint32_t i = 0; i < sizeof(ports) / sizeof(ports[0]); i++)
 		if (ports[i])
-			ports[i]->exclusive = owner;
+			port_own(ports[i], owner);
 }
 
 int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret)

@@ -260,7 +260,7 @@ static void run_to_stop(struct mmu_guest *g, uint64_t pc)
 			exclusive_enter(&g->exclusive);
 			continue;
 		}
-		if (g->code_stale || guest_code_changed(g))
+		if (g->code_stale || guest_map_changed(g) || guest_code_changed(g))
 			mmu_guest_flush(g);
 		g->spared_count = 0;
 		error = run_once(g, pc, GUEST_RUNNING);

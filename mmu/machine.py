@@ -66,7 +66,7 @@ class Machine:
 
     Pages that the decoders do not give to devices as a whole are exact in any case, and so is everything when there is
     no memory for the mirror, which is said once (`mmu.errors.MirrorWarning`). When decoders change during a run, the
-    guest goes on with what they say from its next TLB miss, device access or exception on.
+    guest goes on with what they say from its next block of instructions on.
 
     *emulator* None is the plain CPU. A release of QEMU ("qemu-8.2") or `mmu.tcg.Switches` runs the program in a model
     of that emulator, which dispatches every access itself: see `mmu.tcg`.

@@ -50,4 +50,7 @@ MUTATIONS = (
     Mutation("shared: a run ends wherever it is", GUEST,
              "&g->interrupted, true, memory_order_release);\n\texclusive_call(&g->exclusive);\n",
              "&g->interrupted, true, memory_order_release);\n\tg->c.engine.emu_stop(g->c.engine.uc);\n", STOPPED),
+    Mutation("shared: a guest learns of new decoders when it happens to look", "csrc/bus.c",
+             "\t\tif (port->exclusive)\t/*", "\t\tif (port->trace)\t/*",
+             ("tests/guest/test_decommit_services.py", "-k", "only_looks")),
 )

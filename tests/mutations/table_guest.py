@@ -116,8 +116,8 @@ MUTATIONS = (
     Mutation(
         "guest: code is not compared after a stop",
         "csrc/guest_run.c",
-        "g->code_stale || guest_code_changed(g)",
-        "g->code_stale",
+        "guest_map_changed(g) || guest_code_changed(g)",
+        "guest_map_changed(g)",
         OTHERS,
     ),
     Mutation(

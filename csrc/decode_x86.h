@@ -10,6 +10,8 @@ enum { X86_LONGEST = 15 };		/* bytes of an instruction */
 struct x86_instruction {
 	uint32_t opcode;
 	uint8_t reg;			/* ModRM.reg, without REX */
+	uint8_t control, rm;		/* of MOV to and from control registers, as REX numbers them */
+	bool any_rex;			/* also one that counts for nothing */
 	uint8_t length;			/* bytes; right for those that x86_writes_back() */
 	bool lock, repeated, vex, has_modrm;
 	bool short_operand, short_address;	/* prefixes 66, 67 */

@@ -26,6 +26,11 @@ static inline uint64_t put(uint64_t mask, uint64_t value)
 	return value * (mask & -mask) & mask;
 }
 
+static inline bool x86_is_canonical(uint64_t va)
+{
+	return va + (UINT64_C(1) << 47) < UINT64_C(1) << 48;
+}
+
 /* What the caches of flat segments hold of their descriptors. */
 #define FLAT_CODE (GUEST_SEGMENT_P | GUEST_SEGMENT_S | GUEST_SEGMENT_L | GUEST_SEGMENT_G | put(GUEST_SEGMENT_TYPE, 11))
 #define FLAT_DATA (GUEST_SEGMENT_P | GUEST_SEGMENT_S | GUEST_SEGMENT_DB | GUEST_SEGMENT_G | put(GUEST_SEGMENT_TYPE, 3))
@@ -39,6 +44,7 @@ struct x86_switch {
 /* state_x86.c */
 void x86_switch_segments(struct mmu_guest *g, const struct x86_switch *to);
 void x86_take_interrupt(struct mmu_guest *g, struct mmu_guest_event *event);
+bool x86_in_64_bit_code(struct mmu_guest *g);
 
 /* Delivery of one exception as it goes. */
 struct delivery {

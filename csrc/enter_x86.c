@@ -116,11 +116,6 @@ static int read_code_segment(struct delivery *d, uint64_t selector, uint64_t *re
 	return MMU_OK;
 }
 
-static bool is_canonical(uint64_t va)
-{
-	return va + (UINT64_C(1) << 47) < UINT64_C(1) << 48;
-}
-
 /* RSP before the frame: the present one, or one of the TSS. */
 static int find_stack(struct delivery *d, uint64_t ist, uint32_t cpl, uint64_t *ret)
 {
@@ -138,7 +133,7 @@ static int find_stack(struct delivery *d, uint64_t ist, uint32_t cpl, uint64_t *
 	if (rc != MMU_OK)
 		return rc;
 	*ret &= ~UINT64_C(15);
-	if (!is_canonical(*ret - 8) || !is_canonical(*ret - 8 * FRAME_WORDS))
+	if (!x86_is_canonical(*ret - 8) || !x86_is_canonical(*ret - 8 * FRAME_WORDS))
 		return raise(d, SS, ext), MMU_FAULTED;
 	return MMU_OK;
 }
@@ -177,7 +172,7 @@ int x86_enter(struct delivery *d, uint64_t *handler_ret)
 	handler = get(gate[0], GUEST_GATELOW_OFFSET_LOW) | get(gate[0], GUEST_GATELOW_OFFSET_MID) << 16 |
 		  get(gate[1], GUEST_GATEHIGH_OFFSET_HIGH) << 32;
 	rc = find_stack(d, get(gate[0], GUEST_GATELOW_IST), cpl, &stack);
-	if (rc == MMU_OK && !is_canonical(handler))
+	if (rc == MMU_OK && !x86_is_canonical(handler))
 		return raise(d, GP, d->event.software ? 0 : GUEST_SELECTORCODE_EXT), MMU_FAULTED;
 	if (rc == MMU_OK)
 		rc = push_frame(d, cpl != before ? MMU_ACCESS_IMPLICIT : 0, &stack);

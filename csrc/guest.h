@@ -275,6 +275,9 @@ bool guest_port_permitted(struct mmu_guest *g, uint32_t port, uint32_t size);
 bool guest_port_is_string(const struct x86_instruction *i);
 bool guest_port_string_permitted(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);
 
+/* guest_control.c */
+bool guest_control_permitted(struct mmu_guest *g, const struct x86_instruction *i);
+
 /* guest_site.c */
 void guest_sites_scan(struct mmu_guest *g, uint64_t page);
 void guest_sites_forget(struct mmu_guest *g);

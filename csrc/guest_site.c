@@ -1,8 +1,9 @@
 /*
  * Instructions that we must know of before they run, and of which the engine tells nobody: those of x86 that
- * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (AVX; RDRAND and RDSEED; INS
- * and OUTS of user programs; CMPXCHG8B and 16B, which take the flags for those of an earlier instruction, and SETcc to
- * memory, whose faults lose them: a hook has them worked out before) and, where memory is shared, atomic ones.
+ * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (MOV and WRMSR of what no
+ * CPU holds; AVX; RDRAND and RDSEED; INS and OUTS of user programs; CMPXCHG8B and 16B, which take the flags for those
+ * of an earlier instruction, and SETcc to memory, whose faults lose them: a hook has them worked out before) and, where
+ * memory is shared, atomic ones.
  * The engine translates code only from pages that it asked for; so each new page of code is searched for their
  * bytes, and a hook is put on what may be one. A hook costs nothing elsewhere.
  */
@@ -72,6 +73,13 @@ static void on_arm64_site(struct mmu_guest *g, uint64_t address)
 		stop_before(g, address, 4);
 }
 
+/* The instruction that comes next is not to be. */
+static void refuse(struct mmu_guest *g, enum mmu_guest_stop_kind kind)
+{
+	guest_stop(g, kind);
+	g->c.engine.emu_stop(g->c.engine.uc);
+}
+
 /* What flushes accesses nothing through the TLB, so what is flushed before it is not filled again until it has run. */
 static void on_x86_site(struct mmu_guest *g, uint64_t address)
 {
@@ -83,7 +91,9 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	}
 	if (i.opcode == OP_GROUP_9 && i.reg == REG_CMPXCHG8B && i.memory)
 		guest_set_register(g, g->c.ids.flags, g->flags);	/* now they are worked out for good */
-	if (i.opcode == OP_SYSTEM && i.reg == REG_INVLPG && i.memory) {
+	if (!guest_control_permitted(g, &i)) {
+		refuse(g, MMU_GUEST_PROTECTION);
+	} else if (i.opcode == OP_SYSTEM && i.reg == REG_INVLPG && i.memory) {
 		flush_page(g, &i);
 	} else if (i.opcode == OP_MOV_CR || i.opcode == OP_INVPCID) {
 		guest_tlb_flush(g);
@@ -91,8 +101,7 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 		guest_tlb_flush(g);
 		guest_flush_tlb(g);	/* the engine's, which forgets to */
 	} else if (is_avx(&i) || is_random(&i)) {
-		guest_stop(g, MMU_GUEST_INVALID);
-		g->c.engine.emu_stop(g->c.engine.uc);
+		refuse(g, MMU_GUEST_INVALID);
 	} else if (guest_port_is_string(&i)) {
 		if (!guest_port_string_permitted(g, address, &i))
 			g->c.engine.emu_stop(g->c.engine.uc);

@@ -3,7 +3,7 @@
 
 enum segment { SEGMENT_CS = 1, SEGMENT_SS = 2 };	/* in the engine's order */
 /* The summary, beside the CPL: 64-bit code, and no segment but FS and GS has a base. */
-enum { MODE_CPL = 3, MODE_64 = 1 << 15 | 1 << 5 | 1 << 4, MODE_BASES = 1 << 6 };
+enum { MODE_CPL = 3, MODE_CS_64 = 1 << 15, MODE_64 = MODE_CS_64 | 1 << 5 | 1 << 4, MODE_BASES = 1 << 6 };
 
 static void blob_put(uint8_t *blob, uint32_t at, uint32_t value)
 {
@@ -27,6 +27,12 @@ static void put_segment(struct mmu_guest *g, uint8_t *blob, enum segment number,
 	memset(blob + at + 8, 0, 8);
 	blob_put(blob, at + 16, UINT32_MAX);
 	blob_put(blob, at + 20, (uint32_t)(descriptor >> 32) & 0x00f0ff00);
+}
+
+/* And not code of 32 bits, in long mode or not. */
+bool x86_in_64_bit_code(struct mmu_guest *g)
+{
+	return blob_get(guest_blob_save(g), g->c.places.hflags) & MODE_CS_64;
 }
 
 /* Loads segments of 64-bit code and the CPL. */

@@ -36,7 +36,8 @@ TABLE = "<H6xQII"  # uc_x86_mmr: selector, base, limit, flags
 SAME_IDS = ("cr0", "cr2", "cr3", "cr4", "cs", "ss", "msr", "gdtr", "idtr", "ldtr", "tr")
 MSR_LAYOUT = "<I4xQ"  # uc_x86_msr
 # The engine's summary of EFER.LMA and the segments, beside the CPL; of 64-bit code; where all segments have a base.
-MODE_LONG, MODE_64, MODE_BASES = 1 << 14, 1 << 15 | 1 << 5 | 1 << 4, 1 << 6
+MODE_LONG, MODE_CS_64, MODE_BASES = 1 << 14, 1 << 15, 1 << 6
+MODE_64 = MODE_CS_64 | 1 << 5 | 1 << 4
 RDRAND, OSXSAVE = 1 << 30, 1 << 27  # CPUID 1, ECX
 
 
@@ -178,6 +179,11 @@ class X86Cpu(Cpu):
     @property
     def cpl(self) -> int:
         return self.read("cs") & 3
+
+    @property
+    def in_64_bit_code(self) -> bool:
+        """And not in code of 32 bits, in long mode or not."""
+        return bool(get(self.engine.save(self.context), x86_places().hflags, 4) & MODE_CS_64)
 
     def walk_registers(self) -> Registers:
         return Registers(

@@ -6,7 +6,8 @@ room is loaded until `mmu.Machine` is given `emulator=`.
 An engine (unicorn) computes; everything around it is here: which bytes an instruction was when its block was
 translated, the TLB, walks, dispatches, the lock. What QEMU does by helpers of many accesses (FXSAVE) comes in the
 engine's order, and vector operands of x86 instructions that compute by halves of 8 bytes. Host addresses of generated
-code are made up. One CPU runs; another one can only wait for the lock.
+code are made up. One CPU runs; another one can only wait for the lock. MOV to control registers and WRMSR refuse what
+a CPU refuses, where QEMU 7.2 and 10.0 run for ever at a reserved bit of CR4.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from mmu.guest.x86_control import MOVES
 from mmu.tcg.instruction import Flow, Instruction
 
 LONGEST = 15
@@ -21,7 +22,7 @@ IO = frozenset(("in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd", 
 STRINGS = ("movs", "stos", "lods", "cmps", "scas", "ins", "outs")
 PORT_STRINGS = {"insb": 1, "insw": 2, "insd": 4, "outsb": 1, "outsw": 2, "outsd": 4}  # bytes of a port
 SPECIAL = {
-    "syscall": "syscall", "sysenter": "sysenter", "invlpg": "invlpg", "invpcid": "flush", "wrmsr": "mode",
+    "syscall": "syscall", "sysenter": "sysenter", "invlpg": "invlpg", "invpcid": "flush", "wrmsr": "wrmsr",
     "iretq": "mode", "iretd": "mode", "iret": "mode", "sysret": "mode", "sysretq": "mode", "retf": "mode",
     "retfq": "mode", "ljmp": "mode", "lcall": "mode", "popfq": "mode", "popf": "mode", "stac": "mode", "clac": "mode",
     "lmsw": "flush", "clts": "mode", "swapgs": "mode",
@@ -107,7 +108,7 @@ class X86Decoder:
         if (bytes(i.bytes).lstrip(SEGMENTS_AND_SIZE)[0] in VEX and name not in BMI) or name in RANDOM:
             return Flow.MAIN_LOOP, "undefined"
         if loaded.startswith("cr"):
-            return Flow.MAIN_LOOP, f"mov {loaded}" if loaded in ("cr0", "cr3", "cr4") else "mode"
+            return Flow.MAIN_LOOP, f"mov {loaded} {i.reg_name(i.operands[1].reg)}" if loaded in MOVES else "mode"
         if name in MAIN_LOOP or loaded in ENDING:
             return Flow.MAIN_LOOP, SPECIAL.get(name, "")
         if name in RETURNS:

@@ -13,6 +13,7 @@ from mmu.guest.format import Rflags
 from mmu.guest.stepper import Stepper
 from mmu.guest.stop import Delivered, External, Interrupt, Stop
 from mmu.guest.x86 import X86Cpu
+from mmu.guest.x86_control import move_permitted, msr_permitted
 from mmu.guest.x86_delivery import GP, UD, deliver
 from mmu.guest.x86_ports import permitted
 from mmu.tcg.access import Accesses, HostPc, Mmu
@@ -174,12 +175,14 @@ class ModelX86(X86Cpu):
         if name == "invlpg":
             accesses.tlb.flush_page(self._operand(code, pc))
         elif name.startswith("mov "):
-            self._old = self.read(name[4:])
+            self._check_move(*name.split()[1:])
+        elif name == "wrmsr":
+            self._check_msr()
         return None
 
     def after(self, instruction: Instruction, accesses: Accesses) -> None:
         self.mode_changed()
-        name = instruction.special.removeprefix("mov ")
+        name = instruction.special.removeprefix("mov ").split(" ")[0]
         if name == "cr3" and (value := self.read("cr3")) & Cr3.NOFLUSH.mask:  # is not kept; but by the engine
             self.write("cr3", value & ~Cr3.NOFLUSH.mask)
         if name == "cr3" or name == "flush" or (
@@ -194,6 +197,18 @@ class ModelX86(X86Cpu):
         if count or not {0xF2, 0xF3} & set(prefixes):
             self._check_port(self.read("rdx") & 0xFFFF, size)
             self._permitted_at = pc
+
+    def _check_move(self, register: str, source: str) -> None:
+        """A MOV to a control register."""
+        if not move_permitted(self, register, self.read(source)):
+            raise GuestEvent(Interrupt(GP, 0))
+        if register in FLUSHING:
+            self._old = self.read(register)
+
+    def _check_msr(self) -> None:
+        number, high, low = (self.read(name) & 0xFFFF_FFFF for name in ("rcx", "rdx", "rax"))
+        if not msr_permitted(self, number, high << 32 | low):
+            raise GuestEvent(Interrupt(GP, 0))
 
     def _operand(self, code: bytes, pc: int) -> int:
         """Address of the memory operand."""

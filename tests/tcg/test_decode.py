@@ -23,7 +23,7 @@ X86 = {  # flow, alone, io, atomic, special
     "ret": (Flow.INDIRECT, True, False, False, ""),
     "rep stosb": (Flow.DIRECT, True, False, False, ""),
     "stosb": (Flow.NEXT, True, False, False, ""),
-    "mov cr3, rax": (Flow.MAIN_LOOP, True, False, False, "mov cr3"),
+    "mov cr3, rax": (Flow.MAIN_LOOP, True, False, False, "mov cr3 rax"),
     "mov rax, cr3": (Flow.NEXT, True, False, False, ""),
     "invlpg [rax]": (Flow.MAIN_LOOP, True, False, False, "invlpg"),
     "mov ds, eax": (Flow.MAIN_LOOP, True, False, False, ""),

@@ -18,6 +18,11 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   stores, or this one through a second window onto the same device memory, from the next run on.
 - RAM that is mapped while the guest runs is served access by access until the next run.
 - x86: RCL and RCR of memory that may be read but not written fault with the CF and OF that they would have left.
+- x86: JMP, CALL, RET, IRET and SYSRET to an address that is not canonical raise #GP there and not where they are: RSP
+  has moved, and CALL has pushed.
+- x86: SSE raises no floating-point exception (no #XM, nor #UD without CR4.OSXMMEXCPT), and sets no flag of MXCSR.
+  LDMXCSR takes reserved bits, WRFSBASE and WRGSBASE take addresses that are not canonical.
+- x86: turning long mode on asks neither for CS.L to be 0 nor for a TSS that is not of 16 bits.
 - x86: no AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging;
   SYSENTER ends the run; RDMSR of an unknown register gives 0. CPUID reports the engine's address width, walks use 52
   bits.

@@ -123,6 +123,7 @@ void mmu_guest_flush(mmu_guest *g)
 
 	guest_code_forget(g);
 	g->code_stale = false;
+	g->sharing = atomic_load_explicit(&g->shared, memory_order_relaxed);
 	g->view.host = NULL;
 	g->c.engine.control(g->c.engine.uc, CONTROL_FLUSH_TB);
 	guest_flush_tlb(g);
@@ -158,18 +159,15 @@ void mmu_guest_end(mmu_guest *g)
 
 void mmu_guest_set_shared(mmu_guest *g, bool shared)
 {
-	g->shared = shared;
+	atomic_store_explicit(&g->shared, shared, memory_order_relaxed);
 }
 
 void mmu_guest_share(mmu_guest *g, mmu_guest *other)
 {
 	exclusive_enter(&g->exclusive);
 	exclusive_begin(&g->exclusive);
-	if (!other->shared) {
-		other->shared = true;
-		other->code_stale = true;	/* its atomic instructions are to be found */
-		exclusive_call(&other->exclusive);
-	}
+	atomic_store_explicit(&other->shared, true, memory_order_relaxed);
+	exclusive_call(&other->exclusive);	/* its atomic instructions are to be found */
 	exclusive_end(&g->exclusive);
 	exclusive_leave(&g->exclusive);
 }

@@ -74,6 +74,7 @@ struct guest_probe {
 	int type;		/* enum engine_access */
 	bool by_hpa;
 	bool page_met;
+	bool begun;		/* the block of the instruction; another one is none of the probe's */
 	uint64_t va;		/* the answer */
 	uint32_t bytes;
 	bool hit;
@@ -163,7 +164,8 @@ struct mmu_guest {
 	uint64_t dropping;		/* what the engine's look-up finds meanwhile */
 	uint32_t code_count;
 	struct exclusive exclusive;
-	bool shared;			/* other machines may use the same memory */
+	_Atomic bool shared;		/* other machines may use the same memory; others set it, exclusive */
+	bool sharing;			/* what of that was known when code was searched for atomic instructions */
 	struct guest_atomic atomic;
 	uint64_t atomic_pc, atomic_next;	/* the instruction under way, and the one behind it */
 	uint64_t counted_at;		/* the instruction that was counted last */
@@ -247,6 +249,7 @@ uint64_t guest_code_engine(const struct mmu_guest *g, const struct code_page *co
 const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page *code);
 
 /* guest_bus.c */
+void guest_device_acted(struct mmu_guest *g);
 void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result);
 uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user);
 void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, void *user);
@@ -316,10 +319,17 @@ static inline uint64_t guest_map_serial(const struct mmu_guest *g)
 	       atomic_load_explicit(&hostfile_events, memory_order_relaxed);
 }
 
-/* Memory may not be any more what the engine thinks: windows show something else, or a page failed. */
+/* Another machine came, which this one did not know of. */
+static inline bool guest_sharing_changed(const struct mmu_guest *g)
+{
+	/* Relaxed: it changes only while this one is outside; see exclusive.h. */
+	return atomic_load_explicit(&g->shared, memory_order_relaxed) != g->sharing;
+}
+
+/* Memory may not be any more what the engine thinks: windows show something else, a page failed, or it is shared. */
 static inline bool guest_map_changed(const struct mmu_guest *g)
 {
-	return guest_map_serial(g) != g->serial;
+	return guest_map_serial(g) != g->serial || guest_sharing_changed(g);
 }
 
 /* Somebody asked for the end of the run, maybe another thread. */

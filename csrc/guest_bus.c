@@ -124,8 +124,8 @@ static void near_fill(struct mmu_guest *g, uint64_t hpa)
 
 /* ---- callbacks of the engine ---- */
 
-/* What a device may have done, for the host or by itself. */
-static void device_acted(struct mmu_guest *g)
+/* What a device may have done, for the host or by itself, or another machine meanwhile. */
+void guest_device_acted(struct mmu_guest *g)
 {
 	if (guest_map_changed(g))
 		guest_flush_tlb(g);
@@ -154,7 +154,7 @@ static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t
 		return 0;
 	g->counters.bus_reads++;
 	rc = mmu_port_load(g->c.data, hpa, size, &value);
-	device_acted(g);
+	guest_device_acted(g);
 	if (g->phase == GUEST_ATOMIC)
 		guest_atomic_read(g, hpa, size, value);
 	if (rc != MMU_MEMTX_OK)
@@ -175,7 +175,7 @@ static __attribute__((noinline)) void write_far(struct mmu_guest *g, uint64_t hp
 		rc = guest_atomic_write(g, hpa, size, value);
 	else
 		rc = mmu_port_store(g->c.data, hpa, size, value);
-	device_acted(g);
+	guest_device_acted(g);
 	if (rc != MMU_MEMTX_OK)
 		bus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);
 	else

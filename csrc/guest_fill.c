@@ -23,9 +23,10 @@ static bool answer(struct engine_tlb_entry *ret, uint64_t pa, int permissions)
 	return true;
 }
 
-static bool refuse(struct mmu_guest *g, enum guest_event event)
+static bool refuse(struct mmu_guest *g, enum guest_event event, int type)
 {
 	g->event = event;
+	g->stop.access = access_of(type);
 	return false;
 }
 
@@ -109,7 +110,7 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 	uint8_t *host;
 
 	if (!code)
-		return refuse(g, GUEST_CODE_FULL);
+		return refuse(g, GUEST_CODE_FULL, ENGINE_FETCH);
 	g->view = (struct guest_view){ .va = va };
 	if (place.plain) {
 		g->view.host = guest_window_host(g, place.engine);
@@ -161,7 +162,7 @@ static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_trans
 		code->scanned = 0;
 	if (code && !engine_sees_stores(g, code, va, t->index)) {
 		if (type == ENGINE_WRITE && g->phase == GUEST_RUNNING)
-			return refuse(g, GUEST_CODE_WRITE);
+			return refuse(g, GUEST_CODE_WRITE, type);
 		if (type == ENGINE_WRITE)
 			g->code_stale = true;
 		else
@@ -221,7 +222,7 @@ static bool fill(struct mmu_guest *g, uint64_t va, int type, struct engine_tlb_e
 	int rc;
 
 	if (guest_map_changed(g) || guest_code_changed(g))
-		return refuse(g, GUEST_MAP_CHANGED);
+		return refuse(g, GUEST_MAP_CHANGED, type);
 	if (type != ENGINE_FETCH) {
 		access |= g->arch->kind_of_access(g, va);
 	} else if (g->arch->pc_mask && (guest_register(g, g->c.ids.pc) & g->arch->pc_mask)) {
@@ -236,6 +237,8 @@ static bool fill(struct mmu_guest *g, uint64_t va, int type, struct engine_tlb_e
 		g->stop.access = access;
 		return false;
 	}
+	if (guest_sharing_changed(g))	/* while a device was asked for the tables */
+		return refuse(g, GUEST_MAP_CHANGED, type);
 	return type == ENGINE_FETCH ? fill_fetch(g, va, &t, ret) : fill_data(g, va, &t, type, ret);
 }
 
@@ -286,6 +289,7 @@ void guest_probe(struct mmu_guest *g)
 	if (g->arch->mend_flags)
 		g->arch->mend_flags(g);
 	e->context_save(e->uc, g->c.context);
+	exclusive_call(&g->exclusive);	/* on_block() looks */
 	g->phase = GUEST_PROBING;
 	guest_flush_tlb(g);
 	e->emu_start(e->uc, g->stop.pc, 0, 0, 0);

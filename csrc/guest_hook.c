@@ -55,6 +55,12 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
 	(void)size;
 	if (!atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed))
 		return;
+	if (g->phase == GUEST_PROBING) {
+		if (g->probe.begun)
+			g->c.engine.emu_stop(g->c.engine.uc);	/* it did not fail again: others changed the tables */
+		g->probe.begun = true;
+		return;
+	}
 	if (g->phase != GUEST_RUNNING || guest_stopping(g))
 		return;
 	g->event = GUEST_CALLED;
@@ -117,6 +123,7 @@ static uint32_t on_port_in(void *uc, uint32_t port, int size, void *user)
 	if (!g->c.io)
 		return nothing;
 	rc = mmu_port_load(g->c.io, port, (uint32_t)size, &value);
+	guest_device_acted(g);
 	if (rc < 0)
 		port_failed(g);
 	return rc == MMU_MEMTX_OK ? (uint32_t)value : nothing;
@@ -125,6 +132,7 @@ static uint32_t on_port_in(void *uc, uint32_t port, int size, void *user)
 static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void *user)
 {
 	struct mmu_guest *g = user;
+	int rc;
 
 	(void)uc;
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
@@ -134,7 +142,11 @@ static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void 
 		return;
 	}
 	g->counters.port_writes++;
-	if (g->c.io && mmu_port_store(g->c.io, port, (uint32_t)size, value) < 0)
+	if (!g->c.io)
+		return;
+	rc = mmu_port_store(g->c.io, port, (uint32_t)size, value);
+	guest_device_acted(g);
+	if (rc < 0)
 		port_failed(g);
 }
 

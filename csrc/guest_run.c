@@ -39,8 +39,7 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 		pc = guest_register(g, g->c.ids.pc);
 		if (error == ENGINE_EXCEPTION && (g->until || !pc) && !g->event)
 			error = ENGINE_OK;	/* that of the look-up which is_end() refused */
-		if (error || pc || g->until || g->event || alone ||
-		    guest_stop_requested(g))
+		if (error || pc || g->until || g->event || alone)
 			break;
 		g->until = UNREACHABLE;
 	}
@@ -80,20 +79,20 @@ static bool requested(struct mmu_guest *g)
 	return true;
 }
 
-/* What ended the engine without a callback. */
+/* What ended the engine without a callback: a request to stop never does, so the guest has halted. */
 static void classify(struct mmu_guest *g, int error)
 {
 	g->stop.number = (uint32_t)error;
 	if (error != ENGINE_OK)
 		g->stop.kind = error == ENGINE_INSN_INVALID ? MMU_GUEST_INVALID : MMU_GUEST_ENGINE;
-	else if (!requested(g))
+	else if (!exited(g))
 		g->stop.kind = MMU_GUEST_HALTED;
 }
 
-/* The instruction at PC will be run again: it counts once. */
+/* The instruction at PC will be run again: it counts once. One that was not even fetched has not been counted. */
 static void uncount(struct mmu_guest *g)
 {
-	if (g->limit && g->counters.instructions)
+	if (g->limit && g->counters.instructions && !(g->stop.access & MMU_ACCESS_FETCH))
 		g->counters.instructions--;
 }
 
@@ -176,9 +175,9 @@ static int run_atomic(struct mmu_guest *g)
 	if ((g->atomic_next ^ pc) & GUEST_PAGE_MASK)
 		mmu_guest_flush(g);
 	e->context_save(e->uc, g->c.context);
+	if (g->counted_at == pc)
+		uncount(g);
 	do {
-		if (g->counted_at == pc)
-			uncount(g);
 		g->atomic = (struct guest_atomic){ .alone = alone };
 		guest_flush_tlb(g);
 		if (alone)
@@ -190,7 +189,9 @@ static int run_atomic(struct mmu_guest *g)
 			break;
 		alone = g->atomic.wide;
 		e->context_restore(e->uc, g->c.context);
-		g->stop.pc = pc;
+		g->stop = (struct mmu_guest_stop){ .pc = pc };
+		g->event = GUEST_CALLED;	/* whatever came behind it did not */
+		uncount(g);
 	} while (alone || !atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed));
 	guest_flush_tlb(g);
 	return error;

@@ -69,7 +69,7 @@ static void on_arm64_site(struct mmu_guest *g, uint64_t address)
 {
 	uint64_t word;
 
-	if (g->shared && guest_peek(g, address, 4, &word) && guest_atomic_arm64((uint32_t)word))
+	if (g->sharing && guest_peek(g, address, 4, &word) && guest_atomic_arm64((uint32_t)word))
 		stop_before(g, address, 4);
 }
 
@@ -105,7 +105,7 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	} else if (guest_port_is_string(&i)) {
 		if (!guest_port_string_permitted(g, address, &i))
 			g->c.engine.emu_stop(g->c.engine.uc);
-	} else if (g->shared && is_atomic(&i)) {
+	} else if (g->sharing && is_atomic(&i)) {
 		stop_before(g, address, i.length);
 	}
 }
@@ -233,7 +233,7 @@ static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 	static const uint8_t begins[] = { OP_0F, VEX3, VEX2, LOCK, OP_XCHG, OP_XCHG + 1 };
 	bool user = guest_register(g, g->c.ids.cs) & 3;
 
-	for (uint32_t i = 0; i < (g->shared ? sizeof(begins) : 3); i++) {
+	for (uint32_t i = 0; i < (g->sharing ? sizeof(begins) : 3); i++) {
 		const uint8_t *found = code;
 
 		while ((found = memchr(found, begins[i], GUEST_PAGE - (size_t)(found - code)))) {
@@ -256,7 +256,7 @@ static void scan_arm64(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 {
 	uint32_t word;
 
-	for (uint32_t at = 0; g->shared && at < GUEST_PAGE; at += sizeof(word)) {
+	for (uint32_t at = 0; g->sharing && at < GUEST_PAGE; at += sizeof(word)) {
 		memcpy(&word, code + at, sizeof(word));
 		if (guest_atomic_arm64(word))
 			add(g, page + at, page + at + 4);

@@ -17,7 +17,7 @@ from mmu.guest import asked
 from mmu.guest.delivered import Record
 from mmu.guest.engine import PAGE, Engine
 from mmu.guest.memory import EngineMemory
-from mmu.guest.sharing import register, sharers
+from mmu.guest.sharing import announce, register
 from mmu.guest.stop import Delivered, Stop
 from mmu.memory.host import HostMemory
 from mmu.types import Access, Fault
@@ -309,9 +309,7 @@ class Cpu(ABC):
         elif not limit and self._limit_hook is not None:
             self.engine.unhook(self._limit_hook)
             self._limit_hook = None
-        others = sharers(self)
-        lib.mmu_guest_set_shared(self.guest, bool(others))
-        for other in others:
+        for other in announce(self):
             lib.mmu_guest_share(self.guest, other._guest)
         lib.mmu_guest_begin(self.guest, limit, exceptions, self._memory.serve(dispatch))
         self.delivered.begin(exceptions)

@@ -6,7 +6,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from mmu.core import ffi
+from mmu.core import ffi, lib
 from mmu.memory.region import Ram
 
 if TYPE_CHECKING:
@@ -22,10 +22,17 @@ def register(cpu: Cpu) -> None:
         _cpus.add(cpu)
 
 
-def sharers(cpu: Cpu) -> list[Cpu]:
+def announce(cpu: Cpu) -> list[Cpu]:
+    """Tell *cpu*, which is about to run, whether it shares memory. Returns those that it is to tell of itself."""
+    with _lock:  # of two that come at once, the later one sees the other, and what it tells that one stands
+        others = _sharers(cpu)
+        lib.mmu_guest_set_shared(cpu.guest, bool(others))
+    return others
+
+
+def _sharers(cpu: Cpu) -> list[Cpu]:
     """The other CPUs, open now, that could access memory that *cpu* can access."""
-    with _lock:
-        others = [other for other in _cpus if other is not cpu and not other.closed]
+    others = [other for other in _cpus if other is not cpu and not other.closed]
     if not others:
         return []
     mine = _memories(cpu.space)

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from mmu import Access, AddressSpace, HostMemory, Machine, Mmio, Ram, Striped, Target, arm64, x86
+from mmu.guest import sharing
 from tests.guest.machines import ARCHS, CODE, DATA, MIB, PAGE, SIZE, WINDOW, code, places, route, two_way
 
 SHARED = 0x2000_0000
@@ -240,6 +241,20 @@ def test_alone_a_machine_runs_them_at_full_speed():
         assert (counters.bus_reads, counters.bus_writes) == (0, 0)
 
 
+@pytest.mark.parametrize("limit", [4, 5])
+def test_a_stop_while_an_update_is_lost_counts_it_once(limit):
+    space, _, _ = two_way()
+    one, two = two_machines("x86_64", [space], "ram")
+    with one, two:
+        one.tables.protect(SHARED, PAGE, accessed=1, dirty=0)
+        leaf_in_device(one, lambda: (space.store(40 * MIB, 8, 100), one.cpu.interrupt()))
+        one.load(code("x86_64", "nop; lock inc qword ptr [r12]; 1: inc rbx; jmp 1b")).set(r12=SHARED, rbx=0)
+        first = one.run(limit=limit)
+        assert (first.stop.reason, first.stop.pc, first.counters.instructions) == ("timeout", CODE + 1, 1)
+        assert one.run(limit=limit - 1).counters.instructions == limit - 1
+        assert (total(one), one.registers["rbx"]) == (101, (limit - 1) // 2)
+
+
 # -- who else runs -----------------------------------------------------------------------------------
 
 
@@ -269,6 +284,65 @@ def test_a_machine_that_comes_when_another_runs(at):
 def with_device(m, read, write=lambda offset, size, value: None):
     m.space.map(0xF000_0000, Mmio(PAGE, read, write))
     m.tables.map(SHARED + 4 * PAGE, 0xF000_0000, PAGE, page_size=PAGE, executable=False)
+
+
+def one_machine(space, at=0):
+    """Alone on *space*, so far, with the shared page at SHARED."""
+    areas = places(**dict.fromkeys(("tables", "code", "data", "stack"), "ram"))
+    m = Machine(space).setup(**{name: (base + at, size, va) for name, (base, size, va) in areas.items()})
+    m.tables.map(SHARED, 40 * MIB, PAGE, page_size=PAGE, executable=False)
+    return m
+
+
+ASKS = ("mov eax, [r12+0x4000]", "mov [r12+0x4000], eax", "in al, 0x70", "out 0x70, al", "")
+
+
+@pytest.mark.parametrize("source", ASKS)
+def test_a_machine_that_comes_while_a_device_is_asked(source):
+    """In the middle of a block that holds atomic instructions; or while one waits for a page table in a device."""
+    space, _, _ = two_way()
+    one, others = one_machine(space), []
+
+    def come(*_):
+        if not others:
+            others.append(one_machine(space, 5 * MIB))
+            others[0].load(code("x86_64", "nop")).run()
+        return 0
+
+    with one:
+        if source:
+            with_device(one, come, come)
+            one.io.map(0x70, Mmio(1, come, come))
+        else:
+            leaf_in_device(one, come)
+        one.load(code("x86_64", f"{source}; lock inc qword ptr [r12]")).set(r12=SHARED)
+        writes = one.run().counters.bus_writes
+        assert (len(others), total(one)) == (1, 1)
+        assert writes > source.startswith("mov [")  # that of the device
+        others[0].close()
+
+
+def test_two_machines_that_come_at_once(monkeypatch):
+    """The second comes when the first has looked for others, and before it noted what it found."""
+    space, _, _ = two_way()
+    one, elsewhere, threads = one_machine(space), one_machine(two_way()[0]), []
+
+    def come():
+        with one_machine(space, 5 * MIB) as two:
+            two.load(code("x86_64", "mov dword ptr [r12+128], 1")).set(r12=SHARED).run(timeout=None)
+
+    def memories(space, found=sharing._memories):
+        if not threads:
+            threads.append(threading.Thread(target=come))
+            threads[0].start()
+            threads[0].join(0.5)
+        return found(space)
+
+    with one, elsewhere:
+        monkeypatch.setattr(sharing, "_memories", memories)
+        one.load(code("x86_64", "9: cmp dword ptr [r12+128], 0; je 9b; lock inc qword ptr [r12]")).set(r12=SHARED)
+        assert one.run(timeout=60).counters.bus_writes
+        threads[0].join()
 
 
 def test_a_device_that_waits_for_another_machine_stops_nobody():

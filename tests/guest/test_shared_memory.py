@@ -294,7 +294,7 @@ def one_machine(space, at=0):
     return m
 
 
-ASKS = ("mov eax, [r12+0x4000]", "mov [r12+0x4000], eax", "in al, 0x70", "out 0x70, al", "")
+ASKS = ("mov eax, [r12+0x4000];", "mov [r12+0x4000], eax;", "in al, 0x70;", "out 0x70, al;", "")
 
 
 @pytest.mark.parametrize("source", ASKS)
@@ -315,7 +315,8 @@ def test_a_machine_that_comes_while_a_device_is_asked(source):
             one.io.map(0x70, Mmio(1, come, come))
         else:
             leaf_in_device(one, come)
-        one.load(code("x86_64", f"{source}; lock inc qword ptr [r12]")).set(r12=SHARED)
+        known = "inc qword ptr [r12+8];" if source else ""  # the page, to the engine
+        one.load(code("x86_64", f"{known} {source} lock inc qword ptr [r12]")).set(r12=SHARED)
         writes = one.run().counters.bus_writes
         assert (len(others), total(one)) == (1, 1)
         assert writes > source.startswith("mov [")  # that of the device

@@ -125,8 +125,8 @@ MUTATIONS = (
     Mutation(
         "mirror: decoders that change are not noticed",
         "csrc/guest.h",
-        "return guest_map_serial(g) != g->serial;",
-        "return !g;",
+        "return guest_map_serial(g) != g->serial || ",
+        "return ",
         MIRROR,
     ),
     Mutation(

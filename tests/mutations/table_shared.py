@@ -43,7 +43,7 @@ MUTATIONS = (
     Mutation("shared: a machine that runs does not learn of another", GUEST,
              "\tatomic_store_explicit(&other->shared, true, memory_order_relaxed);\n", "", LATE),
     Mutation("shared: a machine that runs keeps its code when another comes", RUN,
-             "guest_sharing_changed(g) || ", "", LATE),
+             "guest_map_changed(g) || ", "", LATE),
     Mutation("shared: what is left of a block is not atomic when another machine came in its middle", GUEST_H,
              "return guest_map_serial(g) != g->serial || guest_sharing_changed(g);",
              "return guest_map_serial(g) != g->serial;", shared("test_a_machine_that_comes_while_a_device_is_asked")),

@@ -302,7 +302,7 @@ class Cpu(ABC):
 
         Takes over what the space shows now, and forgets code and translations: the host may have changed any of it.
         """
-        self._open()
+        lib.mmu_guest_resume(self.guest)  # first: the rest may wait for other machines, and who asks meanwhile is heard
         self._memory.sync()
         if limit and self._limit_hook is None:
             self._limit_hook = self.engine.hook("CODE", self._hooks.code, self.guest)
@@ -313,7 +313,6 @@ class Cpu(ABC):
             lib.mmu_guest_share(self.guest, other._guest)
         lib.mmu_guest_begin(self.guest, limit, exceptions, self._memory.serve(dispatch))
         self.delivered.begin(exceptions)
-        lib.mmu_guest_resume(self.guest)
 
     def end(self) -> None:
         """What the guest wrote is in the devices from now on."""

@@ -33,6 +33,10 @@ UPDATES = {
         ("1: lock inc qword ptr [r12+60]; dec ecx; jnz 1b", (60,)),
         ("1: lock inc qword ptr [r12+252]; dec ecx; jnz 1b", (252,)),
         ("1: mov eax, 1; lock xadd [r12+4094], eax; dec ecx; jnz 1b", (4094,)),
+        ("1: stc; lock adc word ptr [r12+1], 0; dec ecx; jnz 1b", (1,)),
+        ("1: clc; lock sbb dword ptr [r12+4094], -1; dec ecx; jnz 1b", (4094,)),
+        ("mov esi, ecx; 1: mov eax, [r12+60]; mov edx, [r12+64]; 2: lea ebx, [rax+1]; mov ecx, edx;"
+         " lock cmpxchg8b [r12+60]; jne 2b; dec esi; jnz 1b", (60,)),
     ),
     "aarch64": (
         ("mov x9, #1; 1: ldadd x9, x10, [x12]; sub w11, w11, #1; cbnz w11, 1b", (0,)),
@@ -45,6 +49,10 @@ UPDATES = {
         ("mov x4, x12; 1: ldp x0, x1, [x4]; 2: mov x6, x0; mov x7, x1; add x2, x0, #1; add x3, x1, #1;"
          " caspal x0, x1, x2, x3, [x4]; cmp x0, x6; ccmp x1, x7, #0, eq; b.ne 2b; sub w11, w11, #1; cbnz w11, 1b",
          (0, 8)),
+        ("1: ldp w0, w1, [x12]; 2: mov w6, w0; mov w7, w1; add w2, w0, #1; mov w3, w1; casp w0, w1, w2, w3, [x12];"
+         " cmp w0, w6; ccmp w1, w7, #0, eq; b.ne 2b; sub w11, w11, #1; cbnz w11, 1b", (0,)),
+        ("1: ldaxp w0, w1, [x12]; add w0, w0, #1; stlxp w10, w0, w1, [x12]; cbnz w10, 1b; sub w11, w11, #1;"
+         " cbnz w11, 1b", (0,)),
         ("1: ldxp x0, x1, [x12]; add x0, x0, #1; add x1, x1, #1; stxp w10, x0, x1, [x12]; cbnz w10, 1b;"
          " sub w11, w11, #1; cbnz w11, 1b", (0, 8)),
     ),

@@ -125,8 +125,8 @@ MUTATIONS = (
     Mutation(
         "mirror: decoders that change are not noticed",
         "csrc/guest.h",
-        "return guest_map_serial(g) != g->serial || ",
-        "return ",
+        "guest_map_serial(g) != g->serial || guest_sharing_changed",
+        "guest_sharing_changed",
         MIRROR,
     ),
     Mutation(

@@ -32,6 +32,8 @@ SHOWN = (
     "efer",
 )  # fmt: skip
 
+# As FNINIT and a reset leave it: all exceptions masked, extended precision, an empty stack. The engine has zeros.
+FLOATING = {"fpcw": 0x37F, "fptag": 0xFFFF, "mxcsr": 0x1F80}
 TABLE = "<H6xQII"  # uc_x86_mmr: selector, base, limit, flags
 SAME_IDS = ("cr0", "cr2", "cr3", "cr4", "cs", "ss", "msr", "gdtr", "idtr", "ldtr", "tr")
 MSR_LAYOUT = "<I4xQ"  # uc_x86_msr
@@ -143,6 +145,8 @@ class X86Cpu(Cpu):
         self.write("cr0", Cr0.make(PE=1, MP=1, ET=1, NE=1, WP=1, PG=1))
         self.write("efer", Efer.make(SCE=1, LME=1, LMA=1, NXE=1))
         self.write("rflags", Rflags.make(ONE=1))
+        for name, value in FLOATING.items():
+            self.engine.write(self._number(name), value)
         data = (16, self.FLAT_DATA)
         self.switch({"cs": (8, self.FLAT_CODE), "ss": data, "ds": data, "es": data}, cpl=0)
 

@@ -1,9 +1,10 @@
-"""Mistakes in what MOV to control registers and WRMSR refuse, in C and in the twin that models use."""
+"""Mistakes in what control registers and MSRs refuse, in C and in the twin of models, and in how the FPU starts."""
 
 from tests.mutations import Mutation
 
 C, TWIN, DECODE = "csrc/guest_control.c", "mmu/guest/x86_control.py", "csrc/decode_x86.c"
-SITE, STATE, MODEL = "csrc/guest_site.c", "csrc/state_x86.c", "mmu/tcg/x86.py"
+SITE, STATE = "csrc/guest_site.c", "csrc/state_x86.c"
+MODEL, CPU = "mmu/tcg/x86.py", "mmu/guest/x86.py"
 
 
 def tests(word: str) -> tuple[str, ...]:
@@ -11,6 +12,7 @@ def tests(word: str) -> tuple[str, ...]:
 
 
 REFUSED, TAKEN = tests("test_a_value_that_no_cpu_holds"), tests("test_a_value_that_a_cpu_holds")
+FLOATING = ("tests/guest/test_floating.py",)
 CODE32 = tests("test_code_of_32_bits")
 PCIDS = tests("test_pcids")
 
@@ -79,4 +81,8 @@ MUTATIONS = (
              "long_mode", PCIDS),
     Mutation("control: the twin knows no CSTAR", TWIN, "0xC0000083, ", "", REFUSED),
     Mutation("control: the twin clears PG in 64-bit code", TWIN, "not cpu.in_64_bit_code and ", "", REFUSED),
+    Mutation("floating: no exception is masked", CPU, '"fpcw": 0x37F', '"fpcw": 0x340', FLOATING),
+    Mutation("floating: single precision", CPU, '"fpcw": 0x37F', '"fpcw": 0x07F', FLOATING),
+    Mutation("floating: the stack is full", CPU, '"fptag": 0xFFFF', '"fptag": 0', FLOATING),
+    Mutation("floating: no SSE exception is masked", CPU, '"mxcsr": 0x1F80', '"mxcsr": 0', FLOATING),
 )

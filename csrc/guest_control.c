@@ -18,13 +18,19 @@ enum { MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176, MSR_CSTAR = 0xc000008
 #define EFER_BITS (X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE)
 #define CR3_UPPER (X86_CR3_RESERVED | X86_CR3_LAM_U57 | X86_CR3_LAM_U48)
 
-static bool cr0_permitted(const struct mmu_x86_regs *now, uint64_t value, bool wide)
+/* Whether this is 64-bit code. To find out takes longer than all the rest, so it is asked only where that matters. */
+static bool is_wide(struct mmu_guest *g, const struct mmu_x86_regs *now)
+{
+	return (now->efer & X86_EFER_LMA) && x86_in_64_bit_code(g);
+}
+
+static bool cr0_permitted(struct mmu_guest *g, const struct mmu_x86_regs *now, uint64_t value)
 {
 	if ((value & X86_CR0_RESERVED) || ((value & X86_CR0_PG) && !(value & X86_CR0_PE)) ||
 	    ((value & X86_CR0_NW) && !(value & X86_CR0_CD)))
 		return false;
 	if (now->cr0 & ~value & X86_CR0_PG)
-		return !wide && !(now->cr4 & X86_CR4_PCIDE);
+		return !(now->cr4 & X86_CR4_PCIDE) && !is_wide(g, now);
 	if (value & ~now->cr0 & X86_CR0_PG)
 		return !(now->efer & X86_EFER_LME) || (now->cr4 & X86_CR4_PAE);
 	return true;
@@ -63,27 +69,33 @@ static uint32_t half(struct mmu_guest *g, uint32_t number)
 	return (uint32_t)guest_register(g, g->c.ids.general[number]);
 }
 
-/* Whether the instruction, which comes next, may write what it is about to. What is none of these may. */
-bool guest_control_permitted(struct mmu_guest *g, const struct x86_instruction *i)
+static bool move_permitted(struct mmu_guest *g, const struct mmu_x86_regs *now, uint32_t control, uint64_t value)
 {
-	struct mmu_x86_regs now;
-	uint64_t value;
-	bool wide;
-
-	if (i->vex || (i->opcode != OP_MOV_CR && i->opcode != OP_WRMSR))
-		return true;
-	now = guest_x86_registers(g);
-	wide = (now.efer & X86_EFER_LMA) && x86_in_64_bit_code(g);
-	if (i->any_rex && !wide)
-		return true;		/* INC or DEC, and not this instruction yet */
-	if (i->opcode == OP_WRMSR)
-		return msr_permitted(&now, half(g, RCX), (uint64_t)half(g, RDX) << 32 | half(g, RAX));
-	value = wide ? guest_register(g, g->c.ids.general[i->rm]) : half(g, i->rm);
-	switch (i->control) {
-	case 0: return cr0_permitted(&now, value, wide);
-	case 3: return cr3_permitted(&now, value);
-	case 4: return cr4_permitted(&now, value);
+	switch (control) {
+	case 0: return cr0_permitted(g, now, value);
+	case 3: return cr3_permitted(now, value);
+	case 4: return cr4_permitted(now, value);
 	case 8: return !(value & ~(uint64_t)CR8_BITS);
 	}
 	return true;			/* there is no other one */
+}
+
+/* Whether the instruction, which comes next, may write what it is about to. What is none of these may. */
+bool guest_control_permitted(struct mmu_guest *g, const struct x86_instruction *i)
+{
+	bool move = i->opcode == OP_MOV_CR;
+	struct mmu_x86_regs now;
+	uint64_t value;
+
+	if (i->vex || (!move && i->opcode != OP_WRMSR))
+		return true;
+	now = guest_x86_registers(g);
+	value = move ? guest_register(g, g->c.ids.general[i->rm]) : (uint64_t)half(g, RDX) << 32 | half(g, RAX);
+	if (move ? move_permitted(g, &now, i->control, value) : msr_permitted(&now, half(g, RCX), value))
+		return true;
+	if (is_wide(g, &now))
+		return false;
+	if (i->any_rex)
+		return true;		/* INC or DEC, and not this instruction yet */
+	return move && move_permitted(g, &now, i->control, (uint32_t)value);
 }

@@ -1,10 +1,12 @@
 /* A guest's life, and what its other parts share. */
 #include "deliver.h"
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* unicorn.h: UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0), UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0) */
 enum { CONTROL_FLUSH_TB = 10 | 1 << 30, CONTROL_FLUSH_TLB = 11 | 1 << 30 };
+enum { CLOSE_TRIES = 1 << 20 };	/* yields of the CPU, until a run has ended */
 
 uint64_t mmu_guest_bus_base(void) { return GUEST_BUS_BASE; }
 uint64_t mmu_guest_bus_size(void) { return GUEST_BUS_SIZE; }
@@ -49,6 +51,10 @@ void mmu_guest_close(mmu_guest *g)
 {
 	if (g->closed)
 		return;
+	/* When the process ends, a thread that nobody waits for may still be in a run. */
+	mmu_guest_interrupt(g);
+	for (unsigned tries = 0; atomic_load(&g->exclusive.inside) && tries < CLOSE_TRIES; tries++)
+		sched_yield();
 	g->closed = true;
 	guest_code_unwatch(g);
 	guest_windows_give(g);

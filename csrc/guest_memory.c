@@ -131,8 +131,8 @@ static int translate_ends(struct mmu_guest *g, uint64_t va, uint32_t size, uint3
 	return rc;
 }
 
-int mmu_guest_load(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, uint64_t *ret,
-		   struct mmu_guest_stop *stop)
+static int load(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, uint64_t *ret,
+		struct mmu_guest_stop *stop)
 {
 	uint32_t first, chunk;
 	uint64_t value = 0;
@@ -161,8 +161,8 @@ static bool is_code(struct mmu_guest *g, paddr_t page)
 	return guest_code_find(g, &place.key);
 }
 
-int mmu_guest_store(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, uint64_t value,
-		    struct mmu_guest_stop *stop)
+static int store(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, uint64_t value,
+		 struct mmu_guest_stop *stop)
 {
 	uint32_t first, chunk;
 	paddr_t pa[2];
@@ -182,6 +182,37 @@ int mmu_guest_store(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, u
 			return failed(g, va + i, hpa, chunk, access, rc, stop);
 	}
 	return MMU_OK;
+}
+
+/* For the host between two runs, too: another machine may be alone now. */
+static bool come_in(mmu_guest *g)
+{
+	if (atomic_load_explicit(&g->exclusive.inside, memory_order_relaxed))
+		return false;
+	exclusive_enter(&g->exclusive);
+	return true;
+}
+
+int mmu_guest_load(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, uint64_t *ret,
+		   struct mmu_guest_stop *stop)
+{
+	bool came = come_in(g);
+	int rc = load(g, va, size, access, ret, stop);
+
+	if (came)
+		exclusive_leave(&g->exclusive);
+	return rc;
+}
+
+int mmu_guest_store(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, uint64_t value,
+		    struct mmu_guest_stop *stop)
+{
+	bool came = come_in(g);
+	int rc = store(g, va, size, access, value, stop);
+
+	if (came)
+		exclusive_leave(&g->exclusive);
+	return rc;
 }
 
 int mmu_guest_translate(mmu_guest *g, uint64_t va, uint32_t access, uint64_t *pa_ret,

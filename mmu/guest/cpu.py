@@ -316,6 +316,8 @@ class Cpu(ABC):
 
     def end(self) -> None:
         """What the guest wrote is in the devices from now on."""
+        if self.closed:  # which gave it all back
+            return
         lib.mmu_guest_end(self.guest)
         self._memory.end()
 

@@ -1,6 +1,9 @@
 """Machines that share memory: atomic instructions are atomic for all of them, on two threads as on one."""
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +11,7 @@ from mmu import Access, AddressSpace, HostMemory, Machine, Mmio, Ram, Striped, T
 from mmu.guest import sharing
 from tests.guest.machines import ARCHS, CODE, DATA, MIB, PAGE, SIZE, WINDOW, code, places, route, two_way
 
+ROOT = Path(__file__).resolve().parents[2]
 SHARED = 0x2000_0000
 COUNT = 4000
 # The shared pages: +0 the word, +64 a lock, +128 and +192 the flags of both. R12 / X12: their address. Each sets its
@@ -412,3 +416,17 @@ def test_a_register_of_a_device_in_a_locked_access(source):
         one.load(code("x86_64", source)).set(r12=SHARED, rax=0, rdx=0, rbx=1, rcx=1)
         assert one.run(timeout=None).stop.reason == "halt"
         assert written and total(two, 60) > 0
+
+
+AT_EXIT = """
+import threading, time
+from tests.guest.machines import code, machine
+m = machine("x86_64").load(code("x86_64", "1: jmp 1b"))
+threading.Thread(target=lambda: m.run(timeout=None), daemon=True).start()
+time.sleep(0.3)
+"""
+
+
+def test_a_process_that_ends_while_a_thread_is_in_a_run():
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], timeout=60, cwd=ROOT, capture_output=True)
+    assert done.returncode == 0

@@ -5,6 +5,8 @@
  * next access need not ask the decoders again. What is remembered holds for one map of the bus, and only
  * while nobody traces and no block of device memory is away from home.
  */
+#include <assert.h>
+#include <stddef.h>
 #include "guest.h"
 #include "bus.h"
 #include "memory.h"
@@ -81,13 +83,15 @@ static struct guest_near *near_slot(struct mmu_guest *g, uint64_t hpa)
 }
 
 /* The access is one for read_far() or write_far() from the start: while an instruction is run alone or the
-   engine is being stopped, within another access, and when accesses are traced. Two tests for the four. */
+   engine is being stopped, and when accesses are traced. The engine runs nothing within another access. */
 static inline bool is_far(const struct mmu_guest *g)
 {
-	const struct mmu_port *port = g->c.data;
+	uint64_t busy;		/* one load for both */
 
-	return (unsigned)g->phase | (unsigned)g->event ||
-	       atomic_load_explicit(&port->epoch, memory_order_relaxed) | (uintptr_t)port->trace;
+	static_assert(offsetof(struct mmu_guest, event) == offsetof(struct mmu_guest, phase) + sizeof(g->phase) &&
+		      sizeof(g->phase) + sizeof(g->event) == sizeof(busy), "side by side");
+	memcpy(&busy, &g->phase, sizeof(busy));
+	return busy | (uintptr_t)g->c.data->trace;
 }
 
 /* What is remembered is true of this map and this access, and no block is away. */
@@ -228,7 +232,10 @@ void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, 
 		write_far(g, hpa, size, value);
 		return;
 	}
-	memory_store_aligned(near->host + hpa % NEAR_BLOCK, size, value);
+	if (size == 4)		/* as most are */
+		memory_store_aligned(near->host + hpa % NEAR_BLOCK, 4, value);
+	else
+		memory_store_aligned(near->host + hpa % NEAR_BLOCK, size, value);
 	if (hostfile_any_failed()) {
 		port_leave(port, read);
 		write_far(g, hpa, size, value);

@@ -27,6 +27,8 @@ int mmu_bus_create(mmu_bus **ret)
 	pthread_mutex_init(&bus->lock, NULL);
 	atomic_init(&bus->map, map);
 	atomic_init(&bus->epoch, 1);
+	map->serial = 1;
+	atomic_init(&bus->state, map->serial << AWAY_BITS);
 	bus->retired_end = &bus->retired;
 	bus->reclaim_at = RECLAIM_BATCH;
 	bus->membarrier =
@@ -200,9 +202,12 @@ static uint64_t replace(struct mmu_bus *bus, struct mmu_map *map)
 	struct mmu_map *old = atomic_load_explicit(&bus->map, memory_order_relaxed);
 	uint64_t epoch = atomic_load_explicit(&bus->epoch, memory_order_relaxed) + 1;
 
-	map->serial = atomic_load_explicit(&bus->serial, memory_order_relaxed) + 1;
+	map->serial = bus_serial(bus) + 1;
 	/* Release: pairs with the acquire of the map in port_enter(): who finds it sees all of it. */
 	atomic_store_explicit(&bus->map, map, memory_order_release);
+	/* Release: pairs with the acquires of it in bus_serial() and guest_bus.c: who sees the new number finds the new
+	   map. Before the epoch: who notes the new one does not take what it remembers of the old map for true. */
+	atomic_fetch_add_explicit(&bus->state, UINT64_C(1) << AWAY_BITS, memory_order_release);
 	/* Release: pairs with the acquire of the epoch in port_enter(). */
 	atomic_store_explicit(&bus->epoch, epoch, memory_order_release);
 	old->retired_at = epoch;
@@ -210,9 +215,6 @@ static uint64_t replace(struct mmu_bus *bus, struct mmu_map *map)
 	*bus->retired_end = old;
 	bus->retired_end = &old->next;
 	bus->retired_count++;
-	/* Release: pairs with the acquires of it in guest.h, guest.c and guest_memory.c: who sees the new number
-	   finds the new map. */
-	atomic_store_explicit(&bus->serial, map->serial, memory_order_release);
 	for (struct mmu_port *port = bus->ports; port; port = port->next)
 		if (port->exclusive)	/* its guest may have the old places as RAM */
 			exclusive_call(port->exclusive);

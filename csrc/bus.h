@@ -70,12 +70,14 @@ struct mmu_map {
 	_Alignas(64) struct mmu_range ranges[];	/* sorted, apart; each in one line of the host's cache */
 };
 
+/* A bus shows at most so many memories in its windows, less one. */
+enum { AWAY_BITS = 24 };
+
 struct mmu_bus {
 	_Atomic(struct mmu_map *) map;
 	_Atomic uint64_t epoch;		/* from 1 on; 0 is "not reading" */
-	_Atomic uint32_t away;		/* memories behind its windows of which blocks are not at home */
 	bool membarrier;		/* the kernel can order the readers for us */
-	_Atomic uint64_t serial;	/* counts the maps */
+	_Atomic uint64_t state;		/* the map's serial << AWAY_BITS | memories behind windows with blocks away from home */
 	_Atomic uint32_t watchers;	/* guests that run code from its memory */
 	_Atomic uint64_t written;	/* while there are any, counts what others write to it */
 	pthread_mutex_t lock;		/* writers and the list of ports; never held across a callback */
@@ -152,6 +154,16 @@ static inline struct port_read port_enter_outer(struct mmu_port *port)
 	return (struct port_read){ atomic_load_explicit(&bus->map, memory_order_acquire), true, false };
 }
 
+/* The same for who needs no map but only what is true until port_leave(). Where the bus has a membarrier. */
+static inline struct port_read port_note(struct mmu_port *port)
+{
+	/* The orders of port_enter_outer(). */
+	atomic_store_explicit(&port->epoch, atomic_load_explicit(&port->bus->epoch, memory_order_acquire),
+			      memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);
+	return (struct port_read){ .outer = true };
+}
+
 /* The same whether it is reading or not: pairs nest. */
 static inline struct port_read port_enter(struct mmu_port *port)
 {
@@ -173,6 +185,12 @@ static inline void port_leave(struct mmu_port *port, struct port_read read)
 		atomic_store_explicit(&port->epoch, 0, memory_order_release);
 	else if (read.aside)
 		port_aside(port);
+}
+
+/* Acquire: pairs with the release in replace() of bus.c: who sees the number finds the map. */
+static inline uint64_t bus_serial(const struct mmu_bus *bus)
+{
+	return atomic_load_explicit(&bus->state, memory_order_acquire) >> AWAY_BITS;
 }
 
 /* Says which guest runs through the port, NULL: none; it is called when the map changes. */

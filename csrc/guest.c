@@ -99,8 +99,7 @@ int mmu_guest_set_ram(mmu_guest *g, const struct mmu_guest_ram *ram, uint32_t co
 	g->ram = copy;
 	g->ram_count = count;
 	g->ram_last = 0;
-	/* Acquire: pairs with the release of the number in replace() of bus.c. */
-	g->ram_serial = atomic_load_explicit(&g->c.bus->serial, memory_order_acquire);
+	g->ram_serial = bus_serial(g->c.bus);
 	g->code_stale = true;
 	return MMU_OK;
 }

@@ -89,11 +89,11 @@ struct guest_view {
 /* A page of a window, and where the engine has it as RAM; 0: it has not, accesses go to the bus. */
 struct guest_window { uint64_t hpa, engine; bool used; };
 
-/* A block of a window that the guest accessed: its number, the map of the bus in which it lies there, and
-   where its traffic is counted. A block is never in two granules. */
+/* A block of a window that the guest accessed: where it begins, the state of the bus in which it lies there, 0: none,
+   and where its traffic is counted. A block is never in two granules. */
 #define NEAR_BLOCK UINT64_C(256)
 #define NEAR_SLOTS 64u
-struct guest_near { uint64_t block, serial; uint8_t *host; struct port_count *count; };
+struct guest_near { uint64_t hpa, state; uint8_t *host; struct port_count *count; };
 
 /* What the guest must give back when it lets go of its windows. */
 struct guest_pin { struct mmu_places *places; uint64_t dpa; };
@@ -314,8 +314,7 @@ void guest_note_flags(struct mmu_guest *g, uint64_t pc);
 /* Another one for each map of the bus, and whenever a page of a file fails. */
 static inline uint64_t guest_map_serial(const struct mmu_guest *g)
 {
-	/* Acquire: pairs with the release in bus.c: who sees the number sees the map. */
-	return atomic_load_explicit(&g->c.bus->serial, memory_order_acquire) +
+	return bus_serial(g->c.bus) +
 	       atomic_load_explicit(&hostfile_events, memory_order_relaxed);
 }
 

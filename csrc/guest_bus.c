@@ -94,12 +94,14 @@ static inline bool is_far(const struct mmu_guest *g)
 	return busy | (uintptr_t)g->c.data->trace;
 }
 
-/* What is remembered is true of this map and this access, and no block is away. */
-static inline bool near_holds(const struct mmu_port *port, const struct mmu_map *map,
-			      const struct guest_near *near, uint64_t hpa, uint32_t size)
+/* What is remembered is true of the bus as it is now, and the access is aligned and in its block. */
+static inline bool near_holds(const struct mmu_port *port, const struct guest_near *near, uint64_t hpa, uint32_t size)
 {
-	return near->block == hpa / NEAR_BLOCK && near->serial == map->serial &&
-	       !(hpa & (size - 1)) && !window_any_away(port);
+	uint64_t differs = (near->hpa ^ hpa) & (~(NEAR_BLOCK - 1) | (size - 1));
+
+	/* Acquire: pairs with the releases in replace() of bus.c and in places.c. Who noted the epoch that came behind
+	   a change sees the change; for who noted the one before, the writer waits. */
+	return !(differs | (near->state ^ atomic_load_explicit(&port->bus->state, memory_order_acquire)));
 }
 
 /* Remembers the block of an access that the bus carried out, when it lies in one piece in a device. */
@@ -120,8 +122,9 @@ static void near_fill(struct mmu_guest *g, uint64_t hpa)
 		if (in_route % NEAR_BLOCK == 0)
 			striped_find(r->route, in_route, false, &run, &host, &target);
 	}
-	if (host && run == NEAR_BLOCK && aligned(host, 8) && target->number < g->c.data->targets)
-		*near = (struct guest_near){ hpa / NEAR_BLOCK, read.map->serial, host,
+	if (host && run == NEAR_BLOCK && aligned(host, 8) && target->number < g->c.data->targets &&
+	    g->c.bus->membarrier)
+		*near = (struct guest_near){ block, read.map->serial << AWAY_BITS, host,
 					     &g->c.data->counts[target->number] };
 	port_leave(g->c.data, read);
 }
@@ -198,8 +201,8 @@ uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user)
 	(void)uc;
 	if (is_far(g))
 		return read_far(g, hpa, size);
-	read = port_enter_outer(port);
-	if (!near_holds(port, read.map, near, hpa, size)) {
+	read = port_note(port);
+	if (__builtin_expect(!near_holds(port, near, hpa, size), 0)) {
 		port_leave(port, read);
 		return read_far(g, hpa, size);
 	}
@@ -226,13 +229,13 @@ void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, 
 		write_far(g, hpa, size, value);
 		return;
 	}
-	read = port_enter_outer(port);
-	if (!near_holds(port, read.map, near, hpa, size)) {
+	read = port_note(port);
+	if (__builtin_expect(!near_holds(port, near, hpa, size), 0)) {
 		port_leave(port, read);
 		write_far(g, hpa, size, value);
 		return;
 	}
-	if (size == 4)		/* as most are */
+	if (__builtin_expect(size == 4, 1))
 		memory_store_aligned(near->host + hpa % NEAR_BLOCK, 4, value);
 	else
 		memory_store_aligned(near->host + hpa % NEAR_BLOCK, size, value);

@@ -36,8 +36,7 @@ bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret)
 		g->ram_last = at = lo;
 	}
 	*engine_ret = g->ram[at].engine + ((pa.v - g->ram[at].hpa) & GUEST_PAGE_MASK);
-	/* Acquire: pairs with the release of the number in replace() of bus.c. */
-	return g->ram_serial == atomic_load_explicit(&g->c.bus->serial, memory_order_acquire) ||
+	return g->ram_serial == bus_serial(g->c.bus) ||
 	       is_still(g, pa.v & GUEST_PAGE_MASK, *engine_ret);
 }
 

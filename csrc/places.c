@@ -50,7 +50,7 @@ int places_attach(struct mmu_places *places, struct mmu_bus *bus, struct places_
 	if (*ret) {
 		**ret = (struct places_bus){ .next = places->buses, .places = places, .bus = bus };
 		if (places->moved)
-			atomic_fetch_add_explicit(&bus->away, 1, memory_order_relaxed);
+			atomic_fetch_add_explicit(&bus->state, 1, memory_order_relaxed);
 		places->buses = *ret;
 		atomic_fetch_add_explicit(&places->holders, 1, memory_order_relaxed);
 	}
@@ -98,9 +98,9 @@ static void count_moved(struct mmu_places *places, int change)
 	places->moved += (uint64_t)change;
 	if (before == (places->moved != 0))
 		return;
-	/* Release: pairs with the acquire in window_any_away(): the last block's copy is seen. */
+	/* Release: pairs with the acquires in window_any_away() and guest_bus.c: the last block's copy is seen. */
 	for (struct places_bus *shown = places->buses; shown; shown = shown->next)
-		atomic_fetch_add_explicit(&shown->bus->away, (uint32_t)change, memory_order_release);
+		atomic_fetch_add_explicit(&shown->bus->state, (uint64_t)(int64_t)change, memory_order_release);
 }
 
 int places_mark(struct mmu_places *places, uint64_t dpa)

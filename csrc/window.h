@@ -14,7 +14,7 @@ static inline bool window_any_away(const mmu_port *port)
 {
 	/* Acquire: pairs with the release in places.c when the last block is at home again. That a first one is
 	   away is seen because the mover waits for whoever may not see it. */
-	return atomic_load_explicit(&port->bus->away, memory_order_acquire) != 0;
+	return atomic_load_explicit(&port->bus->state, memory_order_acquire) & ((1u << AWAY_BITS) - 1);
 }
 
 /* Where the byte at home at `host` is now, good to the end of its block of 256; NULL while that is on the move. */

@@ -38,12 +38,18 @@ def before(a, b):
     )
 
 
-def writer(publish="release", epoch="release", barrier="membarrier", observe="acquire"):
-    """mmu_bus_publish(): fill the new map, store the pointer, move the epoch on, look at the note, free."""
+def writer(publish="release", epoch="release", barrier="membarrier", observe="acquire", state=None):
+    """mmu_bus_publish(): fill the new map, store the pointer, move the epoch on, look at the note, free.
+
+    *state*: where the number of the map is stored, "before" the epoch or "behind" it; left out: it does not matter.
+    """
+    number = Op("store", "state", NEW, order="release")
     return (
         Op("store", "new map", READY),
         Op("store", "map", NEW, order=publish),
+        *([number] if state == "before" else []),
         Op("store", "epoch", 2, order=epoch),
+        *([number] if state == "behind" else []),
         *([Op(barrier)] if barrier else []),
         Op("load", "note", into="seen", order=observe),
         Op("store", "old map", lambda r: FREED if r["seen"] in (0, 2) else None, needs=("seen",)),
@@ -62,7 +68,18 @@ def reader(epoch="acquire", fence=None, follow="acquire", leave="release"):
     )
 
 
-START = {"map": OLD, "epoch": 1, "note": 0, "old map": READY, "new map": BLANK}
+def rememberer(follow="acquire"):
+    """port_note(), one access to what is remembered of the old map if the number says so, port_leave()."""
+    return (
+        Op("load", "epoch", into="epoch", order="acquire"),
+        Op("store", "note", lambda r: r["epoch"], needs=("epoch",)),
+        Op("load", "state", into="state", order=follow),
+        Op("load", lambda r: ("old map", "state")[r["state"]], into="content", needs=("state",)),
+        Op("store", "note", 0, order="release"),
+    )
+
+
+START = {"state": OLD, "map": OLD, "epoch": 1, "note": 0, "old map": READY, "new map": BLANK}
 
 
 def run(op, memory, registers):
@@ -129,6 +146,12 @@ WEAKENED = {
     "leave": ((writer(), reader(leave="relaxed")), {FREED}),
     "observe: the free depends on the note": ((writer(observe="relaxed"), reader()), set()),
 }
+
+
+def test_what_is_remembered_of_a_map_is_used_while_that_is_there():
+    assert wrong(writer(state="before"), rememberer()) == set()
+    assert wrong(writer(state="behind"), rememberer()) == {FREED}
+    assert wrong(writer(state="before", barrier=None), rememberer()) == {FREED}
 
 
 @pytest.mark.parametrize("weakened", WEAKENED)

@@ -167,6 +167,12 @@ void mmu_guest_set_shared(mmu_guest *g, bool shared)
 	atomic_store_explicit(&g->shared, shared, memory_order_relaxed);
 }
 
+void mmu_guest_set_whole(mmu_guest *g, bool whole)
+{
+	g->in_whole = whole;
+	memset(g->near, 0, sizeof(g->near));	/* or what is remembered would be accessed in pieces */
+}
+
 void mmu_guest_share(mmu_guest *g, mmu_guest *other)
 {
 	exclusive_enter(&g->exclusive);

@@ -139,6 +139,12 @@ struct guest_atomic {
 	bool alone;			/* no other machine runs meanwhile */
 };
 
+/* The access under way that the bus had as a whole: enum engine_access, 0: none. `end`: of its last piece. */
+struct guest_whole {
+	uint32_t kind, size;
+	uint64_t hpa, value, end;
+};
+
 struct mmu_guest {
 	struct mmu_guest_config c;
 	const struct guest_arch *arch;
@@ -167,6 +173,8 @@ struct mmu_guest {
 	_Atomic bool shared;		/* other machines may use the same memory; others set it, exclusive */
 	bool sharing;			/* what of that was known when code was searched for atomic instructions */
 	struct guest_atomic atomic;
+	struct guest_whole whole;
+	bool in_whole;			/* this run asks for them */
 	uint64_t atomic_pc, atomic_next;	/* the instruction under way, and the one behind it */
 	uint64_t counted_at;		/* the instruction that was counted last */
 	uint64_t time;			/* what the time stamp counter or the timer counter shows */
@@ -250,9 +258,14 @@ const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page
 
 /* guest_bus.c */
 void guest_device_acted(struct mmu_guest *g);
+void guest_bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result);
 void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result);
 uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user);
 void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, void *user);
+
+/* guest_whole.c */
+void guest_on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
+bool guest_whole_piece(struct mmu_guest *g, enum engine_access type, uint64_t hpa, uint32_t size, uint64_t *ret);
 
 /* guest_fill.c */
 bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, void *user);

@@ -84,7 +84,7 @@ uint64_t mmu_guest_nowhere_base(void);
 /* The callbacks, for the engine's hooks; the user data of all of them is the guest. */
 struct mmu_guest_hooks {
 	void *fill, *unmapped, *interrupt, *block, *code, *system, *mrs, *rdtsc, *rdtscp, *cpuid, *syscall, *sysenter;
-	void *port_in, *port_out, *translated;
+	void *port_in, *port_out, *translated, *access;
 	void *bus_read, *bus_write;
 };
 void mmu_guest_hooks(struct mmu_guest_hooks *ret);
@@ -182,6 +182,8 @@ int mmu_guest_set_banks(mmu_guest *guest, const struct mmu_guest_bank *banks, ui
 void mmu_guest_set_shared(mmu_guest *guest, bool shared);
 /* `guest`, which is about to run, shares memory with `other`, which may run already. Not during a run of `guest`. */
 void mmu_guest_share(mmu_guest *guest, mmu_guest *other);
+/* With the hook `access` over the bus, and without: whether accesses come as a whole. Before mmu_guest_begin(). */
+void mmu_guest_set_whole(mmu_guest *guest, bool whole);
 /* The mirror, once it is known. Not during a run. */
 void mmu_guest_set_mirror(mmu_guest *guest, mmu_mirror *mirror);
 /* Drops every copy of code, translation and TLB entry: memory or registers changed behind the engine. */

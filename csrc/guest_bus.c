@@ -50,7 +50,7 @@ static bool spared(struct mmu_guest *g, uint64_t hpa)
 }
 
 /* A piece of an access failed: an abort where the architecture has one, else only counted. */
-static void bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result)
+void guest_bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result)
 {
 	if (result < 0) {
 		guest_stop(g, MMU_GUEST_CALLBACK);
@@ -123,7 +123,7 @@ static void near_fill(struct mmu_guest *g, uint64_t hpa)
 			striped_find(r->route, in_route, false, &run, &host, &target);
 	}
 	if (host && run == NEAR_BLOCK && aligned(host, 8) && target->number < g->c.data->targets &&
-	    g->c.bus->membarrier)
+	    g->c.bus->membarrier && !g->in_whole)
 		*near = (struct guest_near){ block, read.map->serial << AWAY_BITS, host,
 					     &g->c.data->counts[target->number] };
 	port_leave(g->c.data, read);
@@ -159,13 +159,15 @@ static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t
 	}
 	if (guest_stopping(g))	/* the rest of an access that is being given up */
 		return 0;
+	if (guest_whole_piece(g, ENGINE_READ, hpa, size, &value))
+		return value;
 	g->counters.bus_reads++;
 	rc = mmu_port_load(g->c.data, hpa, size, &value);
 	guest_device_acted(g);
 	if (g->phase == GUEST_ATOMIC)
 		guest_atomic_read(g, hpa, size, value);
 	if (rc != MMU_MEMTX_OK)
-		bus_failed(g, hpa, size, MMU_ACCESS_READ, rc);
+		guest_bus_failed(g, hpa, size, MMU_ACCESS_READ, rc);
 	else
 		near_fill(g, hpa);
 	return value;
@@ -173,9 +175,12 @@ static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t
 
 static __attribute__((noinline)) void write_far(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value)
 {
+	uint64_t unused;
 	int rc;
 
 	if (g->phase == GUEST_PROBING || (guest_stopping(g) && !is_aborted(g)))
+		return;
+	if (guest_whole_piece(g, ENGINE_WRITE, hpa, size, &unused))
 		return;
 	g->counters.bus_writes++;
 	if (g->phase == GUEST_ATOMIC && !is_device(g, hpa))
@@ -184,7 +189,7 @@ static __attribute__((noinline)) void write_far(struct mmu_guest *g, uint64_t hp
 		rc = mmu_port_store(g->c.data, hpa, size, value);
 	guest_device_acted(g);
 	if (rc != MMU_MEMTX_OK)
-		bus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);
+		guest_bus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);
 	else
 		near_fill(g, hpa);
 }

@@ -168,6 +168,7 @@ void mmu_guest_hooks(struct mmu_guest_hooks *ret)
 		.sysenter = (void *)(uintptr_t)on_sysenter,
 		.port_in = (void *)(uintptr_t)on_port_in,
 		.port_out = (void *)(uintptr_t)on_port_out,
+		.access = (void *)(uintptr_t)guest_on_access,
 		.bus_read = (void *)(uintptr_t)guest_bus_read,
 		.bus_write = (void *)(uintptr_t)guest_bus_write,
 	};

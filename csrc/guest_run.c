@@ -32,6 +32,7 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 	g->phase = phase;
 	g->event = GUEST_NO_EVENT;
 	g->hooked = false;
+	g->whole.kind = 0;
 	g->stop = (struct mmu_guest_stop){ 0 };
 	g->until = pc ? 0 : UNREACHABLE;
 	for (;;) {

@@ -329,7 +329,7 @@ class Machine:
 
     def run(
         self, start: int | None = None, timeout: float | None = 10.0, limit: int | None = None, trace: int = 0,
-        exceptions: int | None = None,
+        exceptions: int | None = None, whole: bool = False,
     ) -> RunResult:  # fmt: skip
         """Run from *start* (default: where the guest stands) until it stops.
 
@@ -338,6 +338,9 @@ class Machine:
             limit: instructions until it is stopped with reason "limit"; counting makes a run much slower.
             trace: how many bus accesses to record at most; the oldest are kept. What goes to pages that are RAM for
                 the engine is none.
+            whole: accesses to what is not RAM for the engine reach the bus uncut, up to 8 bytes, as they do on a CPU
+                and in a model of an emulator. Without it they come in pieces of at most 4, an unaligned load as the
+                aligned words around it. All loads and stores of the guest are then about ten times slower.
             exceptions: stopped with reason "limit" at the handler of the exception that is the last one allowed.
         An exception raised by a device's callback comes out of here; the guest then stands at that instruction.
         In a model of an emulator all events are recorded (`mmu.tcg.trace`), and EmulatorStop comes out of here when
@@ -348,16 +351,18 @@ class Machine:
         limit, exceptions = asked.number("limit", limit, 1), asked.number("exceptions", exceptions, 1)
         with self._alone("run()"):
             return self._run(asked.number("start", self.cpu.pc if start is None else start), timeout, limit, trace,
-                             exceptions)
+                             exceptions, whole)
 
-    def _run(self, start: int, timeout: float | None, limit: int, trace: int, exceptions: int) -> RunResult:
+    def _run(
+        self, start: int, timeout: float | None, limit: int, trace: int, exceptions: int, whole: bool
+    ) -> RunResult:
         if self.plan is None and not self.cpu.has_tables:
             raise GuestError("no page tables: call setup() or load(), or set the registers that point to them")
         cpu = self.cpu
         if self._model is not None:
             found = self._model.run(cpu, start, timeout, limit, exceptions)
             return RunResult(found[0], cpu.registers(), *found[1:])
-        cpu.begin(limit, "exact" if trace and self.dispatch == "auto" else self.dispatch, exceptions)
+        cpu.begin(limit, "exact" if trace and self.dispatch == "auto" else self.dispatch, exceptions, whole)
         before = Snapshot(cpu)
         try:
             with traced(cpu, trace) as entries, watchdog(cpu, timeout):

@@ -4,7 +4,8 @@ The engine executes; every translation is a walk of ours, every access that is n
 bus, and exceptions are delivered here. Where that differs from a CPU:
 
 - Accesses leave the engine in pieces of at most 4 bytes: 8 bytes are two, an unaligned load is the aligned blocks
-  around it, an unaligned store single bytes. On x86, a failed piece counts even when it was only read ahead.
+  around it, an unaligned store single bytes. On x86, a failed piece counts even when it was only read ahead. With
+  run(whole=True) they come uncut, but for those that leave their page, and cost more.
 - Atomic instructions are atomic for all machines that show the same memory. They are then run one by one, which costs
   microseconds: up to 8 aligned bytes are replaced by a compare-and-exchange of the host's; for CMPXCHG16B, CASP, STXP
   and split locks all other machines of the process stand still. What the host itself, or a

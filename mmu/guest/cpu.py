@@ -71,6 +71,7 @@ class Cpu(ABC):
         self.engine = Engine(*self.ENGINE, self.model())
         self.ports = {name: space.new_port() for name in PORTS}
         self._limit_hook: int | None = None
+        self._whole_hooks: list[int] = []
         self._hooks = ffi.new("struct mmu_guest_hooks *")
         lib.mmu_guest_hooks(self._hooks)
         self._shadow, self._scratch = HostMemory(lib.mmu_guest_shadow_size()), HostMemory(PAGE)
@@ -294,11 +295,12 @@ class Cpu(ABC):
 
     # -- running ------------------------------------------------------------------------------------
 
-    def begin(self, limit: int, dispatch: str, exceptions: int = 0) -> None:
+    def begin(self, limit: int, dispatch: str, exceptions: int = 0, whole: bool = False) -> None:
         """Make ready for a run of at most *limit* instructions (0: any number; counting costs about 10 ns for each)
         that ends when so many *exceptions* were delivered (0: any number).
 
-        *dispatch*, a key of mmu.guest.memory.SERVICES, says how windows are served. To be matched by end().
+        *dispatch*, a key of mmu.guest.memory.SERVICES, says how windows are served; *whole*, whether accesses are not
+        cut. To be matched by end().
 
         Takes over what the space shows now, and forgets code and translations: the host may have changed any of it.
         """
@@ -309,10 +311,21 @@ class Cpu(ABC):
         elif not limit and self._limit_hook is not None:
             self.engine.unhook(self._limit_hook)
             self._limit_hook = None
+        self._see_whole(whole)
         for other in announce(self):
             lib.mmu_guest_share(self.guest, other._guest)
         lib.mmu_guest_begin(self.guest, limit, exceptions, self._memory.serve(dispatch))
         self.delivered.begin(exceptions)
+
+    def _see_whole(self, whole: bool) -> None:
+        if whole and not self._whole_hooks:
+            first = lib.mmu_guest_bus_base()
+            last = first + lib.mmu_guest_bus_size() - 1
+            for kind in ("MEM_READ", "MEM_WRITE"):
+                self._whole_hooks.append(self.engine.hook(kind, self._hooks.access, self.guest, first, last))
+        while not whole and self._whole_hooks:
+            self.engine.unhook(self._whole_hooks.pop())
+        lib.mmu_guest_set_whole(self.guest, whole)
 
     def end(self) -> None:
         """What the guest wrote is in the devices from now on."""

@@ -9,10 +9,10 @@ import pytest
 from mmu import Frames, SoftMmu, x86
 from mmu.errors import MirrorWarning
 from mmu.machine import Machine
-from mmu.memory import Alias, HostMemory, Ram, Striped, Target
-from mmu.stripes import Route
+from mmu.memory import Alias, HostMemory, Mmio, Ram, Striped, Target
+from mmu.stripes import Route, Slot, Span
 from mmu.types import MemTxResult
-from tests.guest.machines import ARCHS, CODE, DATA, MIB, PAGE, WINDOW, asm, machine, places, two_way
+from tests.guest.machines import ARCHS, CODE, DATA, MIB, PAGE, WINDOW, asm, code, machine, places, two_way
 from tests.guest.world import HOLE, SIZE, World
 
 IN_RAM = dict.fromkeys(("tables", "code", "stack"), "ram")
@@ -349,3 +349,30 @@ def test_device_memory_of_a_terabyte_costs_what_is_touched():
         result = m.run()
     assert (result.registers["rax"], result.counters.mirrored) == (DATA, 1)
     assert space.load((3 << 40) - MIB, 8)[0] == DATA
+
+
+def test_a_page_of_which_a_block_is_away_is_not_had_in_place():
+    """One machine has a block in its mirror; for another the page lies in one piece, in a window of its own."""
+    alias, value, seen = 1 << 37, 0x1122_3344_5566_7788, []
+    space, targets, _ = two_way()
+    window = Striped(SIZE // 2, alias, targets[:1], "alias")
+    window.set_route(Route((Span(alias, alias + SIZE // 2 - 1, 8, 0, 256, (Slot(0, alias, 0, 1, 256),)),)))
+    space.map(alias, window)
+    areas = places(tables="ram", code="ram", data="window", stack="ram")
+    other = {name: (base % WINDOW + 20 * MIB, size, va) for name, (base, size, va) in places().items()}
+    with Machine(space, dispatch="mirror") as one, Machine(space, dispatch="direct") as two:
+        one.setup(**areas)
+        two.setup(**other)
+        two.tables.map(0x2000_0000, alias + MIB, PAGE, page_size=PAGE, executable=False)
+        two.load(code("x86_64", "mov rax, [rsi]")).set(rsi=0x2000_0000)
+
+        def read(offset, size):
+            seen.append(two.run(start=CODE, timeout=None).registers["rax"])
+            return 0
+
+        space.map(0xF000_0000, Mmio(PAGE, read, lambda offset, size, value: None))
+        one.tables.map(0x3000_0000, 0xF000_0000, PAGE, page_size=PAGE, executable=False)
+        one.load(code("x86_64", "mov [rsi], rbx; mov eax, [r12]")).set(rsi=DATA, rbx=value, r12=0x3000_0000)
+        assert one.run(timeout=None).stop.reason == "halt"
+        assert seen == [value]
+        assert two.run(start=CODE).counters.direct == 1

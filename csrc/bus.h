@@ -70,8 +70,7 @@ struct mmu_map {
 	_Alignas(64) struct mmu_range ranges[];	/* sorted, apart; each in one line of the host's cache */
 };
 
-/* A bus shows at most so many memories in its windows, less one. */
-enum { AWAY_BITS = 24 };
+enum { AWAY_BITS = 24 };		/* the low bits of mmu_bus.state: a bus has fewer memories behind windows */
 
 struct mmu_bus {
 	_Atomic(struct mmu_map *) map;

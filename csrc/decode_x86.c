@@ -2,7 +2,7 @@
 #include "decode_x86.h"
 #include "mmu.h"
 
-enum { MAP_0F = 0x100, OP_MOV_CR = 0x120, /* to OP_MOV_CR + 3 */ MAP_0F38 = 0x200, MAP_0F3A = 0x300 };
+enum { MAP_0F = 0x100, MAP_0F38 = 0x200, MAP_0F3A = 0x300 };
 
 struct bytes {
 	const uint8_t *at, *end;
@@ -175,7 +175,7 @@ bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 		i.reg = modrm >> 3 & 7;
 		i.control = i.reg | (p.rex & 4) << 1;
 		i.rm = (modrm & 7) | (p.rex & 1) << 3;
-		i.memory = modrm >> 6 != 3 && (i.opcode & ~3u) != OP_MOV_CR;	/* which take any mod for 3 */
+		i.memory = modrm >> 6 != 3 && (i.opcode ^ OP_MOV_CR) > 3;	/* MOV CR, MOV DR: any mod is 3 */
 		if (i.memory && !take_memory(&b, &p, modrm, &i))
 			return false;
 	}

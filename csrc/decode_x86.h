@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 enum { X86_LONGEST = 15 };		/* bytes of an instruction */
+enum { OP_MOV_CR = 0x122, OP_WRMSR = 0x130 };	/* as `opcode` below; MOV to a control register */
 
 /* Of 64-bit code. `opcode`: map << 8 | byte, the maps being those of one byte (0), 0F (1), 0F38 (2), 0F3A (3). */
 struct x86_instruction {

@@ -6,6 +6,8 @@
 
 enum { MSR_EFER = 0xc0000080u, MSR_STAR = 0xc0000081u, MSR_LSTAR = 0xc0000082u, MSR_SFMASK = 0xc0000084u,
        MSR_TSC_AUX = 0xc0000103u };
+/* x86: places in mmu_guest_ids.general. */
+enum { RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, R11 = 11 };
 struct engine_msr { uint32_t number; uint64_t value; };				/* uc_x86_msr */
 struct engine_table { uint16_t selector; uint64_t base; uint32_t limit, flags; };	/* uc_x86_mmr */
 

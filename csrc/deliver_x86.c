@@ -5,7 +5,7 @@
 #include "decode_x86.h"
 #include "deliver_x86.h"
 
-enum { RCX = 1, RSP = 4, R11 = 11, OP_INT1 = 0xf1, OP_LOCK = 0xf0 };
+enum { OP_INT1 = 0xf1, OP_LOCK = 0xf0 };
 
 #define CONTRIBUTORY (VECTOR(DE) | VECTOR(TS) | VECTOR(NP) | VECTOR(SS) | VECTOR(GP))
 

@@ -5,7 +5,7 @@
 #include "deliver_x86.h"
 
 enum { INTERRUPT_GATE = 14, TRAP_GATE = 15, CODE = 8, CONFORMING = 4, TSS_RSP0 = 4, TSS_IST1 = 0x24,
-       GATE_SIZE = 16, FRAME_WORDS = 6, RSP = 4 };
+       GATE_SIZE = 16, FRAME_WORDS = 6 };
 
 #define NO_RESUME (VECTOR(DB) | VECTOR(BP) | VECTOR(OF) | VECTOR(DF) | VECTOR(MC))
 

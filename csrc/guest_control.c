@@ -6,7 +6,7 @@
 #include "decode_x86.h"
 #include "deliver_x86.h"
 
-enum { OP_MOV_CR = 0x122, OP_WRMSR = 0x130, RAX = 0, RCX = 1, RDX = 2, CR8_BITS = 15, CR3_PCID = 0xfff };
+enum { CR8_BITS = 15, CR3_PCID = 0xfff };
 enum { MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176, MSR_CSTAR = 0xc0000083u, MSR_FS_BASE = 0xc0000100u,
        MSR_GS_BASE = 0xc0000101u, MSR_KERNEL_GS_BASE = 0xc0000102u };
 

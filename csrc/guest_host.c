@@ -6,7 +6,7 @@
  */
 #include "deliver.h"
 
-enum { TIME_STEP = 1000, RAX = 0, RCX = 1, RDX = 2, RBX = 3 };
+enum { TIME_STEP = 1000 };
 enum { CR4_OSXSAVE = 1 << 18, CPUID_OSXSAVE = 1 << 27, LEAF_FEATURES = 1 };
 
 static uint64_t look(struct mmu_guest *g)

@@ -2,7 +2,7 @@
 #include "decode_x86.h"
 #include "deliver.h"
 
-enum { RFLAGS_AC = 1 << 18, RSP = 4, OPERAND = 10 };	/* OPERAND: bytes of a far pointer */
+enum { RFLAGS_AC = 1 << 18, OPERAND = 10 };	/* OPERAND: bytes of a far pointer */
 enum { CC_SOURCE = 24 };		/* bytes before the engine's hflags */
 #define ARITHMETIC UINT64_C(0x8d5)		/* CF, PF, AF, ZF, SF, OF */
 

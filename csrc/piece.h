@@ -25,13 +25,13 @@ int piece_store(mmu_port *port, const struct mmu_map *map, uint64_t pa, uint32_t
 		uint64_t value);
 
 /* The port steps aside, and its guest out of the way of the others. */
-static inline bool port_out(mmu_port *port)
+static inline bool port_step_out(mmu_port *port)
 {
 	port_aside(port);
 	return port->exclusive && exclusive_pause(port->exclusive);
 }
 
-static inline void port_in(mmu_port *port, bool inside)
+static inline void port_step_in(mmu_port *port, bool inside)
 {
 	if (inside)
 		exclusive_back(port->exclusive);
@@ -42,20 +42,20 @@ static inline void port_in(mmu_port *port, bool inside)
 static inline int port_io_load(mmu_port *port, const struct mmu_io *io, uint64_t offset, uint32_t size,
 			       uint64_t *ret)
 {
-	bool inside = port_out(port);
+	bool inside = port_step_out(port);
 	int rc = io_load(io, offset, size, ret);
 
-	port_in(port, inside);
+	port_step_in(port, inside);
 	return rc;
 }
 
 static inline int port_io_store(mmu_port *port, const struct mmu_io *io, uint64_t offset, uint32_t size,
 				uint64_t value)
 {
-	bool inside = port_out(port);
+	bool inside = port_step_out(port);
 	int rc = io_store(io, offset, size, value);
 
-	port_in(port, inside);
+	port_step_in(port, inside);
 	return rc;
 }
 

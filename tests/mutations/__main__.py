@@ -68,6 +68,8 @@ def main(words: Sequence[str]) -> int:
         # A red test proves something only if it is green without the mutation.
         catchers = sorted({o.caught_by[0] for o in outcomes if o.caught_by and "::" in o.caught_by[0]})
         red = trees[0].pytest(*catchers)[1] if catchers else []
+        for tree in trees:
+            tree.close()
     for name in red:
         print(f"   BROKEN    {name} fails in a clean copy too")
     survived = sum(not o.caught_by for o in outcomes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import json
 import os
 import py_compile
 import re
@@ -17,7 +18,6 @@ from tests.mutations import ROOT, Mutation
 FOLDERS = ("mmu", "cxl", "csrc", "cffi_build", "tests", "scripts")
 FLAGS = ("-std=c11", "-O1", "-fPIC")
 GENERATED = "_core"  # large, and the same whatever is planted in the other C files
-TEST_TIMEOUT = 60  # seconds; a mutation that makes a test hang is caught as well
 
 
 def compiler() -> str:
@@ -44,14 +44,16 @@ class Tree:
             **os.environ, "PYTHONPATH": str(folder), "PYTHONHASHSEED": "0", "HYPOTHESIS_PROFILE": "mutations",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }  # fmt: skip
+        self._forks: subprocess.Popen[str] | None = None
 
-    def run(self, *command: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, cwd=self.folder, env=self.environment, text=True, timeout=timeout,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    def close(self) -> None:
+        if self._forks:
+            self._forks.communicate()
+            self._forks = None
 
     def must(self, *command: str) -> None:
-        done = self.run(*command)
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}")
 
@@ -62,8 +64,12 @@ class Tree:
 
     def compile(self, stem: str, folder: Path) -> None:
         self.must(
-            compiler(), *FLAGS, "-Icsrc", f"-I{sysconfig.get_path('include')}", "-c", f"csrc/{stem}.c",
+            compiler(), *FLAGS, "-MMD", "-Icsrc", f"-I{sysconfig.get_path('include')}", "-c", f"csrc/{stem}.c",
             "-o", str(folder / f"{stem}.o"))  # fmt: skip
+
+    def users(self, header: str) -> list[str]:
+        """Stems of the C files that include csrc/*header*, as the compiler has noted."""
+        return [p.stem for p in self.objects.glob("*.d") if f"csrc/{header}" in p.read_text().split()]
 
     def link(self, own: Path) -> None:
         """Link the core of this tree from the objects in *own* and, where it has none, the shared ones."""
@@ -81,29 +87,37 @@ class Tree:
         own = self.folder / "objects"
         own.mkdir()
         try:
-            stems = [p.stem for p in self.objects.glob("*.o")]
-            for stem in [Path(changed).stem] if changed.endswith(".c") else stems:
+            for stem in [Path(changed).stem] if changed.endswith(".c") else self.users(changed):
                 if stem != GENERATED:
                     self.compile(stem, own)
             self.link(own)
         finally:
             shutil.rmtree(own)
 
+    def fork(self, arguments: list[str]) -> tuple[int | None, str]:
+        """Status and output of pytest; see forks.py."""
+        if not self._forks:
+            self._forks = subprocess.Popen(
+                [sys.executable, "-P", "tests/mutations/forks.py"], cwd=self.folder, env=self.environment, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+        assert self._forks.stdin and self._forks.stdout
+        print(json.dumps(arguments), file=self._forks.stdin, flush=True)
+        status, output = json.loads(self._forks.stdout.readline())
+        return status, output
+
     def pytest(self, *tests: str) -> tuple[int, list[str]]:
         """(exit status, ids of the tests that failed); stops at the first failure."""
-        command = [
-            sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=line", "--show-capture=no", "--no-header",
-            "-p", "no:cacheprovider", "-p", "tests.mutations.profile", *tests,
-        ]  # fmt: skip
-        try:
-            done = self.run(*command, timeout=TEST_TIMEOUT)
-        except subprocess.TimeoutExpired:
+        status, output = self.fork([
+            "-x", "-q", "-rfE", "--tb=line", "--show-capture=no", "--no-header", "-p", "no:cacheprovider",
+            "-p", "tests.mutations.profile", *tests,
+        ])  # fmt: skip
+        if status is None:
             return 1, ["a test that no longer ends"]
-        if done.returncode < 0:
-            return 1, [f"signal {-done.returncode} in the C core"]
-        if done.returncode not in (0, 1):
-            raise RuntimeError(f"pytest {' '.join(tests)} ended with {done.returncode}:\n{done.stdout}")
-        return done.returncode, re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.M)
+        if status < 0:
+            return 1, [f"signal {-status} in the C core"]
+        if status not in (0, 1):
+            raise RuntimeError(f"pytest {' '.join(tests)} ended with {status}:\n{output}")
+        return status, re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.M)
 
     def try_mutation(self, mutation: Mutation) -> list[str]:
         """Ids of the tests that fail with *mutation* planted; the tree is as before afterwards."""

@@ -13,6 +13,7 @@ from mmu.errors import MmuError
 
 # Command -> module that defines it under the same name; loaded when asked for.
 COMMANDS = {
+    "bench": "cxl.cli.bench",
     "bug": "cxl.cli.bug",
     "decode": "cxl.cli.decode",
     "groom": "cxl.cli.groom",

@@ -1,4 +1,4 @@
-/* x86-64 instructions, decoded as far as ModRM. Source: Intel SDM vol. 2, 'Opcode Map'. */
+/* x86-64 instructions: the opcode, the operand of ModRM, the length. Source: Intel SDM vol. 2, 'Opcode Map'. */
 #include "decode_x86.h"
 #include "mmu.h"
 
@@ -25,13 +25,26 @@ static const uint16_t modrm_0f[16] = {
 	0, 0xffff, 0xf838, 0xffff, 0x00ff, 0xffff, 0xffff, 0x7fff,
 };
 
+/* As modrm_*: it has an immediate of one byte, of an operand's size but at most 4 bytes. */
+static const uint16_t byte_one_byte[16] = {
+	0x1010, 0x1010, 0x1010, 0x1010, 0, 0, 0x0c00, 0xffff, 0x000d, 0, 0x0100, 0x00ff, 0x2043, 0, 0x08ff, 0,
+};
+static const uint16_t word_one_byte[16] = {
+	0x2020, 0x2020, 0x2020, 0x2020, 0, 0, 0x0300, 0, 0x0002, 0, 0x0200, 0xff00, 0x0080, 0, 0x0300, 0,
+};
+static const uint16_t byte_0f[16] = { 0x8000, 0, 0, 0, 0, 0, 0, 0x000f, 0, 0, 0x1010, 0x0400, 0x0074, 0, 0, 0 };
+static const uint16_t word_0f[16] = { 0, 0, 0, 0, 0, 0, 0, 0, 0xffff, 0, 0, 0, 0, 0, 0, 0 };
+
+static bool in_table(const uint16_t *table, uint32_t opcode)
+{
+	return table[opcode >> 4 & 15] >> (opcode & 15) & 1;
+}
+
 static bool has_modrm(uint32_t opcode)
 {
-	uint32_t row = opcode >> 4 & 15, column = opcode & 15;
-
 	switch (opcode >> 8) {
-	case 0: return modrm_one_byte[row] >> column & 1;
-	case 1: return modrm_0f[row] >> column & 1;
+	case 0: return in_table(modrm_one_byte, opcode);
+	case 1: return in_table(modrm_0f, opcode);
 	}
 	return true;
 }
@@ -127,27 +140,40 @@ static bool take_memory(struct bytes *b, const struct prefixes *p, uint8_t modrm
 			i->index = -1;
 	}
 	i->base = (int8_t)(base | (p->rex & 1) << 3);
-	i->odd = p->segment || i->short_address;
 	if (base == 5 && !mod) {	/* no base, or RIP */
 		size = 4;
 		i->base = -1;
-		i->odd |= !has_sib;
+		i->relative = !has_sib;
 	}
 	i->stack_base = !p->segment && (i->base == 4 || i->base == 5);
 	return take_displacement(b, size, i);
 }
 
-/* Of instructions that write back what they read; short_: operands of 2 bytes. */
-static uint8_t immediate_size(uint32_t opcode, bool short_)
+static uint32_t immediate_size(const struct x86_instruction *i)
 {
-	switch (opcode) {
-	case 0x80: case 0x83: case 0xc0: case 0xc1:
-	case MAP_0F | 0xa4: case MAP_0F | 0xac: case MAP_0F | 0xba:
-		return 1;
-	case 0x81:
-		return short_ ? 2 : 4;
+	uint32_t op = i->opcode, word = i->short_operand && !i->wide ? 2 : 4;
+
+	switch (op) {
+	case 0xf6:
+		return i->reg < 2 ? 1 : 0;	/* TEST */
+	case 0xf7:
+		return i->reg < 2 ? word : 0;
+	case 0xc2: case 0xca:
+		return 2;			/* RET n */
+	case 0xc8:
+		return 3;			/* ENTER */
+	case 0xa0: case 0xa1: case 0xa2: case 0xa3:
+		return i->short_address ? 4 : 8;	/* an address */
 	}
-	return 0;
+	switch (op >> 8) {
+	case 0:
+		if ((op & ~7u) == 0xb8 && i->wide)
+			return 8;		/* MOV */
+		return in_table(byte_one_byte, op) ? 1 : in_table(word_one_byte, op) ? word : 0;
+	case 1:
+		return in_table(byte_0f, op) ? 1 : in_table(word_0f, op) ? word : 0;
+	}
+	return op >> 8 == MAP_0F3A >> 8;
 }
 
 bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
@@ -161,6 +187,7 @@ bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 		p.rex = is_rex(*b.at) ? *b.at : 0;	/* only the last counts, next to the opcode */
 		i.any_rex |= is_rex(*b.at);
 		p.segment |= is_segment_prefix(*b.at);
+		i.segment = (*b.at & 0xfe) == X86_FS ? *b.at : i.segment;
 		i.short_address |= *b.at == 0x67;
 		i.short_operand |= *b.at == 0x66;
 		i.repeated |= *b.at == 0xf2 || *b.at == 0xf3;
@@ -179,7 +206,11 @@ bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 		if (i.memory && !take_memory(&b, &p, modrm, &i))
 			return false;
 	}
-	i.length = (uint8_t)(b.at - code) + immediate_size(i.opcode, p.rex & 8 ? false : i.short_operand);
+	i.wide = p.rex & 8;
+	size = immediate_size(&i);
+	if ((size_t)(b.end - b.at) < size)
+		return false;
+	i.length = (uint8_t)(b.at - code + size);
 	*ret = i;
 	return true;
 }
@@ -252,6 +283,6 @@ int mmu_guest_decode(const uint8_t *code, uint32_t size)
 
 	if (!x86_decode(code, size, &i))
 		return MMU_ERANGE;
-	return (x86_writes_back(&i) ? 1 | i.length << 8 : 0) | (x86_through_stack(&i, MMU_ACCESS_READ) ? 2 : 0) |
+	return i.length << 8 | (x86_writes_back(&i) ? 1 : 0) | (x86_through_stack(&i, MMU_ACCESS_READ) ? 2 : 0) |
 	       (x86_through_stack(&i, MMU_ACCESS_WRITE) ? 4 : 0);
 }

@@ -1,11 +1,13 @@
-/* As much of an instruction as tells what it does to its memory operand. Twin of mmu/guest/x86_decode.py. */
+/* As much of an instruction as tells where it ends and what it does to its memory operand. Twin of mmu/guest/x86_decode.py. */
 #ifndef MMU_DECODE_X86_H
 #define MMU_DECODE_X86_H
 #include <stdbool.h>
 #include <stdint.h>
 
 enum { X86_LONGEST = 15 };		/* bytes of an instruction */
-enum { OP_MOV_CR = 0x122, OP_WRMSR = 0x130 };	/* as `opcode` below; MOV to a control register */
+enum { X86_FS = 0x64, X86_GS = 0x65 };	/* prefixes: of the segments that have a base in 64-bit code */
+/* As `opcode` below. MOV to a control register; FXSAVE, LDMXCSR, CLFLUSH, ... */
+enum { OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_GROUP_15 = 0x1ae };
 
 /* Of 64-bit code. `opcode`: map << 8 | byte, the maps being those of one byte (0), 0F (1), 0F38 (2), 0F3A (3). */
 struct x86_instruction {
@@ -13,13 +15,17 @@ struct x86_instruction {
 	uint8_t reg;			/* ModRM.reg, without REX */
 	uint8_t control, rm;		/* of MOV to and from control registers, as REX numbers them */
 	bool any_rex;			/* also one that counts for nothing */
-	uint8_t length;			/* bytes; right for those that x86_writes_back() */
+	uint8_t length;			/* bytes */
 	bool lock, repeated, vex, has_modrm;
 	bool short_operand, short_address;	/* prefixes 66, 67 */
+	bool wide;			/* REX.W; not of VEX */
 	bool memory;			/* ModRM stands for memory */
 	bool stack_base;		/* and its address counts from RSP or RBP, without a segment prefix */
-	/* Its address is base + (index << scale) + displacement, registers as REX numbers them, -1 none; `odd`: or else. */
-	bool odd;
+	/* Its address is base + (index << scale) + displacement, registers as REX numbers them, -1 none; `relative`: and
+	   where the next instruction begins; of 32 bits with short_address; and the base of `segment`, X86_FS, X86_GS or
+	   0. See guest_operand(). */
+	bool relative;
+	uint8_t segment;
 	int8_t base, index;
 	uint8_t scale;
 	int32_t displacement;

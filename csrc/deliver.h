@@ -5,7 +5,7 @@
 #include "guest.h"
 
 enum { MSR_EFER = 0xc0000080u, MSR_STAR = 0xc0000081u, MSR_LSTAR = 0xc0000082u, MSR_SFMASK = 0xc0000084u,
-       MSR_TSC_AUX = 0xc0000103u };
+       MSR_FS_BASE = 0xc0000100u, MSR_GS_BASE = 0xc0000101u, MSR_TSC_AUX = 0xc0000103u };
 /* x86: places in mmu_guest_ids.general. */
 enum { RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, R11 = 11 };
 struct engine_msr { uint32_t number; uint64_t value; };				/* uc_x86_msr */
@@ -21,6 +21,7 @@ void guest_set_register(struct mmu_guest *g, int id, uint64_t value);
 /* The x86 instruction at pc; as x86_decode(). */
 struct x86_instruction;
 bool x86_decode_at(struct mmu_guest *g, uint64_t pc, struct x86_instruction *ret);
+uint64_t guest_operand(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);
 
 /* The context blob, filled with the CPU's state; what is written to it counts after guest_blob_restore(). */
 uint8_t *guest_blob_save(struct mmu_guest *g);

@@ -294,6 +294,9 @@ bool guest_port_string_permitted(struct mmu_guest *g, uint64_t pc, const struct 
 /* guest_control.c */
 bool guest_control_permitted(struct mmu_guest *g, const struct x86_instruction *i);
 
+/* guest_group_15.c */
+bool guest_group_15(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);
+
 /* guest_site.c */
 void guest_sites_scan(struct mmu_guest *g, uint64_t page);
 void guest_sites_forget(struct mmu_guest *g);

@@ -227,8 +227,8 @@ const struct mmu_guest_counters *mmu_guest_counters(const mmu_guest *guest);
 uint64_t mmu_guest_time(const mmu_guest *guest);
 void mmu_guest_set_time(mmu_guest *guest, uint64_t time);
 
-/* What the x86-64 instruction that begins at code[0] does to its memory operand, as far as faults depend on it. A set:
-   1 it writes what it reads, with its length in bits 15:8; 2, 4: what it reads, writes, goes through SS. Negative:
+/* The length of the x86-64 instruction that begins at code[0], in bits 15:8, and what it does to its memory operand, as
+   far as faults depend on it. A set: 1 it writes what it reads; 2, 4: what it reads, writes, goes through SS. Negative:
    `size` bytes are none. */
 int mmu_guest_decode(const uint8_t *code, uint32_t size);
 

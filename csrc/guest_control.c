@@ -7,8 +7,8 @@
 #include "deliver_x86.h"
 
 enum { CR8_BITS = 15, CR3_PCID = 0xfff };
-enum { MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176, MSR_CSTAR = 0xc0000083u, MSR_FS_BASE = 0xc0000100u,
-       MSR_GS_BASE = 0xc0000101u, MSR_KERNEL_GS_BASE = 0xc0000102u };
+enum { MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176, MSR_CSTAR = 0xc0000083u,
+       MSR_KERNEL_GS_BASE = 0xc0000102u };
 
 /* Of this CPU: no UMIP, 5-level paging, VMX, SMX, protection keys, CET, user interrupts, LASS, LAM or FRED. */
 #define CR4_BITS (X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE | \

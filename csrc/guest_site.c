@@ -2,13 +2,13 @@
  * Instructions that we must know of before they run, and of which the engine tells nobody: those of x86 that
  * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (MOV and WRMSR of what no
  * CPU holds; AVX; RDRAND and RDSEED; INS and OUTS of user programs; CMPXCHG8B and 16B, which take the flags for those
- * of an earlier instruction, and SETcc to memory, whose faults lose them: a hook has them worked out before) and, where
- * memory is shared, atomic ones.
+ * of an earlier instruction, and SETcc to memory, whose faults lose them: a hook has them worked out before; those of
+ * guest_group_15.c) and, where memory is shared, atomic ones.
  * The engine translates code only from pages that it asked for; so each new page of code is searched for their
  * bytes, and a hook is put on what may be one. A hook costs nothing elsewhere.
  */
 #include "decode_x86.h"
-#include "deliver.h"
+#include "deliver_x86.h"
 
 enum { HOOK_CODE = 1 << 2 };	/* unicorn.h: UC_HOOK_CODE */
 enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_INVPCID = 0x282, REG_INVLPG = 7,
@@ -40,18 +40,13 @@ static bool is_random(const struct x86_instruction *i)
 	return i->opcode == OP_GROUP_9 && !i->memory && i->reg >= REG_RDRAND;
 }
 
-static uint64_t general(struct mmu_guest *g, int8_t number)
+/* INVLPG. Only of 64-bit code is its operand known. */
+static void flush_page(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i)
 {
-	return number < 0 ? 0 : guest_register(g, g->c.ids.general[number & 15]);
-}
-
-static void flush_page(struct mmu_guest *g, const struct x86_instruction *i)
-{
-	if (i->odd)
-		guest_tlb_flush(g);
+	if (x86_in_64_bit_code(g))
+		guest_tlb_flush_page(g, guest_operand(g, pc, i));
 	else
-		guest_tlb_flush_page(g, general(g, i->base) + (general(g, i->index) << i->scale) +
-					(uint64_t)(int64_t)i->displacement);
+		guest_tlb_flush(g);
 }
 
 /* The instruction at pc is to be run alone. */
@@ -94,12 +89,15 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	if (!guest_control_permitted(g, &i)) {
 		refuse(g, MMU_GUEST_PROTECTION);
 	} else if (i.opcode == OP_SYSTEM && i.reg == REG_INVLPG && i.memory) {
-		flush_page(g, &i);
+		flush_page(g, address, &i);
 	} else if (i.opcode == OP_MOV_CR || i.opcode == OP_INVPCID) {
 		guest_tlb_flush(g);
-	} else if (i.opcode == OP_WRMSR && (uint32_t)general(g, RCX) == MSR_EFER) {
+	} else if (i.opcode == OP_WRMSR && (uint32_t)guest_register(g, g->c.ids.general[RCX]) == MSR_EFER) {
 		guest_tlb_flush(g);
 		guest_flush_tlb(g);	/* the engine's, which forgets to */
+	} else if (i.opcode == OP_GROUP_15) {
+		if (!guest_group_15(g, address, &i))
+			g->c.engine.emu_stop(g->c.engine.uc);
 	} else if (is_avx(&i) || is_random(&i)) {
 		refuse(g, MMU_GUEST_INVALID);
 	} else if (guest_port_is_string(&i)) {
@@ -170,6 +168,8 @@ static bool may_be_ours(const uint8_t *code, uint32_t at)
 		return left == 2 || code[at + 2] >> 6 != 3;	/* SETcc to memory */
 	case OP_SYSTEM & 0xff:
 		return left == 2 || ((code[at + 2] >> 3 & 7) == REG_INVLPG && code[at + 2] >> 6 != 3);
+	case OP_GROUP_15 & 0xff:
+		return left == 2 || code[at + 2] >> 6 != 3 || (code[at + 2] & 0x30) == 0x10;	/* or WRFSBASE, WRGSBASE */
 	case OP_GROUP_9 & 0xff:
 		return left == 2 || (code[at + 2] >> 6 == 3 ? (code[at + 2] >> 3 & 7) >= REG_RDRAND
 							    : (code[at + 2] >> 3 & 7) == REG_CMPXCHG8B);

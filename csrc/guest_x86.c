@@ -142,18 +142,31 @@ static uint64_t general(struct mmu_guest *g, int8_t number)
 	return number < 0 ? 0 : guest_register(g, g->c.ids.general[number & 15]);
 }
 
+/* The address of the operand in memory of the 64-bit instruction at pc, which comes next. */
+uint64_t guest_operand(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i)
+{
+	struct engine_msr base = { .number = i->segment == X86_FS ? MSR_FS_BASE : MSR_GS_BASE };
+	uint64_t at = general(g, i->base) + (general(g, i->index) << i->scale) + (uint64_t)(int64_t)i->displacement;
+
+	if (i->relative)
+		at += pc + i->length;
+	if (i->short_address)
+		at = (uint32_t)at;
+	if (i->segment)
+		g->c.engine.reg_read(g->c.engine.uc, g->c.ids.msr, &base);
+	return at + base.value;
+}
+
 /* Whether the program's own operand, in memory or on the stack, begins or ends on the page. */
 static bool operand_on_page(struct mmu_guest *g, uint64_t page)
 {
+	uint64_t pc = guest_register(g, g->c.ids.pc), at;
 	struct x86_instruction i;
-	uint64_t at;
 
-	if (!x86_decode_at(g, guest_register(g, g->c.ids.pc), &i))
+	if (!x86_decode_at(g, pc, &i))
 		return false;
-	at = general(g, RSP);
-	if (i.memory)
-		at = general(g, i.base) + (general(g, i.index) << i.scale) + (uint64_t)(int64_t)i.displacement;
-	return (!i.memory || !i.odd) && (at + OPERAND - 1 - page < GUEST_PAGE + OPERAND - 1);
+	at = i.memory ? guest_operand(g, pc, &i) : general(g, RSP);
+	return at + OPERAND - 1 - page < GUEST_PAGE + OPERAND - 1;
 }
 
 /* A user program that loads a segment makes the CPU read descriptors with supervisor rights. */

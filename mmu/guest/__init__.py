@@ -23,7 +23,7 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - x86: JMP, CALL, RET, IRET and SYSRET to an address that is not canonical raise #GP there and not where they are: RSP
   has moved, and CALL has pushed.
 - x86: SSE raises no floating-point exception (no #XM, nor #UD without CR4.OSXMMEXCPT), and sets no flag of MXCSR.
-  LDMXCSR takes reserved bits, WRFSBASE and WRGSBASE take addresses that are not canonical.
+  LDMXCSR takes reserved bits.
 - x86: turning long mode on asks neither for CS.L to be 0 nor for a TSS that is not of 16 bits.
 - x86: no AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging;
   SYSENTER ends the run; RDMSR of an unknown register gives 0. CPUID reports the engine's address width, walks use 52
@@ -36,7 +36,8 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   map.
 - arm64: EL1 and EL0 only; no alignment checks but those of exclusives and of the PC; FP is always on. A walk uses 48
   bits.
-- Cache maintenance by address (CLFLUSH; DC and IC) and prefetches do nothing, and so they never fault. No #AC on x86.
+- Cache maintenance by address (DC and IC; CLFLUSH in code of 32 bits) and prefetches do nothing, and so they never
+  fault. No #AC on x86.
 - Nothing is the host's, so the same program has the same trace. Clocks are one clock, which moves on by 1000 at each
   look at it: the time stamp counter of x86, the counter and the cycle counter of arm64. There are no random numbers:
   RDRAND, RDSEED and RNDR are undefined, and CPUID and ID_AA64ISAR0_EL1 say so. arm64's timers stay at 0.

@@ -43,9 +43,9 @@ def places(tables="window", code="window", data="window", stack="window"):
     return {name: (bases[where] + at, size, vas[name]) for name, (where, at, size) in offsets.items()}
 
 
-def machine(arch="x86_64", granularity=256, dispatch=None, **where):
+def machine(arch="x86_64", granularity=256, dispatch=None, deliver=None, **where):
     space, _, _ = two_way(granularity)
-    chosen = {} if dispatch is None else {"dispatch": dispatch}
+    chosen = {name: value for name, value in (("dispatch", dispatch), ("deliver", deliver)) if value is not None}
     return Machine(space, arch, **chosen).setup(**places(**where))
 
 

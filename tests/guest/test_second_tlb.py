@@ -95,12 +95,17 @@ def test_x86_instructions_that_flush(flush):
         assert (r["rax"], r["rcx"]) == (111, 222)
 
 
-def test_invlpg_of_another_page_leaves_this_one():
+@pytest.mark.parametrize("operand, seen", [
+    ("[rbx+0x1000]", 111), ("fs:[rbx]", 111), ("fs:[rbx-0x1000]", 222), ("gs:[rbx+0x1000]", 111), ("[ebx+0x1000]", 111),
+    ("[rip+0x1fc01000]", 111), ("gs:[ebx+r8d]", 222), ("fs:[rip+0x1fbff000]", 222),
+])  # fmt: skip
+def test_invlpg_of_another_page_leaves_this_one(operand, seen):
     """That is what a CPU does; a guest that forgets to flush sees the old page."""
     with machine() as m:
         entry, value = prepared(m)
-        m.load(code("x86_64", "mov rax, [rbx]; mov [rsi], rdx; invlpg [rbx+0x1000]; mov rcx, [rbx]"))
-        assert m.set(rbx=PLACE, rsi=entry, rdx=value).run().registers["rcx"] == 111
+        m.load(code("x86_64", f"mov rax, [rbx]; mov [rsi], rdx; invlpg {operand}; mov rcx, [rbx]"))
+        m.set(fs_base=0x1000, rbx=PLACE, rsi=entry, rdx=value, r8=1 << 40)
+        assert m.run().registers["rcx"] == seen
 
 
 @pytest.mark.parametrize("where", range(1, 6))

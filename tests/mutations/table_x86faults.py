@@ -1,0 +1,36 @@
+"""Mistakes in the faults of x86 instructions that the engine leaves out."""
+
+from tests.mutations import Mutation
+
+GROUP, SITE, X86, DECODE = "csrc/guest_group_15.c", "csrc/guest_site.c", "csrc/guest_x86.c", "csrc/decode_x86.c"
+LINES, BASES = ("tests/guest/test_flushed_lines.py",), ("tests/guest/test_segment_bases.py",)
+LENGTHS, SECOND = ("tests/guest/test_decode.py",), ("tests/guest/test_second_tlb.py", "-k", "invlpg")
+
+MUTATIONS = (
+    Mutation("x86faults: CLFLUSH is no operation", GROUP, "i->short_operand || i->repeated ||", "i->reg ||", LINES),
+    Mutation("x86faults: CLFLUSHOPT is CLFLUSH", GROUP, "i->short_operand || i->repeated", "i->repeated", LINES),
+    Mutation("x86faults: REP CLFLUSH is CLFLUSH", GROUP, "i->short_operand || i->repeated", "i->short_operand", LINES),
+    Mutation("x86faults: LOCK CLFLUSH is CLFLUSH", GROUP, "\tif (i->lock || ", "\tif (", LINES),
+    Mutation("x86faults: what is not flushed runs all the same", SITE, "\t\tif (!guest_group_15(g, address, &i))\n"
+             "\t\t\tg->c.engine.emu_stop(g->c.engine.uc);\n", "\t\tguest_group_15(g, address, &i);\n", LINES),
+    Mutation("x86faults: a flushed line faults on its page", GROUP, "\tg->stop.va = va;", "\tg->stop.va = va & -4096;",
+             LINES),
+    Mutation("x86faults: an operand that counts from RIP counts from 0", X86, "\tif (i->relative)\n", "\tif (0)\n",
+             LINES),
+    Mutation("x86faults: an operand counts from its own instruction", X86, "pc + i->length;", "pc;", LINES),
+    Mutation("x86faults: an address of 32 bits has 64", X86, "\tif (i->short_address)\n", "\tif (0)\n", LINES),
+    Mutation("x86faults: segments have no base", X86, "\treturn at + base.value;", "\treturn at;", LINES),
+    Mutation("x86faults: GS is FS", X86, "i->segment == X86_FS ?", "i->segment ?", LINES),
+    Mutation("x86faults: INVLPG knows no segments", X86, "\tif (i->segment)\n", "\tif (0)\n", SECOND),
+    Mutation("x86faults: a base is any number", GROUP, "x86_is_canonical(base) ||", "base ||", BASES),
+    Mutation("x86faults: a base of 32 bits is refused", GROUP, "i->repeated && i->wide)", "i->repeated)", BASES),
+    Mutation("x86faults: WRFSBASE is always there", GROUP, " || !(guest_register(g, g->c.ids.cr4) & X86_CR4_FSGSBASE)",
+             "", BASES),
+    Mutation("x86faults: no site is put on WRGSBASE", SITE, " || (code[at + 2] & 0x30) == 0x10;", ";", BASES),
+    Mutation("x86faults: MOV of 64 bits has 4", DECODE, "\t\t\treturn 8;", "\t\t\treturn 4;", LENGTHS),
+    Mutation("x86faults: NEG has an immediate", DECODE, "return i->reg < 2 ? word : 0;", "return word;", LENGTHS),
+    Mutation("x86faults: RET n has none", DECODE, "case 0xc2: case 0xca:\n\t\treturn 2;", "case 0xca:\n\t\treturn 2;",
+             LENGTHS),
+    Mutation("x86faults: an immediate may be missing", DECODE, "\tif ((size_t)(b.end - b.at) < size)\n", "\tif (0)\n",
+             LENGTHS),
+)

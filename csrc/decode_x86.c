@@ -107,7 +107,6 @@ static bool take_opcode(struct bytes *b, struct x86_instruction *i, uint8_t *rex
 
 struct prefixes {
 	uint8_t rex;
-	bool segment;	/* any */
 };
 
 static bool take_displacement(struct bytes *b, uint32_t size, struct x86_instruction *i)
@@ -145,7 +144,7 @@ static bool take_memory(struct bytes *b, const struct prefixes *p, uint8_t modrm
 		i->base = -1;
 		i->relative = !has_sib;
 	}
-	i->stack_base = !p->segment && (i->base == 4 || i->base == 5);
+	i->stack_base = !i->segment && (i->base == 4 || i->base == 5);
 	return take_displacement(b, size, i);
 }
 
@@ -186,11 +185,10 @@ bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 	for (; b.at < b.end && x86_is_prefix(*b.at); b.at++) {
 		p.rex = is_rex(*b.at) ? *b.at : 0;	/* only the last counts, next to the opcode */
 		i.any_rex |= is_rex(*b.at);
-		p.segment |= is_segment_prefix(*b.at);
 		i.segment = (*b.at & 0xfe) == X86_FS ? *b.at : i.segment;
 		i.short_address |= *b.at == 0x67;
 		i.short_operand |= *b.at == 0x66;
-		i.repeated |= *b.at == 0xf2 || *b.at == 0xf3;
+		i.repeated = *b.at == X86_REPNE || *b.at == X86_REP ? *b.at : i.repeated;
 		i.lock |= *b.at == 0xf0;
 	}
 	if (!take_opcode(&b, &i, &p.rex))
@@ -245,6 +243,35 @@ static uint32_t writes_back_regs(uint32_t opcode)
 bool x86_writes_back(const struct x86_instruction *i)
 {
 	return i->memory && !i->vex && (writes_back_regs(i->opcode) >> i->reg & 1);
+}
+
+uint32_t x86_loaded_twice(const struct x86_instruction *i)
+{
+	bool bare = !i->short_operand && !i->repeated;
+
+	if (!i->memory || i->vex)
+		return 0;
+	switch (i->opcode) {
+	case MAP_0F | 0x2c: case MAP_0F | 0x2d:	/* CVTTPS2PI, CVTPS2PI */
+	case MAP_0F | 0x5a:			/* CVTPS2PD */
+		return bare ? 8 : 0;
+	case MAP_0F | 0xe6:			/* CVTDQ2PD */
+		return i->repeated == X86_REP ? 8 : 0;
+	case MAP_0F | 0x60: case MAP_0F | 0x61: case MAP_0F | 0x62:	/* PUNPCKL of MMX registers */
+		return bare ? 4 : 0;
+	}
+	return 0;
+}
+
+bool x86_bit_string(const struct x86_instruction *i)
+{
+	return !i->vex && (i->opcode == (MAP_0F | 0xa3) || i->opcode == (MAP_0F | 0xab) || i->opcode == (MAP_0F | 0xb3) ||
+			   i->opcode == (MAP_0F | 0xbb));
+}
+
+bool x86_compares_strings(const struct x86_instruction *i)
+{
+	return i->repeated && !i->vex && ((i->opcode & ~1u) == 0xa6 || (i->opcode & ~1u) == 0xae);
 }
 
 bool x86_rotates_through_carry(const struct x86_instruction *i)

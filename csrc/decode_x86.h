@@ -6,6 +6,7 @@
 
 enum { X86_LONGEST = 15 };		/* bytes of an instruction */
 enum { X86_FS = 0x64, X86_GS = 0x65 };	/* prefixes: of the segments that have a base in 64-bit code */
+enum { X86_REPNE = 0xf2, X86_REP = 0xf3 };	/* prefixes */
 /* As `opcode` below. MOV to a control register; FXSAVE, LDMXCSR, CLFLUSH, ... */
 enum { OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_GROUP_15 = 0x1ae };
 
@@ -13,14 +14,15 @@ enum { OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_GROUP_15 = 0x1ae };
 struct x86_instruction {
 	uint32_t opcode;
 	uint8_t reg;			/* ModRM.reg, without REX */
-	uint8_t control, rm;		/* of MOV to and from control registers, as REX numbers them */
+	uint8_t control, rm;		/* of ModRM, both registers as REX numbers them */
 	bool any_rex;			/* also one that counts for nothing */
 	uint8_t length;			/* bytes */
-	bool lock, repeated, vex, has_modrm;
+	bool lock, vex, has_modrm;
+	uint8_t repeated;		/* X86_REP, X86_REPNE or 0 */
 	bool short_operand, short_address;	/* prefixes 66, 67 */
 	bool wide;			/* REX.W; not of VEX */
 	bool memory;			/* ModRM stands for memory */
-	bool stack_base;		/* and its address counts from RSP or RBP, without a segment prefix */
+	bool stack_base;		/* and its address counts from RSP or RBP, without FS or GS */
 	/* Its address is base + (index << scale) + displacement, registers as REX numbers them, -1 none; `relative`: and
 	   where the next instruction begins; of 32 bits with short_address; and the base of `segment`, X86_FS, X86_GS or
 	   0. See guest_operand(). */
@@ -38,6 +40,12 @@ bool x86_is_prefix(uint8_t byte);
 bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret);
 /* Whether it writes the memory that it reads. */
 bool x86_writes_back(const struct x86_instruction *i);
+/* Bytes of the operand in memory of an instruction for which the engine loads twice as many; 0: it is none. */
+uint32_t x86_loaded_twice(const struct x86_instruction *i);
+/* Whether it is BT, BTS, BTR or BTC with a register, which says as well where in memory. */
+bool x86_bit_string(const struct x86_instruction *i);
+/* Whether it is CMPS or SCAS under REPE or REPNE. */
+bool x86_compares_strings(const struct x86_instruction *i);
 /* Whether it is RCL or RCR of memory. */
 bool x86_rotates_through_carry(const struct x86_instruction *i);
 /* Whether an access of that kind (MMU_ACCESS_*) goes through SS. */

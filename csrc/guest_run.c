@@ -160,6 +160,7 @@ static int step(struct mmu_guest *g)
 	for (uint32_t i = 0; i < g->spared_count; i++)
 		g->spared[i].used = false;
 	error = run_once(g, g->stop.pc, GUEST_STEPPING);
+	g->surplus = 0;
 	mmu_guest_flush(g);
 	return error;
 }
@@ -230,7 +231,9 @@ static bool handle(struct mmu_guest *g, int error)
 				return false;
 			if (exited(g))	/* the program was over before this instruction */
 				return false;
-			if (locate(g))
+			if (g->arch->loads_too_much && g->arch->loads_too_much(g))
+				g->surplus = g->stop.va | 1;
+			else if (locate(g))
 				return false;
 			break;
 		}

@@ -75,6 +75,26 @@ static void refuse(struct mmu_guest *g, enum mmu_guest_stop_kind kind)
 	g->c.engine.emu_stop(g->c.engine.uc);
 }
 
+/*
+ * Each round of a repeated CMPS or SCAS comes here, and the instruction behind it. A round that faults leaves the flags as
+ * they were before the first. Source: Intel SDM vol. 2, 'REP/REPE/REPZ/REPNE/REPNZ'.
+ */
+static void keep_flags(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i)
+{
+	struct guest_string *s = &g->string;
+	uint64_t count = guest_register(g, g->c.ids.general[RCX]);
+
+	if (!x86_compares_strings(i)) {
+		s->under_way = false;
+		return;
+	}
+	if (i->short_address)
+		count = (uint32_t)count;
+	if (s->under_way && s->pc == pc && s->left == count)
+		g->flags = s->flags;
+	*s = (struct guest_string){ pc, count - 1, g->flags, true };
+}
+
 /* What flushes accesses nothing through the TLB, so what is flushed before it is not filled again until it has run. */
 static void on_x86_site(struct mmu_guest *g, uint64_t address)
 {
@@ -86,6 +106,7 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	}
 	if (i.opcode == OP_GROUP_9 && i.reg == REG_CMPXCHG8B && i.memory)
 		guest_set_register(g, g->c.ids.flags, g->flags);	/* now they are worked out for good */
+	keep_flags(g, address, &i);
 	if (!guest_control_permitted(g, &i)) {
 		refuse(g, MMU_GUEST_PROTECTION);
 	} else if (i.opcode == OP_SYSTEM && i.reg == REG_INVLPG && i.memory) {
@@ -228,6 +249,16 @@ static bool may_be_string(const uint8_t *code, uint32_t at)
 	return (code[at] & ~3u) == OP_INSB && (!(code[at] & 2) || !at || x86_is_prefix(code[at - 1]));
 }
 
+/* CMPS or SCAS, with a prefix such as REP. */
+static bool may_compare_strings(const uint8_t *code, uint32_t at)
+{
+	uint32_t first = first_prefix(code, at);
+	uint8_t op = code[at] & ~1u;
+
+	return (op == 0xa6 || op == 0xae) && (!first || memchr(code + first, X86_REP, at - first) ||
+					      memchr(code + first, X86_REPNE, at - first));
+}
+
 static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 {
 	static const uint8_t begins[] = { OP_0F, VEX3, VEX2, LOCK, OP_XCHG, OP_XCHG + 1 };
@@ -245,9 +276,12 @@ static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 				add_x86(g, page, code, at, 0);
 		}
 	}
-	for (uint32_t at = 0; user && at < GUEST_PAGE; at++)
-		if (may_be_string(code, at))
+	for (uint32_t at = 0; at < GUEST_PAGE; at++) {
+		if (user && may_be_string(code, at))
 			add_x86(g, page, code, at, 0);
+		if (may_compare_strings(code, at))
+			add_x86(g, page, code, at, 1);
+	}
 	if (x86_is_prefix(code[GUEST_PAGE - 1]))
 		add_x86(g, page, code, GUEST_PAGE, 0);
 }

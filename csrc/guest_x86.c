@@ -1,6 +1,6 @@
 /* x86-64 for the guest: which registers a walk needs, and which accesses are the CPU's own. */
 #include "decode_x86.h"
-#include "deliver.h"
+#include "deliver_x86.h"
 
 enum { RFLAGS_AC = 1 << 18, OPERAND = 10 };	/* OPERAND: bytes of a far pointer */
 enum { CC_SOURCE = 24 };		/* bytes before the engine's hflags */
@@ -121,6 +121,21 @@ static bool table_on_page(struct mmu_guest *g, int id, uint64_t page)
 			      ((table.base & (GUEST_PAGE - 1)) + table.limit);
 }
 
+/* The engine loads 16 bytes for some operands of 8, and 8 for some of 4. */
+static bool x86_loads_too_much(struct mmu_guest *g)
+{
+	const struct mmu_guest_stop *stop = &g->stop;
+	struct x86_instruction i;
+	uint64_t behind;
+	uint32_t size;
+
+	if (stop->kind != MMU_GUEST_FAULT || stop->exact || !(stop->access & MMU_ACCESS_READ) ||
+	    !x86_decode_at(g, stop->pc, &i) || !(size = x86_loaded_twice(&i)) || !x86_in_64_bit_code(g))
+		return false;
+	behind = guest_operand(g, stop->pc, &i) + size;
+	return ((behind - 1) & GUEST_PAGE_MASK) != stop->va && ((behind + size - 1) & GUEST_PAGE_MASK) == stop->va;
+}
+
 /*
  * RCL and RCR of memory: the engine works the flags out before it accesses that, and puts them where it keeps what they
  * are worked out from; when the access faults it works them out once more, from themselves.
@@ -142,6 +157,18 @@ static uint64_t general(struct mmu_guest *g, int8_t number)
 	return number < 0 ? 0 : guest_register(g, g->c.ids.general[number & 15]);
 }
 
+/* How far from its operand's address a BT, BTS, BTR or BTC with a register works, in bytes: whole operands. */
+static uint64_t bit_string_offset(struct mmu_guest *g, const struct x86_instruction *i)
+{
+	uint64_t bit = general(g, (int8_t)i->control);
+
+	if (!x86_bit_string(i))
+		return 0;
+	if (i->wide)
+		return (uint64_t)((int64_t)bit >> 6) * 8;
+	return i->short_operand ? (uint64_t)((int16_t)bit >> 4) * 2 : (uint64_t)((int32_t)bit >> 5) * 4;
+}
+
 /* The address of the operand in memory of the 64-bit instruction at pc, which comes next. */
 uint64_t guest_operand(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i)
 {
@@ -150,6 +177,7 @@ uint64_t guest_operand(struct mmu_guest *g, uint64_t pc, const struct x86_instru
 
 	if (i->relative)
 		at += pc + i->length;
+	at += bit_string_offset(g, i);	/* in the width of addresses */
 	if (i->short_address)
 		at = (uint32_t)at;
 	if (i->segment)
@@ -181,4 +209,4 @@ static uint32_t x86_kind_of_access(struct mmu_guest *g, uint64_t va)
 
 const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access,
 				       .tlb_registers = x86_tlb_registers, .handle = guest_x86_handle,
-				       .mend_flags = x86_mend_flags };
+				       .loads_too_much = x86_loads_too_much, .mend_flags = x86_mend_flags };

@@ -58,7 +58,9 @@ uint32_t mmu_arm64_esr(const struct mmu_arm64_fault *f, const struct mmu_arm64_r
 	uint32_t class = fetch ? MMU_ARM64_EC_INSTRUCTION_ABORT_LOWER : MMU_ARM64_EC_DATA_ABORT_LOWER;
 	uint32_t esr = (class + same) << 26 | (uint32_t)ARM64_ESR_IL | fault_status(f);
 
-	if (f->access & MMU_ACCESS_WRITE)
+	if (f->access & MMU_ACCESS_MAINTENANCE)
+		esr |= (uint32_t)ARM64_ESR_CM;
+	if (f->access & (MMU_ACCESS_WRITE | MMU_ACCESS_MAINTENANCE))
 		esr |= (uint32_t)ARM64_ESR_WNR;
 	if (f->on_table)
 		esr |= (uint32_t)ARM64_ESR_S1PTW;

@@ -211,10 +211,10 @@ static int stage2_translate(const struct arm64_request *q, ipa_t ipa, uint32_t a
 		*rights = stage2_rights(t, c->descriptor);
 		device = on_table && q->stage2.ptw &&
 			 FIELD(c->descriptor, ARM64_STAGE2LEAF_MEMATTR) < 4;
-		if (device || !(access & rights_of(*rights, q->user && !on_table)))
+		if (device || ((on_table || q->checked) && !(access & rights_of(*rights, q->user && !on_table))))
 			return refuse_entry(q, f, MMU_FAULT_PERMISSION, c);
 		wanted = c->descriptor | (t->ha ? ARM64_STAGE2LEAF_AF : 0);
-		if (t->hd && (wanted & ARM64_STAGE2LEAF_DBM) && access == MMU_ACCESS_WRITE)
+		if (t->hd && (wanted & ARM64_STAGE2LEAF_DBM) && (on_table ? access == MMU_ACCESS_WRITE : q->dirties))
 			wanted |= S2AP_WRITE * (ARM64_STAGE2LEAF_S2AP & -ARM64_STAGE2LEAF_S2AP);
 		rc = write_back(q, c, wanted, f);
 	} while (rc == ARM64_MORE);
@@ -290,7 +290,7 @@ static int stage1_leaf(const struct arm64_request *q, struct arm64_lane *lane,
 	if (!(q->access & granted(q, s, lane->rights)))
 		return refuse_entry(q, f, MMU_FAULT_PERMISSION, c);
 	wanted = c->descriptor | (s->tables.ha ? ARM64_STAGE1LEAF_AF : 0);
-	if (s->tables.hd && (wanted & ARM64_STAGE1LEAF_DBM) && q->access == MMU_ACCESS_WRITE)
+	if (s->tables.hd && (wanted & ARM64_STAGE1LEAF_DBM) && q->dirties)
 		wanted &= ~(AP_READ_ONLY * (ARM64_STAGE1LEAF_AP & -ARM64_STAGE1LEAF_AP));
 	lane->output = c->base | (c->input & arm64_low_mask(c->shift));
 	rc = write_back(q, c, wanted, f);

@@ -40,6 +40,8 @@ struct arm64_request {
 	uint32_t access;		/* MMU_ACCESS_READ, WRITE or FETCH */
 	uint8_t pa_range, regime_el;
 	bool two_ranges, update, stage1_only, user, pan;
+	bool checked;			/* it needs the right to `access` */
+	bool dirties;			/* the page is not clean after it */
 	struct arm64_stage1 stage1[2];	/* [1]: the upper half */
 	struct arm64_stage2 stage2;
 };

@@ -282,9 +282,11 @@ int arm64_request_init(struct arm64_request *q, mmu_port *port, const struct mmu
 		       uint32_t access, uint32_t options)
 {
 	uint32_t kind = access & (MMU_ACCESS_READ | MMU_ACCESS_WRITE | MMU_ACCESS_FETCH);
+	uint32_t more = access & ~kind;
 
-	if (!kind || kind & (kind - 1) || (access & ~(kind | MMU_ACCESS_UNPRIVILEGED)) ||
-	    access == (MMU_ACCESS_FETCH | MMU_ACCESS_UNPRIVILEGED))
+	if (!kind || kind & (kind - 1) ||
+	    (more && (kind == MMU_ACCESS_FETCH ||
+		      (more != MMU_ACCESS_UNPRIVILEGED && more != MMU_ACCESS_MAINTENANCE))))
 		return MMU_ERANGE;
 	q->port = port;
 	q->ram = NULL;
@@ -298,7 +300,9 @@ int arm64_request_init(struct arm64_request *q, mmu_port *port, const struct mmu
 	q->stage1_only = options & MMU_ARM64_STAGE1_ONLY;
 	q->user = regs->el == 0 ||
 		  ((access & MMU_ACCESS_UNPRIVILEGED) && unprivileged_is_user(regs));
-	q->pan = regs->pan && !q->user;
+	q->pan = regs->pan && !q->user && !(access & MMU_ACCESS_MAINTENANCE);
+	q->checked = q->user || kind == MMU_ACCESS_WRITE || !(access & MMU_ACCESS_MAINTENANCE);
+	q->dirties = access == MMU_ACCESS_WRITE || access == (MMU_ACCESS_WRITE | MMU_ACCESS_UNPRIVILEGED);
 	memset(&q->stage2, 0, sizeof(q->stage2));
 	if (q->regime_el == 1 && (regs->hcr_el2 & (ARM64_HCR_VM | ARM64_HCR_DC)))
 		stage2_init(&q->stage2, regs);

@@ -18,6 +18,7 @@ class Access(IntFlag):
     STACK = 16  # x86: through SS: a non-canonical address is #SS, not #GP
     SHADOW_STACK = 32  # x86 CET
     UNPRIVILEGED = 64  # arm64: LDTR/STTR: EL0 rights at EL1 or EL2
+    MAINTENANCE = 128  # arm64: of a cache, by address: with READ what cleans (DC CVAC), with WRITE DC IVAC
 
 
 class MemTxResult(Flag):

@@ -34,7 +34,7 @@ class Abort:
     `esr` is ESR_ELx of `target_el`, without an instruction syndrome (ISV=0): a walk does not know the instruction.
     `far` is the address as the access gave it, top byte included. `hpfar` is HPFAR_EL2, None for stage 1; for a
     stage 2 Permission fault of the access itself the architecture leaves it UNKNOWN, and it holds the IPA here.
-    `wnr` is False for an Instruction Abort, whose ISS has no such bit.
+    `wnr` is False for an Instruction Abort, whose ISS has no such bit, and True for cache maintenance (CM=1).
     """
 
     kind: Literal["data", "instruction"]
@@ -79,13 +79,15 @@ def target_el(fault: Fault, regs: Registers) -> int:
 
 def exception(fault: Fault, regs: Registers) -> Abort:
     """What *fault*, met by an access of a CPU with *regs*, does to that CPU."""
-    fetch, write = bool(fault.access & Access.FETCH), bool(fault.access & Access.WRITE)
+    fetch, maintenance = bool(fault.access & Access.FETCH), bool(fault.access & Access.MAINTENANCE)
+    write = maintenance or bool(fault.access & Access.WRITE)
     target = target_el(fault, regs)
     lower = ExceptionClass.INSTRUCTION_ABORT_LOWER if fetch else ExceptionClass.DATA_ABORT_LOWER
     ea = fault.kind is FaultKind.BUS and fault.detail.get("result") != MemTxResult.DECODE_ERROR
     fsc = fault_status(fault)
     esr = Esr.make(
-        EC=lower + (target == regs.el), IL=1, EA=int(ea), S1PTW=int(fault.on_table), WNR=int(write), FSC=fsc
+        EC=lower + (target == regs.el), IL=1, EA=int(ea), S1PTW=int(fault.on_table), CM=int(maintenance),
+        WNR=int(write), FSC=fsc,
     )
     return Abort(
         kind="instruction" if fetch else "data",

@@ -96,7 +96,7 @@ class Walker:
             if not request.access & granted(rights, user=request.user, pan=pan, epan=p.epan):
                 self.stop(FaultKind.PERMISSION, leaf.level, leaf.entry_address, leaf.descriptor)
             new = leaf.descriptor | (Stage1Leaf.AF.mask if p.tables.ha else 0)
-            if p.tables.hd and Stage1Leaf.DBM.get(new) and request.access & Access.WRITE:
+            if p.tables.hd and Stage1Leaf.DBM.get(new) and request.dirties:
                 new &= ~Stage1Leaf.AP.put(2)  # AP[2]
             if self.write_back(p.tables, leaf, new, None, on_table=False):
                 return replace(leaf, descriptor=new if request.update else leaf.descriptor, rights=rights)
@@ -133,11 +133,13 @@ class Walker:
             rights = stage2_rights(p.tables.hd, leaf.descriptor)
             device = on_table and p.ptw and attributes.stage2_is_device(leaf.descriptor)
             user = self.request.user and not on_table
-            if device or not access & (rights.user if user else rights.privileged):
+            checked = on_table or self.request.checked
+            if device or (checked and not access & (rights.user if user else rights.privileged)):
                 at, entry = leaf.entry_address, leaf.descriptor
                 self.stop(FaultKind.PERMISSION, leaf.level, at, entry, ipa=ipa, on_table=on_table)
             new = leaf.descriptor | (Stage2Leaf.AF.mask if p.tables.ha else 0)
-            if p.tables.hd and Stage2Leaf.DBM.get(new) and access & Access.WRITE:
+            dirties = bool(access & Access.WRITE) if on_table else self.request.dirties
+            if p.tables.hd and Stage2Leaf.DBM.get(new) and dirties:
                 new |= Stage2Leaf.S2AP.put(2)  # S2AP[1]
             if self.write_back(p.tables, leaf, new, ipa, on_table=on_table):
                 return replace(leaf, descriptor=new if self.request.update else leaf.descriptor, rights=rights)

@@ -30,7 +30,8 @@ def walk(
 
     Args:
         va: 0 .. 2**64-1, top byte included.
-        access: READ, WRITE or FETCH; UNPRIVILEGED with READ or WRITE is LDTR or STTR.
+        access: READ, WRITE or FETCH; UNPRIVILEGED with READ or WRITE is LDTR or STTR, MAINTENANCE is a DC by address:
+                with WRITE one that invalidates only, with READ any other.
         engine: "native" (C) or "reference" (Python); both give the same result and the same bus accesses.
         update: write AF and dirty state back where TCR or VTCR tell hardware to. Without it the walk succeeds as if
             they had been written; nothing on the bus changes.

@@ -176,3 +176,9 @@ ACCESSES = (
     Access.READ, Access.WRITE, Access.WRITE, Access.FETCH, Access.READ | Access.UNPRIVILEGED,
     Access.WRITE | Access.UNPRIVILEGED,
 )  # fmt: skip
+
+
+def maintained(rng: Random, access: Access) -> Access:
+    """Some of what is an access of its own kind becomes cache maintenance."""
+    plain = access in (Access.READ, Access.WRITE)
+    return access | Access.MAINTENANCE if plain and rng.randrange(4) == 0 else access

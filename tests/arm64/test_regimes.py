@@ -200,7 +200,10 @@ def test_walk_wrong_address(va):
         arm64.at(memory({}), arm64.Registers(), va, "S1E1R")
 
 
-@pytest.mark.parametrize("access", (Access(0), R | W, X | UNPRIVILEGED, R | Access.IMPLICIT))
+@pytest.mark.parametrize("access", [
+    Access(0), R | W, X | UNPRIVILEGED, R | Access.IMPLICIT, X | Access.MAINTENANCE,
+    R | UNPRIVILEGED | Access.MAINTENANCE,
+])
 def test_walk_wrong_access(access):
     with pytest.raises(ValueError, match="access must be READ, WRITE or FETCH"):
         arm64.walk(memory({}), arm64.Registers(), 0, access)

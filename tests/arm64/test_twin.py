@@ -78,13 +78,14 @@ def test_twins_agree_on_any_register_values(seed):
 
 def batch(seed):
     """Many cases in one memory, which the walks change as they go. Returns what was met."""
-    rng, seen = Random(seed), set()
+    rng, more, seen = Random(seed), Random(~seed), set()
     big_endian, high = seed % 4 == 3, bool(seed % 2)
     contents = soup.fill(seed, high, big_endian)
     slow, fast = soup.Bowl(contents, CASES, 7), soup.Bowl(contents, CASES, 7)
     for _ in range(CASES):
-        regs = soup.registers(rng, big_endian)
-        result = compare(slow, fast, regs, soup.address(rng), rng.choice(soup.ACCESSES), bool(rng.randrange(8)))
+        regs, va = soup.registers(rng, big_endian), soup.address(rng)
+        access = soup.maintained(more, rng.choice(soup.ACCESSES))
+        result = compare(slow, fast, regs, va, access, bool(rng.randrange(8)))
         if isinstance(result, Fault):
             seen.add((result.kind, result.level, result.stage, result.on_table))
         else:

@@ -67,7 +67,7 @@ MUTATIONS = (
     Mutation(
         "arm64 C: a read makes a page dirty",
         C,
-        "(wanted & ARM64_STAGE1LEAF_DBM) && q->access == MMU_ACCESS_WRITE",
+        "(wanted & ARM64_STAGE1LEAF_DBM) && q->dirties",
         "(wanted & ARM64_STAGE1LEAF_DBM)",
         UPDATES,
     ),
@@ -172,8 +172,8 @@ MUTATIONS = (
     Mutation(
         "arm64: an instruction abort has WnR",
         FAULTS,
-        "write = bool(fault.access & Access.FETCH), bool(fault.access & Access.WRITE)",
-        "write = bool(fault.access & Access.FETCH), not fault.access & Access.READ",
+        "write = maintenance or bool(fault.access & Access.WRITE)",
+        "write = maintenance or not fault.access & Access.READ",
         SYNDROMES,
     ),
     Mutation(

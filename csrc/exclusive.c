@@ -25,6 +25,17 @@ void exclusive_resign(struct exclusive *e)
 	pthread_mutex_unlock(&lock);
 }
 
+void exclusive_tell_of_code(void)
+{
+	pthread_mutex_lock(&lock);
+	for (struct exclusive *e = enrolled; e; e = e->next) {
+		/* Release: pairs with the acquire in exclusive_fetches_anew(): the code is seen. */
+		atomic_store_explicit(&e->fetch_anew, true, memory_order_release);
+		exclusive_call(e);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
 void exclusive_enter(struct exclusive *e)
 {
 	/* Sequentially consistent here, in exclusive_leave() and in exclusive_begin(): of who comes in and who wants

@@ -14,6 +14,7 @@
 struct exclusive {
 	_Atomic bool inside;
 	_Atomic bool attention;		/* this one is to come out, or to look at what else it was asked for */
+	_Atomic bool fetch_anew;	/* what it runs may have been stored over; see exclusive_tell_of_code() */
 	bool alone;			/* from exclusive_begin() to exclusive_end() */
 	struct exclusive *next;		/* of all that are enrolled */
 };
@@ -42,6 +43,16 @@ static inline void exclusive_call(struct exclusive *e)
 {
 	/* Release: pairs with the acquire in exclusive_called(): what was noted is seen. */
 	atomic_store_explicit(&e->attention, true, memory_order_release);
+}
+
+/* Somebody stored code, and says so to all that are enrolled, itself too: IC of arm64, which is broadcast. */
+void exclusive_tell_of_code(void);
+
+/* Whether it was told of code, once. */
+static inline bool exclusive_fetches_anew(struct exclusive *e)
+{
+	return atomic_load_explicit(&e->fetch_anew, memory_order_relaxed) &&
+	       atomic_exchange_explicit(&e->fetch_anew, false, memory_order_acquire);
 }
 
 /* Whether it was called, once. */

@@ -133,6 +133,7 @@ void mmu_guest_flush(mmu_guest *g)
 	g->c.engine.control(g->c.engine.uc, CONTROL_FLUSH_TB);
 	guest_flush_tlb(g);
 	guest_sites_forget(g);
+	guest_code_look_often(g);
 	g->tlb.blind = false;
 	serial = guest_map_serial(g);
 	if (serial == g->serial)
@@ -149,6 +150,7 @@ void mmu_guest_begin(mmu_guest *g, uint64_t instructions, uint64_t exceptions, u
 	g->exception_limit = exceptions ? g->counters.exceptions + exceptions : 0;
 	g->delivered_count = 0;
 	g->string.under_way = false;
+	g->serialized = false;
 	g->counters.error_access = 0;
 	guest_code_watch(g);
 	guest_tlb_flush(g);	/* the host may have changed tables and registers */

@@ -5,6 +5,13 @@
  * of a page that is plain memory tells what was there when it became code. What the guest itself stores to
  * code is seen as it happens (guest_fill.c); what others write is found by comparing, after the bus counted
  * a write of theirs: when a device was accessed, at a TLB miss, and when the run goes on after a stop.
+ *
+ * Nobody counts what the guests of other machines store. Where memory is shared with them code is compared when the
+ * architecture says that it is seen: on x86 at instructions that serialize, on arm64 after an IC of any machine,
+ * which is broadcast, at the next block, and an ISB ends a block. And now and then, so that a loop ends that another
+ * machine patches and that does none of this. Comparing knows nothing of how stores come to memory, by which window,
+ * mirror or mapping; to have them tell instead, all machines would need to give up their right to store to what is
+ * code of any.
  */
 #include "guest.h"
 #include <string.h>
@@ -130,16 +137,62 @@ static bool written(struct mmu_guest *g)
 	return news;
 }
 
-/* Whether others wrote to code since this or guest_code_drop() was last called; if so, flush. */
+/*
+ * In how many blocks of instructions the next look is due whatever happens. A comparison of a page takes about as long
+ * as 50 blocks, a flush and what is then translated again as 50000: so looks never take more than a part of the time.
+ */
+enum { LOOK_BLOCKS = 1 << 14, LOOK_BLOCKS_PER_PAGE = 1 << 8, LOOK_BLOCKS_AFTER_CHANGE = 1 << 18 };
+
+/* From now on code is compared now and then, if it is shared, or never. */
+void guest_code_look_often(struct mmu_guest *g)
+{
+	if (!g->sharing)
+		g->look_in = 0;
+	else if (!g->look_in)
+		g->look_in = LOOK_BLOCKS;
+}
+
+/* Whether somebody may have written to code: others were counted, or it is time to look. */
+static bool suspected(struct mmu_guest *g)
+{
+	bool counted = written(g), told = exclusive_fetches_anew(&g->exclusive), look = g->look;
+
+	g->look = false;
+	return counted || told || look;
+}
+
+/* Whether others wrote to code since this or guest_code_drop() was last called, as far as is known; if so, flush. */
 bool guest_code_changed(struct mmu_guest *g)
 {
 	bool changed = false;
 
-	if (!written(g))
+	if (!suspected(g))
 		return false;
 	for (uint32_t i = 0; i < g->code_count; i++)
 		changed |= renew(g, &g->code[g->code_order[i]]);
+	if (g->sharing)
+		g->look_in = changed ? LOOK_BLOCKS_AFTER_CHANGE : LOOK_BLOCKS + g->code_count * LOOK_BLOCKS_PER_PAGE;
 	return changed;
+}
+
+/*
+ * The instruction that comes next serializes: behind it runs what is in memory now. True: code was changed, g->event
+ * says so, and the instruction is to begin again. It does so once, or others could keep the guest there by storing.
+ */
+bool guest_code_serialize(struct mmu_guest *g)
+{
+	bool again = g->serialized;
+
+	if (!g->sharing || g->phase == GUEST_PROBING || guest_stopping(g))
+		return false;
+	g->serialized = false;
+	if (again)
+		return false;
+	g->look = true;
+	g->serialized = guest_code_changed(g);
+	if (g->serialized)
+		g->event = GUEST_MAP_CHANGED;
+	return g->serialized;
 }
 
 /* Makes the engine forget what others wrote over, from a callback of it: no effect but that. */

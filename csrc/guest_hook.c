@@ -53,7 +53,9 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
 	(void)uc;
 	(void)address;
 	(void)size;
-	if (!atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed))
+	if (g->look_in && !--g->look_in)
+		g->look = true;
+	else if (!atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed))
 		return;
 	if (g->phase == GUEST_PROBING) {
 		if (g->probe.begun)

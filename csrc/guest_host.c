@@ -47,6 +47,10 @@ int guest_on_cpuid(void *uc, void *user)
 	bool osxsave = guest_register(g, g->c.ids.cr4) & CR4_OSXSAVE;
 
 	(void)uc;
+	if (guest_code_serialize(g)) {
+		guest_undo(g);
+		return 1;
+	}
 	if ((uint32_t)guest_register(g, g->c.ids.general[RAX]) != LEAF_FEATURES)
 		return 0;
 	for (unsigned i = 0; i < 4; i++) {

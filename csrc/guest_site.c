@@ -3,7 +3,7 @@
  * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (MOV and WRMSR of what no
  * CPU holds; AVX; RDRAND and RDSEED; INS and OUTS of user programs; CMPXCHG8B and 16B, which take the flags for those
  * of an earlier instruction, and SETcc to memory, whose faults lose them: a hook has them worked out before; those of
- * guest_group_15.c) and, where memory is shared, atomic ones.
+ * guest_group_15.c) and, where memory is shared, atomic ones and those that serialize.
  * The engine translates code only from pages that it asked for; so each new page of code is searched for their
  * bytes, and a hook is put on what may be one. A hook costs nothing elsewhere.
  */
@@ -14,6 +14,7 @@ enum { HOOK_CODE = 1 << 2 };	/* unicorn.h: UC_HOOK_CODE */
 enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_INVPCID = 0x282, REG_INVLPG = 7,
        OP_INSB = 0x6c, OP_GROUP_9 = 0x1c7, REG_CMPXCHG8B = 1, REG_RDRAND = 6, OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4,
        VEX2 = 0xc5 };
+enum { OP_IRET = 0xcf, REX_W = 0x48, OP_GROUP_6 = 0x100, OP_INVD = 0x108, OP_WBINVD = 0x109, OP_MOV_DR = 0x123 };
 
 /* LOCK, or XCHG, which needs none. */
 static bool is_atomic(const struct x86_instruction *i)
@@ -32,6 +33,21 @@ static bool is_avx(const struct x86_instruction *i)
 		return false;
 	}
 	return i->vex;
+}
+
+/*
+ * Behind these the CPU runs what is in memory; CPUID has a hook of its own.
+ * Source: Intel SDM vol. 3A, 'Serializing Instructions'.
+ */
+static bool serializes(uint32_t opcode, uint8_t reg)
+{
+	switch (opcode) {
+	case OP_IRET: case OP_INVD: case OP_WBINVD: case OP_MOV_CR: case OP_MOV_DR: case OP_WRMSR: case OP_INVPCID:
+		return true;
+	case OP_GROUP_6: case OP_SYSTEM:	/* LLDT, LTR; LGDT, LIDT, INVLPG */
+		return reg == 2 || reg == 3 || (opcode == OP_SYSTEM && reg == REG_INVLPG);
+	}
+	return false;
 }
 
 /* RDRAND and RDSEED, which the host would answer. */
@@ -107,7 +123,9 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	if (i.opcode == OP_GROUP_9 && i.reg == REG_CMPXCHG8B && i.memory)
 		guest_set_register(g, g->c.ids.flags, g->flags);	/* now they are worked out for good */
 	keep_flags(g, address, &i);
-	if (!guest_control_permitted(g, &i)) {
+	if (serializes(i.opcode, i.reg) && guest_code_serialize(g)) {
+		g->c.engine.emu_stop(g->c.engine.uc);
+	} else if (!guest_control_permitted(g, &i)) {
 		refuse(g, MMU_GUEST_PROTECTION);
 	} else if (i.opcode == OP_SYSTEM && i.reg == REG_INVLPG && i.memory) {
 		flush_page(g, address, &i);
@@ -200,6 +218,20 @@ static bool may_be_ours(const uint8_t *code, uint32_t at)
 	return false;
 }
 
+/* Of 0F and another byte. */
+static bool may_serialize(const uint8_t *code, uint32_t at)
+{
+	uint32_t left = (uint32_t)GUEST_PAGE - at;
+
+	return left > 1 && serializes(OP_GROUP_6 | code[at + 1], left > 2 ? code[at + 2] >> 3 & 7 : 2);
+}
+
+/* In 64-bit code with REX.W: the byte alone is frequent within other instructions. */
+static bool may_be_iret(const uint8_t *code, uint32_t at, bool wide)
+{
+	return !wide || !at || code[at - 1] == REX_W;
+}
+
 /* Prefixes before code[at], as far as they are on this page. */
 static uint32_t first_prefix(const uint8_t *code, uint32_t at)
 {
@@ -261,19 +293,24 @@ static bool may_compare_strings(const uint8_t *code, uint32_t at)
 
 static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 {
-	static const uint8_t begins[] = { OP_0F, VEX3, VEX2, LOCK, OP_XCHG, OP_XCHG + 1 };
-	bool user = guest_register(g, g->c.ids.cs) & 3;
+	static const uint8_t begins[] = { OP_0F, VEX3, VEX2, LOCK, OP_XCHG, OP_XCHG + 1, OP_IRET };
+	bool user = guest_register(g, g->c.ids.cs) & 3, wide = g->sharing && x86_in_64_bit_code(g);
 
 	for (uint32_t i = 0; i < (g->sharing ? sizeof(begins) : 3); i++) {
 		const uint8_t *found = code;
 
 		while ((found = memchr(found, begins[i], GUEST_PAGE - (size_t)(found - code)))) {
 			uint32_t at = (uint32_t)(found++ - code);
+			bool ours = false, atomic = false;
 
-			if (i >= 3 && may_be_atomic(code, at))
-				add_x86(g, page, code, at, X86_LONGEST);
-			else if (i < 3 && (i ? may_be_avx(code, at) : may_be_ours(code, at)))
-				add_x86(g, page, code, at, 0);
+			switch (begins[i]) {
+			case OP_0F: ours = may_be_ours(code, at) || (g->sharing && may_serialize(code, at)); break;
+			case VEX3: case VEX2: ours = may_be_avx(code, at); break;
+			case OP_IRET: ours = may_be_iret(code, at, wide); break;
+			default: ours = atomic = may_be_atomic(code, at); break;
+			}
+			if (ours)
+				add_x86(g, page, code, at, atomic ? X86_LONGEST : 0);
 		}
 	}
 	for (uint32_t at = 0; at < GUEST_PAGE; at++) {

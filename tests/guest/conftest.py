@@ -8,7 +8,7 @@ import pytest
 from mmu.machine import Machine
 
 WITHOUT_GUEST = ("tests.guest.test_loader", "tests.guest.test_decode")
-OWN_CHOICE = ("services", "mirror", "twins", "programs")
+OWN_CHOICE = ("services", "mirror", "twins", "programs", "other_machines")
 WITH_EXCEPTIONS = ("delivery", "faults")
 
 

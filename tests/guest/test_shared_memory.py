@@ -78,7 +78,7 @@ def two_machines(arch, space, where):
     return machines
 
 
-def run_both(machines, arch, *sources):
+def run_both(machines, arch, *sources, timeout=60):
     """Each its source; the last one is that of all others too."""
     own, other, base = {"x86_64": ("r13", "r14", "r12"), "aarch64": ("x13", "x14", "x12")}[arch]
     for n, m in enumerate(machines):
@@ -87,7 +87,7 @@ def run_both(machines, arch, *sources):
     results = [None, None]
 
     def work(n):
-        results[n] = machines[n].run(timeout=60)
+        results[n] = machines[n].run(timeout=timeout)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
     for t in threads:

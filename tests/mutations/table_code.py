@@ -1,0 +1,35 @@
+"""Mistakes in how a machine comes to see code that others stored."""
+
+from tests.mutations import Mutation
+
+CODE, SITE = "csrc/guest_code.c", "csrc/guest_site.c"
+
+
+def machines(*names: str) -> tuple[str, ...]:
+    return ("tests/guest/test_code_of_other_machines.py", "-k", " or ".join(names))
+
+
+SERIALIZES = machines("behind_what_serializes")
+
+MUTATIONS = (
+    Mutation("code: nothing serializes", CODE,
+             "\tg->look = true;\n\tg->serialized = ", "\tg->serialized = ", SERIALIZES),
+    Mutation("code: CPUID does not serialize", "csrc/guest_host.c",
+             "\tif (guest_code_serialize(g)) {", "\tif (!uc && guest_code_serialize(g)) {", SERIALIZES),
+    Mutation("code: CPUID serializes behind its block", "csrc/guest_host.c",
+             "\t\tguest_undo(g);\n\t\treturn 1;\n\t}\n\tif ((uint32_t)", "\t\treturn 0;\n\t}\n\tif ((uint32_t)",
+             machines("in_the_block")),
+    Mutation("code: MOV to a debug register does not serialize", SITE, " case OP_MOV_DR:", "", SERIALIZES),
+    Mutation("code: LIDT does not serialize", SITE, "reg == 2 || reg == 3 ||", "reg == 2 ||", SERIALIZES),
+    Mutation("code: IRET does not serialize", SITE,
+             "code[at - 1] == REX_W", "code[at - 1] == OP_IRET", machines("behind_an_iret")),
+    Mutation("code: an IC is not broadcast", "csrc/exclusive.c",
+             "\t\tatomic_store_explicit(&e->fetch_anew, true, memory_order_release);\n", "", machines("behind_an_isb")),
+    Mutation("code: an IC is seen when the machine looks next", "csrc/exclusive.c",
+             "memory_order_release);\n\t\texclusive_call(e);\n", "memory_order_release);\n", machines("behind_an_isb")),
+    Mutation("code: IC IALLUIS is none", "csrc/guest_tlb.c",
+             "(op->crm == CRM_IALLUIS || op->crm == CRM_IC)", "op->crm == CRM_IC", machines("behind_an_isb")),
+    Mutation("code: a loop is compared once and no more", CODE,
+             "\tif (g->sharing)\n\t\tg->look_in = ", "\tif (g->look_in)\n\t\tg->look_in = ",
+             machines("loop_ends", "loop_that_does")),
+)

@@ -55,13 +55,17 @@ struct mmu_arm64_fault {
 };
 /*
  * Translates va as a CPU without a TLB would; access is one of MMU_ACCESS_READ, WRITE, FETCH and
- * perhaps UNPRIVILEGED data. MMU_OK and *ret, MMU_FAULTED and *fault_ret, MMU_ECALLBACK, or MMU_ERANGE
+ * perhaps UNPRIVILEGED or MAINTENANCE data. MMU_OK and *ret, MMU_FAULTED and *fault_ret, MMU_ECALLBACK, or MMU_ERANGE
  * for another access.
  * One 8-byte load of the port per table entry. Any thread that owns the port.
  */
 int mmu_arm64_walk(mmu_port *port, const struct mmu_arm64_regs *regs, uint64_t va, uint32_t access,
 		   uint32_t options, struct mmu_arm64_translation *ret,
 		   struct mmu_arm64_fault *fault_ret, struct mmu_steps *steps);
+
+/* PAR_EL1 after AT of stage 1 for va: of a translation without stage 2, of a fault. */
+uint64_t mmu_arm64_par(const struct mmu_arm64_regs *regs, uint64_t va, const struct mmu_arm64_translation *translation);
+uint64_t mmu_arm64_par_fault(const struct mmu_arm64_regs *regs, const struct mmu_arm64_fault *fault);
 
 /* ESR_ELx that the fault gives (EC of a lower EL where the exception rises). */
 uint32_t mmu_arm64_esr(const struct mmu_arm64_fault *fault, const struct mmu_arm64_regs *regs);

@@ -13,6 +13,9 @@ struct engine_table { uint16_t selector; uint64_t base; uint32_t limit, flags; }
 
 struct system_register { uint32_t crn, crm, op0, op1, op2; uint64_t value; };	/* uc_arm64_cp_reg */
 
+/* arm64: a system register by its number, written when `write`, else read. */
+void guest_system_register(struct mmu_guest *g, struct system_register *r, bool write);
+
 struct mmu_x86_regs guest_x86_registers(struct mmu_guest *g);
 struct mmu_arm64_regs guest_arm64_registers(struct mmu_guest *g);
 /* Of the descriptor table or task register `id`. */

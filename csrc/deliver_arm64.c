@@ -22,7 +22,7 @@ static struct system_register system_register(uint32_t crn, uint32_t crm, uint32
 	return (struct system_register){ .crn = crn, .crm = crm, .op0 = 3, .op1 = op1, .op2 = op2 };
 }
 
-static void transfer(struct mmu_guest *g, struct system_register *r, bool write)
+void guest_system_register(struct mmu_guest *g, struct system_register *r, bool write)
 {
 	const struct mmu_guest_engine *e = &g->c.engine;
 
@@ -112,8 +112,8 @@ static void set_pstate(struct mmu_guest *g, uint64_t value)
 	struct system_register contextidr = system_register(13, 0, 0, 1);
 
 	guest_set_register(g, g->c.ids.pstate, value);
-	transfer(g, &contextidr, false);
-	transfer(g, &contextidr, true);
+	guest_system_register(g, &contextidr, false);
+	guest_system_register(g, &contextidr, true);
 }
 
 static void enter(struct mmu_guest *g, const struct mmu_guest_event *event, uint64_t pc, uint64_t pstate)
@@ -129,8 +129,8 @@ static void enter(struct mmu_guest *g, const struct mmu_guest_event *event, uint
 		guest_set_register(g, g->c.ids.far_, event->address);
 	guest_set_register(g, g->c.ids.elr, pc);
 	spsr.value = pstate;
-	transfer(g, &spsr, true);
-	transfer(g, &sctlr, false);
+	guest_system_register(g, &spsr, true);
+	guest_system_register(g, &sctlr, false);
 	if (!el1 || !(pstate & GUEST_PSTATE_SP))
 		use_own_stack(g);
 	pan = (pstate & GUEST_PSTATE_PAN) || !(sctlr.value & ARM64_SCTLR_SPAN);

@@ -290,6 +290,10 @@ int guest_translate(struct mmu_guest *g, uint64_t va, uint32_t access, struct gu
 		    struct mmu_guest_stop *stop);
 void guest_tlb_flush(struct mmu_guest *g);
 void guest_tlb_flush_page(struct mmu_guest *g, uint64_t va);
+struct system_register;
+void guest_tlb_invalidate(struct mmu_guest *g, const struct system_register *op);
+
+/* guest_system.c */
 uint32_t guest_on_system(void *uc, int reg, const void *operation, void *user);
 
 /* guest_atomic.c */

@@ -79,34 +79,19 @@ void guest_tlb_flush_page(struct mmu_guest *g, uint64_t va)
 	g->tlb.large = false;
 }
 
-/* ---- arm64: TLBI, and IC ---- */
+/* ---- arm64: TLBI ---- */
 
-enum { CRN_CACHE = 7, CRM_IALLUIS = 1, CRM_IC = 5, CRN_TLBI = 8, OP2_VMALL = 0, OP2_ASID = 2 };
+enum { OP2_VMALL = 0, OP2_ASID = 2 };
 
-/* IC IALLUIS, IALLU and IVAU. IALLU is for its own CPU alone; that others look as well is never wrong. */
-static bool is_ic(const struct system_register *op)
+/* TLBI is about to run. It accesses nothing through the TLB. */
+void guest_tlb_invalidate(struct mmu_guest *g, const struct system_register *op)
 {
-	return op->crn == CRN_CACHE && (op->crm == CRM_IALLUIS || op->crm == CRM_IC);
-}
-
-/* UC_HOOK_INSN, SYS. Before the instruction, which accesses nothing through the TLB. 0: the engine carries it out. */
-uint32_t guest_on_system(void *uc, int reg, const void *operation, void *user)
-{
-	const struct system_register *op = operation;
-	struct mmu_guest *g = user;
 	uint64_t va;
 
-	(void)uc;
-	(void)reg;
-	if (g->sharing && is_ic(op) && g->phase != GUEST_PROBING)
-		exclusive_tell_of_code();
-	if (op->crn != CRN_TLBI || g->phase == GUEST_PROBING)
-		return 0;
 	if (op->op1 || !(op->crm & 1) || op->op2 == OP2_VMALL || op->op2 == OP2_ASID) {
 		guest_tlb_flush(g);
-		return 0;
+		return;
 	}
 	va = op->value << TLB_PAGE_SHIFT;	/* VA[55:12] stands in bits 43:0 */
 	guest_tlb_flush_page(g, mmu_tlb_flush_address(g->tlb.tlb, va));
-	return 0;
 }

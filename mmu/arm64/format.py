@@ -404,11 +404,13 @@ DESCRIPTORS: Mapping[tuple[int, Form], Descriptors] = {
 _REGISTERS = "DDI 0487, 'AArch64 System Register Descriptions', "
 
 
-class Sctlr(Layout, bits=64, source=_REGISTERS + "SCTLR_EL1, SCTLR_EL2, SCTLR_EL3: the fields that translation reads"):
+class Sctlr(Layout, bits=64, source=_REGISTERS + "SCTLR_EL1, SCTLR_EL2, SCTLR_EL3: the fields that matter here"):
     M = Bits(0, doc="stage 1 on")
     A = Bits(1, doc="alignment checks")
     C = Bits(2, doc="data cacheability")
-    IGN3 = ignored(11, 3)
+    SA = Bits(3, doc="stack pointer alignment checks at this EL")
+    SA0 = Bits(4, doc="the same at EL0")
+    IGN5 = ignored(11, 5)
     I = Bits(12, doc="instruction cacheability; with M=0 fetches are write-through")  # noqa: E741
     IGN13 = ignored(18, 13)
     WXN = Bits(19, doc="writable is not executable")
@@ -416,7 +418,8 @@ class Sctlr(Layout, bits=64, source=_REGISTERS + "SCTLR_EL1, SCTLR_EL2, SCTLR_EL
     SPAN = Bits(23, doc="0: exceptions set PSTATE.PAN")
     E0E = Bits(24, doc="EL0 data is big-endian")
     EE = Bits(25, doc="data at this EL and table walks are big-endian")
-    IGN26 = ignored(56, 26)
+    UCI = Bits(26, doc="EL0 may maintain caches by address")
+    IGN27 = ignored(56, 27)
     EPAN = Bits(57, doc="PAN also covers what EL0 may only execute (FEAT_PAN3)")
     IGN58 = ignored(63, 58)
 

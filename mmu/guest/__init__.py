@@ -38,8 +38,7 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   map.
 - arm64: EL1 and EL0 only; no alignment checks but those of exclusives and of the PC; FP is always on. A walk uses 48
   bits.
-- Cache maintenance by address (DC and IC; CLFLUSH in code of 32 bits) and prefetches do nothing, and so they never
-  fault. No #AC on x86.
+- x86: CLFLUSH in code of 32 bits never faults; nor does a prefetch, as it should be. No #AC.
 - Nothing is the host's, so the same program has the same trace. Clocks are one clock, which moves on by 1000 at each
   look at it: the time stamp counter of x86, the counter and the cycle counter of arm64. There are no random numbers:
   RDRAND, RDSEED and RNDR are undefined, and CPUID and ID_AA64ISAR0_EL1 say so. arm64's timers stay at 0.

@@ -293,7 +293,7 @@ void guest_tlb_flush_page(struct mmu_guest *g, uint64_t va);
 struct system_register;
 void guest_tlb_invalidate(struct mmu_guest *g, const struct system_register *op);
 
-/* guest_system.c */
+/* guest_arm64_system.c */
 uint32_t guest_on_system(void *uc, int reg, const void *operation, void *user);
 
 /* guest_atomic.c */

@@ -2,7 +2,7 @@
 
 from tests.mutations import Mutation
 
-SYSTEM, WALK, PARAMS = "csrc/guest_system.c", "csrc/walk_arm64.c", "csrc/walk_arm64_params.c"
+SYSTEM, WALK, PARAMS = "csrc/guest_arm64_system.c", "csrc/walk_arm64.c", "csrc/walk_arm64_params.c"
 PAR, FAULTS_C = "csrc/par_arm64.c", "csrc/faults_arm64.c"
 REQUEST, FAULTS, REFERENCE = "mmu/arm64/request.py", "mmu/arm64/faults.py", "mmu/arm64/reference.py"
 

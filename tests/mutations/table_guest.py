@@ -249,8 +249,8 @@ MUTATIONS = (
     Mutation(
         "guest: a read-modify-write faults as a read",
         "mmu/guest/x86_decode.py",
-        "    if access & Access.READ and writes_back(instruction):\n",
-        "    if access & Access.READ and not instruction:\n",
+        "bool(access & Access.READ) and writes_back(instruction)",
+        "bool(access & Access.READ) and not instruction",
         FAULTS,
     ),
     Mutation(

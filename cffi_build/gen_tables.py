@@ -6,6 +6,7 @@ from types import ModuleType
 
 from cffi_build import gen_x86
 from mmu.arm64 import format as arm64
+from mmu.guest.format import MsrRule
 from mmu.layout import Layout
 from mmu.types import Access, FaultKind, MemTxResult
 
@@ -23,6 +24,7 @@ ENUMS = {
     "MMU_ARM64_ENTRY": arm64.EntryKind,
     "MMU_ARM64_FSC": arm64.FaultStatus,
     "MMU_ARM64_EC": arm64.ExceptionClass,
+    "MMU_X86_MSR": MsrRule,
 }
 
 
@@ -54,7 +56,8 @@ def _initializer(value: object) -> str:
     if isinstance(value, tuple):
         names = [f".{n} = " for n in getattr(value, "_fields", ())] or [""] * len(value)
         return "{ " + ", ".join(n + _initializer(v) for n, v in zip(names, value, strict=True)) + " }"
-    return str(value)
+    assert isinstance(value, int)
+    return str(int(value)) if value < 1 << 63 else f"UINT64_C({value:#x})"
 
 
 def render_tables(prefix: str, module: ModuleType) -> list[str]:

@@ -193,6 +193,7 @@ bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 	}
 	if (!take_opcode(&b, &i, &p.rex))
 		return false;
+	i.wide = p.rex & 8;
 	i.has_modrm = has_modrm(i.opcode);
 	if (i.has_modrm) {
 		if (!take(&b, &modrm))
@@ -204,7 +205,6 @@ bool x86_decode(const uint8_t *code, uint32_t size, struct x86_instruction *ret)
 		if (i.memory && !take_memory(&b, &p, modrm, &i))
 			return false;
 	}
-	i.wide = p.rex & 8;
 	size = immediate_size(&i);
 	if ((size_t)(b.end - b.at) < size)
 		return false;

@@ -7,8 +7,9 @@
 enum { X86_LONGEST = 15 };		/* bytes of an instruction */
 enum { X86_FS = 0x64, X86_GS = 0x65 };	/* prefixes: of the segments that have a base in 64-bit code */
 enum { X86_REPNE = 0xf2, X86_REP = 0xf3 };	/* prefixes */
-/* As `opcode` below. MOV to a control register; FXSAVE, LDMXCSR, CLFLUSH, ... */
-enum { OP_MOV_CR = 0x122, OP_WRMSR = 0x130, OP_GROUP_15 = 0x1ae };
+/* As `opcode` below. MOV_CR, MOV_DR: to such a register; LOAD_CR, LOAD_DR: from one. GROUP_15: FXSAVE, CLFLUSH, ... */
+enum { OP_LOAD_CR = 0x120, OP_LOAD_DR = 0x121, OP_MOV_CR = 0x122, OP_MOV_DR = 0x123, OP_WRMSR = 0x130,
+       OP_RDMSR = 0x132, OP_RDPMC = 0x133, OP_SYSENTER = 0x134, OP_SYSEXIT = 0x135, OP_GROUP_15 = 0x1ae };
 
 /* Of 64-bit code. `opcode`: map << 8 | byte, the maps being those of one byte (0), 0F (1), 0F38 (2), 0F3A (3). */
 struct x86_instruction {

@@ -4,7 +4,8 @@
 #include <string.h>
 #include "guest.h"
 
-enum { MSR_EFER = 0xc0000080u, MSR_STAR = 0xc0000081u, MSR_LSTAR = 0xc0000082u, MSR_SFMASK = 0xc0000084u,
+enum { MSR_CLOCK = 0x10, MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176,
+       MSR_EFER = 0xc0000080u, MSR_STAR = 0xc0000081u, MSR_LSTAR = 0xc0000082u, MSR_SFMASK = 0xc0000084u,
        MSR_FS_BASE = 0xc0000100u, MSR_GS_BASE = 0xc0000101u, MSR_TSC_AUX = 0xc0000103u };
 /* x86: places in mmu_guest_ids.general. */
 enum { RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, R11 = 11 };

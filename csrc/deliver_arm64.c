@@ -166,7 +166,7 @@ bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc)
 		break;
 	case MMU_GUEST_HALTED:
 	case MMU_GUEST_SYSCALL:
-	case MMU_GUEST_SYSENTER:
+	case MMU_GUEST_SYSTEM:
 	case MMU_GUEST_INTERRUPTED:
 	case MMU_GUEST_LIMIT:
 	case MMU_GUEST_CALLBACK:

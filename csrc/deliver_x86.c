@@ -182,13 +182,30 @@ static uint32_t unknown_instruction(struct mmu_guest *g, uint64_t *pc)
 	return UD;
 }
 
+/* What was carried out here traps when it is done, if the guest steps. */
+static bool stepped(struct mmu_guest *g, uint64_t *pc)
+{
+	struct mmu_guest_event trap = { .kind = MMU_GUEST_EVENT_INTERRUPT, .vector = DB };
+	uint64_t dr6 = guest_register(g, g->c.ids.dr6);
+
+	if (!(guest_register(g, g->c.ids.flags) & GUEST_RFLAGS_TF))
+		return true;
+	guest_set_register(g, g->c.ids.dr6, dr6 | GUEST_DR6_BS);
+	if (can_deliver(g))
+		return deliver(g, &trap, pc);
+	g->stop = (struct mmu_guest_stop){ .kind = MMU_GUEST_INTERRUPT, .number = DB, .pc = *pc };
+	return false;
+}
+
 bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc)
 {
 	struct mmu_guest_event event = { .kind = MMU_GUEST_EVENT_INTERRUPT };
 
 	*pc = g->stop.pc;
 	if (g->stop.kind == MMU_GUEST_SYSCALL)
-		return system_call(g, pc);
+		return system_call(g, pc) && stepped(g, pc);
+	if (g->stop.kind == MMU_GUEST_SYSTEM)
+		return x86_carry_out(g, pc) && stepped(g, pc);
 	if (g->stop.kind != MMU_GUEST_FAULT && g->stop.kind != MMU_GUEST_INTERRUPT &&
 	    g->stop.kind != MMU_GUEST_INVALID && g->stop.kind != MMU_GUEST_PROTECTION)
 		return false;

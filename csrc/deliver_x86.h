@@ -31,8 +31,11 @@ static inline bool x86_is_canonical(uint64_t va)
 	return va + (UINT64_C(1) << 47) < UINT64_C(1) << 48;
 }
 
+enum { CR8 = 8 };
+
 /* What the caches of flat segments hold of their descriptors. */
 #define FLAT_CODE (GUEST_SEGMENT_P | GUEST_SEGMENT_S | GUEST_SEGMENT_L | GUEST_SEGMENT_G | put(GUEST_SEGMENT_TYPE, 11))
+#define FLAT_CODE_32 (FLAT_CODE ^ GUEST_SEGMENT_L ^ GUEST_SEGMENT_DB)
 #define FLAT_DATA (GUEST_SEGMENT_P | GUEST_SEGMENT_S | GUEST_SEGMENT_DB | GUEST_SEGMENT_G | put(GUEST_SEGMENT_TYPE, 3))
 
 struct x86_switch {
@@ -44,7 +47,17 @@ struct x86_switch {
 /* state_x86.c */
 void x86_switch_segments(struct mmu_guest *g, const struct x86_switch *to);
 void x86_take_interrupt(struct mmu_guest *g, struct mmu_guest_event *event);
-bool x86_in_64_bit_code(struct mmu_guest *g);
+/* Whether this is 64-bit code, in long mode. */
+bool x86_is_wide(struct mmu_guest *g, const struct mmu_x86_regs *now);
+uint64_t guest_msr(struct mmu_guest *g, uint32_t number);
+
+/* system_x86.c */
+bool x86_carry_out(struct mmu_guest *g, uint64_t *pc);
+
+/* guest_control.c, guest_msr.c */
+bool guest_control_permitted(struct mmu_guest *g, const struct mmu_x86_regs *now, uint32_t control, uint64_t value);
+bool guest_msr_exists(uint32_t number);
+bool guest_msr_permitted(const struct mmu_x86_regs *now, uint32_t number, uint64_t value);
 
 /* Delivery of one exception as it goes. */
 struct delivery {

@@ -28,7 +28,7 @@ struct mmu_guest_engine {
 /* The engine's numbers of registers. Unused ones stay 0. */
 struct mmu_guest_ids {
 	int pc, sp;				/* sp: of arm64 */
-	int cr0, cr2, cr3, cr4, cs, ss, flags, msr, gdtr, idtr, ldtr, tr;		/* x86 */
+	int cr0, cr2, cr3, cr4, cr8, dr6, dr7, cs, ss, flags, msr, gdtr, idtr, ldtr, tr;	/* x86 */
 	int general[16];			/* x86: as instructions number them */
 	int pstate, ttbr0, ttbr1, mair, coprocessor;					/* arm64 */
 	int vbar, elr, esr, far_, sp_el0, sp_el1;
@@ -83,7 +83,7 @@ uint64_t mmu_guest_nowhere_base(void);
 
 /* The callbacks, for the engine's hooks; the user data of all of them is the guest. */
 struct mmu_guest_hooks {
-	void *fill, *unmapped, *interrupt, *block, *code, *system, *mrs, *rdtsc, *rdtscp, *cpuid, *syscall, *sysenter;
+	void *fill, *unmapped, *interrupt, *block, *code, *system, *mrs, *rdtsc, *rdtscp, *cpuid, *syscall;
 	void *port_in, *port_out, *translated, *access;
 	void *bus_read, *bus_write;
 };
@@ -96,7 +96,7 @@ enum mmu_guest_stop_kind {
 	MMU_GUEST_INVALID = 3,		/* an instruction that the engine does not know */
 	MMU_GUEST_BUS_ERROR = 4,	/* external abort: `va`, `access`, `hpa`, `result` */
 	MMU_GUEST_SYSCALL = 5,		/* at `va`; the PC is after it */
-	MMU_GUEST_SYSENTER = 6,
+	MMU_GUEST_SYSTEM = 6,		/* x86: an instruction that the engine does not carry out */
 	MMU_GUEST_INTERRUPTED = 7,	/* mmu_guest_interrupt() */
 	MMU_GUEST_LIMIT = 8,		/* the last instruction allowed has run, or exception: number 1 */
 	MMU_GUEST_CALLBACK = 9,		/* a device's callback failed; the host holds the reason */
@@ -226,6 +226,8 @@ const struct mmu_guest_counters *mmu_guest_counters(const mmu_guest *guest);
 /* What the guest's clock showed last, and will go on from. Not during a run. */
 uint64_t mmu_guest_time(const mmu_guest *guest);
 void mmu_guest_set_time(mmu_guest *guest, uint64_t time);
+/* What it shows now: it moves on at each look. */
+uint64_t mmu_guest_look(mmu_guest *guest);
 
 /* The length of the x86-64 instruction that begins at code[0], in bits 15:8, and what it does to its memory operand, as
    far as faults depend on it. A set: 1 it writes what it reads; 2, 4: what it reads, writes, goes through SS. Negative:

@@ -36,12 +36,6 @@ static void on_syscall(void *uc, void *user)
 	g->stop.va = guest_register(g, g->c.ids.pc);
 }
 
-static void on_sysenter(void *uc, void *user)
-{
-	(void)uc;
-	stop_engine(user, MMU_GUEST_SYSENTER, 0);
-}
-
 /*
  * Before each block of instructions. A run is ended from outside here and nowhere else: when told at any other time,
  * the engine gives up an instruction that has already stored, and hooks are passed over.
@@ -167,7 +161,6 @@ void mmu_guest_hooks(struct mmu_guest_hooks *ret)
 		.cpuid = (void *)(uintptr_t)guest_on_cpuid,
 		.translated = (void *)(uintptr_t)guest_on_translated,
 		.syscall = (void *)(uintptr_t)on_syscall,
-		.sysenter = (void *)(uintptr_t)on_sysenter,
 		.port_in = (void *)(uintptr_t)on_port_in,
 		.port_out = (void *)(uintptr_t)on_port_out,
 		.access = (void *)(uintptr_t)guest_on_access,

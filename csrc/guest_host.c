@@ -4,12 +4,12 @@
  * Clocks are one clock, of the guest, which moves on at each look at it. There are no random numbers: RDRAND and RDSEED
  * (guest_site.c), RNDR and RNDRRS are undefined, and CPUID and ID_AA64ISAR0_EL1 say so.
  */
-#include "deliver.h"
+#include "deliver_x86.h"
 
 enum { TIME_STEP = 1000 };
 enum { CR4_OSXSAVE = 1 << 18, CPUID_OSXSAVE = 1 << 27, LEAF_FEATURES = 1 };
 
-static uint64_t look(struct mmu_guest *g)
+uint64_t mmu_guest_look(mmu_guest *g)
 {
 	if (g->phase != GUEST_PROBING)
 		g->time += TIME_STEP;
@@ -21,7 +21,7 @@ static uint64_t look(struct mmu_guest *g)
 int guest_on_rdtsc(void *uc, void *user)
 {
 	struct mmu_guest *g = user;
-	uint64_t time = look(g);
+	uint64_t time = mmu_guest_look(g);
 
 	(void)uc;
 	guest_set_register(g, g->c.ids.general[RAX], (uint32_t)time);
@@ -32,10 +32,8 @@ int guest_on_rdtsc(void *uc, void *user)
 int guest_on_rdtscp(void *uc, void *user)
 {
 	struct mmu_guest *g = user;
-	struct engine_msr processor = { .number = MSR_TSC_AUX };
 
-	g->c.engine.reg_read(uc, g->c.ids.msr, &processor);
-	guest_set_register(g, g->c.ids.general[RCX], (uint32_t)processor.value);
+	guest_set_register(g, g->c.ids.general[RCX], (uint32_t)guest_msr(g, MSR_TSC_AUX));
 	return guest_on_rdtsc(uc, user);
 }
 
@@ -122,8 +120,8 @@ uint32_t guest_on_mrs(void *uc, int reg, const void *operation, void *user)
 	if (!r || !readable(g, r))
 		return 0;
 	switch ((enum what)r->what) {
-	case COUNTER: value = look(g); break;
-	case TIMER: value = (uint32_t)-look(g); break;
+	case COUNTER: value = mmu_guest_look(g); break;
+	case TIMER: value = (uint32_t)-mmu_guest_look(g); break;
 	case NO_TIMER: break;
 	case FEATURES: value = system_value(g, *op) & ~ISAR0_RNDR; break;
 	case RANDOM:

@@ -114,7 +114,11 @@ static void keep_flags(struct mmu_guest *g, uint64_t pc, const struct x86_instru
 /* What flushes accesses nothing through the TLB, so what is flushed before it is not filled again until it has run. */
 static void on_x86_site(struct mmu_guest *g, uint64_t address)
 {
+	static const enum mmu_guest_stop_kind stop_of[] = {
+		[X86_REFUSED] = MMU_GUEST_PROTECTION, [X86_UNDEFINED] = MMU_GUEST_INVALID, [X86_OURS] = MMU_GUEST_SYSTEM,
+	};
 	struct x86_instruction i;
+	enum x86_verdict verdict;
 
 	if (!x86_decode_at(g, address, &i)) {
 		guest_tlb_flush(g);
@@ -125,8 +129,11 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	keep_flags(g, address, &i);
 	if (serializes(i.opcode, i.reg) && guest_code_serialize(g)) {
 		g->c.engine.emu_stop(g->c.engine.uc);
-	} else if (!guest_control_permitted(g, &i)) {
-		refuse(g, MMU_GUEST_PROTECTION);
+		return;
+	}
+	verdict = guest_system_verdict(g, &i);
+	if (verdict != X86_RUNS) {
+		refuse(g, stop_of[verdict]);
 	} else if (i.opcode == OP_SYSTEM && i.reg == REG_INVLPG && i.memory) {
 		flush_page(g, address, &i);
 	} else if (i.opcode == OP_MOV_CR || i.opcode == OP_INVPCID) {
@@ -200,7 +207,8 @@ static bool may_be_ours(const uint8_t *code, uint32_t at)
 	if (left == 1)
 		return true;
 	switch (code[at + 1]) {
-	case OP_MOV_CR & 0xff: case OP_WRMSR & 0xff:
+	case OP_LOAD_CR & 0xff: case OP_MOV_CR & 0xff: case OP_WRMSR & 0xff: case OP_RDMSR & 0xff: case OP_RDPMC & 0xff:
+	case OP_SYSENTER & 0xff: case OP_SYSEXIT & 0xff:
 		return true;
 	case 0x90: case 0x91: case 0x92: case 0x93: case 0x94: case 0x95: case 0x96: case 0x97:
 	case 0x98: case 0x99: case 0x9a: case 0x9b: case 0x9c: case 0x9d: case 0x9e: case 0x9f:

@@ -71,6 +71,17 @@ enum mmu_arm64_ec {
 	MMU_ARM64_EC_DATA_ABORT_SAME = 37,
 };
 
+enum mmu_x86_msr {
+	MMU_X86_MSR_BITS = 0,
+	MMU_X86_MSR_READ_ONLY = 1,
+	MMU_X86_MSR_ADDRESS = 2,
+	MMU_X86_MSR_TYPE = 3,
+	MMU_X86_MSR_TYPES = 4,
+	MMU_X86_MSR_PAT = 5,
+	MMU_X86_MSR_EFER = 6,
+	MMU_X86_MSR_CLOCK = 7,
+};
+
 /* Cr0: Intel SDM vol. 3A, 'Control Registers' */
 #define X86_CR0_PE UINT64_C(0x0000000000000001)
 #define X86_CR0_MP UINT64_C(0x0000000000000002)
@@ -1278,6 +1289,39 @@ enum mmu_arm64_ec {
 #define ARM64_PARFAULT_RES11 UINT64_C(0x0000000000000800)
 #define ARM64_PARFAULT_RESERVED UINT64_C(0x0000fffffffff480)
 
+#define GUEST_MSRS { \
+	{ .first = 16, .last = 16, .step = 1, .rule = 7, .reserved = 0 }, \
+	{ .first = 139, .last = 139, .step = 1, .rule = 0, .reserved = 0 }, \
+	{ .first = 254, .last = 254, .step = 1, .rule = 1, .reserved = 0 }, \
+	{ .first = 372, .last = 372, .step = 1, .rule = 0, .reserved = 0 }, \
+	{ .first = 373, .last = 374, .step = 1, .rule = 2, .reserved = 0 }, \
+	{ .first = 377, .last = 377, .step = 1, .rule = 1, .reserved = 0 }, \
+	{ .first = 378, .last = 378, .step = 1, .rule = 0, .reserved = UINT64_C(0xfffffffffffffff8) }, \
+	{ .first = 379, .last = 379, .step = 1, .rule = 0, .reserved = 0 }, \
+	{ .first = 416, .last = 416, .step = 1, .rule = 0, .reserved = UINT64_C(0xfffffffffffffffe) }, \
+	{ .first = 473, .last = 473, .step = 1, .rule = 0, .reserved = UINT64_C(0xffffffffffffffff) }, \
+	{ .first = 512, .last = 526, .step = 2, .rule = 3, .reserved = UINT64_C(0xfff0000000000f00) }, \
+	{ .first = 513, .last = 527, .step = 2, .rule = 0, .reserved = UINT64_C(0xfff00000000007ff) }, \
+	{ .first = 592, .last = 592, .step = 1, .rule = 4, .reserved = 0 }, \
+	{ .first = 600, .last = 601, .step = 1, .rule = 4, .reserved = 0 }, \
+	{ .first = 616, .last = 623, .step = 1, .rule = 4, .reserved = 0 }, \
+	{ .first = 631, .last = 631, .step = 1, .rule = 5, .reserved = 0 }, \
+	{ .first = 767, .last = 767, .step = 1, .rule = 3, .reserved = UINT64_C(0xfffffffffffff300) }, \
+	{ .first = 1024, .last = 1063, .step = 4, .rule = 0, .reserved = 0 }, \
+	{ .first = 1025, .last = 1063, .step = 4, .rule = 0, .reserved = UINT64_C(0xffffffffffffffff) }, \
+	{ .first = 1026, .last = 1063, .step = 4, .rule = 0, .reserved = UINT64_C(0xffffffffffffffff) }, \
+	{ .first = 1027, .last = 1063, .step = 4, .rule = 0, .reserved = UINT64_C(0xffffffffffffffff) }, \
+	{ .first = 3221225600, .last = 3221225600, .step = 1, .rule = 6, .reserved = 0 }, \
+	{ .first = 3221225601, .last = 3221225601, .step = 1, .rule = 0, .reserved = 0 }, \
+	{ .first = 3221225602, .last = 3221225603, .step = 1, .rule = 2, .reserved = 0 }, \
+	{ .first = 3221225604, .last = 3221225604, .step = 1, .rule = 0, .reserved = UINT64_C(0xffffffff00000000) }, \
+	{ .first = 3221225728, .last = 3221225730, .step = 1, .rule = 2, .reserved = 0 }, \
+	{ .first = 3221225731, .last = 3221225731, .step = 1, .rule = 0, .reserved = UINT64_C(0xffffffff00000000) } }
+
+#define GUEST_MTRR_TYPES { 0, 1, 4, 5, 6 }
+
+#define GUEST_PAT_TYPES { 0, 1, 4, 5, 6, 7 }
+
 /* Rflags: Intel SDM vol. 1, 'EFLAGS Register' */
 #define GUEST_RFLAGS_CF UINT64_C(0x0000000000000001)
 #define GUEST_RFLAGS_ONE UINT64_C(0x0000000000000002)
@@ -1298,6 +1342,23 @@ enum mmu_arm64_ec {
 #define GUEST_RFLAGS_VIP UINT64_C(0x0000000000100000)
 #define GUEST_RFLAGS_ID UINT64_C(0x0000000000200000)
 #define GUEST_RFLAGS_RESERVED UINT64_C(0xffffffffffc08028)
+
+/* Dr6: Intel SDM vol. 3A, 'Debug Status Register (DR6)' */
+#define GUEST_DR6_B UINT64_C(0x000000000000000f)
+#define GUEST_DR6_ONES UINT64_C(0x0000000000001ff0)
+#define GUEST_DR6_BD UINT64_C(0x0000000000002000)
+#define GUEST_DR6_BS UINT64_C(0x0000000000004000)
+#define GUEST_DR6_BT UINT64_C(0x0000000000008000)
+#define GUEST_DR6_MORE_ONES UINT64_C(0x00000000ffff0000)
+#define GUEST_DR6_RESERVED UINT64_C(0xffffffff00000000)
+
+/* Dr7: Intel SDM vol. 3A, 'Debug Control Register (DR7)' */
+#define GUEST_DR7_ENABLED UINT64_C(0x00000000000003ff)
+#define GUEST_DR7_ONE UINT64_C(0x0000000000000400)
+#define GUEST_DR7_RTM UINT64_C(0x0000000000000800)
+#define GUEST_DR7_GD UINT64_C(0x0000000000002000)
+#define GUEST_DR7_CONDITIONS UINT64_C(0x00000000ffff0000)
+#define GUEST_DR7_RESERVED UINT64_C(0xffffffff0000d000)
 
 /* GateLow: Intel SDM vol. 3A, '64-Bit Mode IDT': bytes 7..0 of a gate */
 #define GUEST_GATELOW_OFFSET_LOW UINT64_C(0x000000000000ffff)

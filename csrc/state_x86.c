@@ -1,9 +1,10 @@
 /* What the engine keeps apart from the registers of x86: its summary of the segments, and what it stopped for. */
 #include "deliver_x86.h"
 
-enum segment { SEGMENT_CS = 1, SEGMENT_SS = 2 };	/* in the engine's order */
-/* The summary, beside the CPL: 64-bit code, and no segment but FS and GS has a base. */
-enum { MODE_CPL = 3, MODE_CS_64 = 1 << 15, MODE_64 = MODE_CS_64 | 1 << 5 | 1 << 4, MODE_BASES = 1 << 6 };
+enum segment { SEGMENT_ES = 0, SEGMENT_CS = 1, SEGMENT_SS = 2, SEGMENT_DS = 3 };	/* in the engine's order */
+/* The summary, beside the CPL: code and stack of 32 bits, or 64-bit code; a segment other than FS and GS has a base. */
+enum { MODE_CPL = 3, MODE_CS_64 = 1 << 15, MODE_32 = 1 << 5 | 1 << 4, MODE_64 = MODE_CS_64 | MODE_32,
+       MODE_BASES = 1 << 6 };
 
 static void blob_put(uint8_t *blob, uint32_t at, uint32_t value)
 {
@@ -29,22 +30,43 @@ static void put_segment(struct mmu_guest *g, uint8_t *blob, enum segment number,
 	blob_put(blob, at + 20, (uint32_t)(descriptor >> 32) & 0x00f0ff00);
 }
 
-/* And not code of 32 bits, in long mode or not. */
-bool x86_in_64_bit_code(struct mmu_guest *g)
+bool x86_is_wide(struct mmu_guest *g, const struct mmu_x86_regs *now)
 {
-	return blob_get(guest_blob_save(g), g->c.places.hflags) & MODE_CS_64;
+	return (now->efer & X86_EFER_LMA) && (blob_get(guest_blob_save(g), g->c.places.hflags) & MODE_CS_64);
 }
 
-/* Loads segments of 64-bit code and the CPL. */
+uint64_t guest_msr(struct mmu_guest *g, uint32_t number)
+{
+	struct engine_msr msr = { .number = number };
+
+	g->c.engine.reg_read(g->c.engine.uc, g->c.ids.msr, &msr);
+	return msr.value;
+}
+
+static bool has_base(const struct mmu_guest *g, const uint8_t *blob, enum segment number)
+{
+	const uint8_t *at = blob + g->c.places.segments + g->c.places.stride * (uint32_t)number + 8;
+	uint64_t base;
+
+	memcpy(&base, at, sizeof(base));
+	return base;
+}
+
+/* Loads flat segments, of 64-bit code or of 32 bits, and the CPL. */
 void x86_switch_segments(struct mmu_guest *g, const struct x86_switch *to)
 {
 	uint8_t *blob = guest_blob_save(g);
-	uint32_t mode = blob_get(blob, g->c.places.hflags) & ~(uint32_t)(MODE_CPL | MODE_BASES);
+	uint32_t mode = blob_get(blob, g->c.places.hflags) & ~(uint32_t)(MODE_CPL | MODE_BASES | MODE_64);
+
+	if (to->code & GUEST_SEGMENT_L)
+		mode |= MODE_64;
+	else
+		mode |= MODE_32 | (has_base(g, blob, SEGMENT_ES) || has_base(g, blob, SEGMENT_DS) ? MODE_BASES : 0);
 
 	put_segment(g, blob, SEGMENT_CS, to->cs, to->code);
 	if (to->stack)
 		put_segment(g, blob, SEGMENT_SS, to->ss, to->stack);
-	blob_put(blob, g->c.places.hflags, mode | MODE_64 | to->cpl);
+	blob_put(blob, g->c.places.hflags, mode | to->cpl);
 	guest_blob_restore(g);
 }
 

@@ -27,9 +27,8 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - x86: SSE raises no floating-point exception (no #XM, nor #UD without CR4.OSXMMEXCPT), and sets no flag of MXCSR.
   LDMXCSR takes reserved bits.
 - x86: turning long mode on asks neither for CS.L to be 0 nor for a TSS that is not of 16 bits.
-- x86: no AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging;
-  SYSENTER ends the run; RDMSR of an unknown register gives 0. CPUID reports the engine's address width, walks use 52
-  bits.
+- x86: no AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging, no APIC, no
+  performance counters. CPUID reports the engine's address width, walks use 52 bits.
 - The engine's TLB is small. What it forgets is answered from a second one, which follows INVLPG, MOV to control
   registers and TLBI as a CPU's would: a guest that changes its tables and flushes nothing sees the old pages for long.
 - A run that is ended from outside, by a clock or an exit device, ends between two blocks of instructions, at a jump at

@@ -1,4 +1,8 @@
-"""Formats that exception delivery reads and writes. Tables only; those of paging are in mmu.x86 and mmu.arm64."""
+"""Formats that exception delivery reads and writes, and the MSRs of x86. Tables only; those of paging are in mmu.x86
+and mmu.arm64."""
+
+from enum import IntEnum
+from typing import NamedTuple
 
 from mmu.layout import Bits, Layout, reserved
 
@@ -29,6 +33,27 @@ class Rflags(Layout, bits=64, source="Intel SDM vol. 1, 'EFLAGS Register'"):
     VIP = Bits(20)
     ID = Bits(21)
     R63 = reserved(63, 22)
+
+
+class Dr6(Layout, bits=64, source=_SDM + "'Debug Status Register (DR6)'"):
+    B = Bits(3, 0, doc="conditions of breakpoints that were met")
+    ONES = Bits(12, 4, doc="1, where the CPU has nothing to tell of")
+    BD = Bits(13, doc="an access to debug registers, which DR7.GD forbids")
+    BS = Bits(14, doc="single step")
+    BT = Bits(15, doc="task switch")
+    MORE_ONES = Bits(31, 16)
+    R63 = reserved(63, 32)
+
+
+class Dr7(Layout, bits=64, source=_SDM + "'Debug Control Register (DR7)'"):
+    ENABLED = Bits(9, 0, doc="L0, G0 .. L3, G3, LE, GE")
+    ONE = Bits(10, doc="1")
+    RTM = Bits(11)
+    R12 = reserved(12)
+    GD = Bits(13, doc="#DB before MOV from or to a debug register")
+    R15 = reserved(15, 14)
+    CONDITIONS = Bits(31, 16, doc="R/W0, LEN0 .. R/W3, LEN3")
+    R63 = reserved(63, 32)
 
 
 class GateLow(Layout, bits=64, source=_SDM + "'64-Bit Mode IDT': bytes 7..0 of a gate"):
@@ -101,3 +126,65 @@ class Pstate(Layout, bits=32, source=_ARM + "C5.2.19 'SPSR_EL1', from AArch64"):
     C = Bits(29)
     Z = Bits(30)
     N = Bits(31)
+
+
+class MsrRule(IntEnum):
+    """What WRMSR may write to a register, besides that bits of `Msr.reserved` are 0."""
+
+    BITS = 0
+    READ_ONLY = 1
+    ADDRESS = 2  # canonical
+    TYPE = 3  # the lowest byte is a memory type of an MTRR
+    TYPES = 4  # each byte is
+    PAT = 5  # each byte is one of the PAT
+    EFER = 6
+    CLOCK = 7  # any value, which is the guest's time from then on
+
+
+class Msr(NamedTuple):
+    """Every *step*-th register of *first* .. *last*."""
+
+    first: int
+    last: int
+    step: int
+    rule: MsrRule
+    reserved: int
+
+
+_UPPER, _ALL = 0xFFFFFFFF_00000000, (1 << 64) - 1
+_BEYOND = 0xFFF << 52  # what physical addresses do not have
+_BANKS = 4 * 10  # registers of machine check banks
+
+# Those that the CPU has, which are those that the engine keeps and CPUID tells of, and the clock.
+# Source: Intel SDM vol. 4, 'Architectural MSRs'; vol. 3A, 'Memory Cache Control', 'Machine-Check Architecture'.
+MSRS = (
+    Msr(0x10, 0x10, 1, MsrRule.CLOCK, 0),  # TIME_STAMP_COUNTER
+    Msr(0x8B, 0x8B, 1, MsrRule.BITS, 0),  # BIOS_SIGN_ID
+    Msr(0xFE, 0xFE, 1, MsrRule.READ_ONLY, 0),  # MTRRCAP
+    Msr(0x174, 0x174, 1, MsrRule.BITS, 0),  # SYSENTER_CS
+    Msr(0x175, 0x176, 1, MsrRule.ADDRESS, 0),  # SYSENTER_ESP, SYSENTER_EIP
+    Msr(0x179, 0x179, 1, MsrRule.READ_ONLY, 0),  # MCG_CAP
+    Msr(0x17A, 0x17A, 1, MsrRule.BITS, _ALL - 7),  # MCG_STATUS
+    Msr(0x17B, 0x17B, 1, MsrRule.BITS, 0),  # MCG_CTL
+    Msr(0x1A0, 0x1A0, 1, MsrRule.BITS, _ALL - 1),  # MISC_ENABLE: nothing to choose but fast strings
+    Msr(0x1D9, 0x1D9, 1, MsrRule.BITS, _ALL),  # DEBUGCTL: no branch records
+    Msr(0x200, 0x20E, 2, MsrRule.TYPE, _BEYOND | 0xF00),  # MTRR_PHYSBASE0 .. 7
+    Msr(0x201, 0x20F, 2, MsrRule.BITS, _BEYOND | 0x7FF),  # MTRR_PHYSMASK0 .. 7
+    Msr(0x250, 0x250, 1, MsrRule.TYPES, 0),  # MTRR_FIX64K_00000
+    Msr(0x258, 0x259, 1, MsrRule.TYPES, 0),  # MTRR_FIX16K_80000, _A0000
+    Msr(0x268, 0x26F, 1, MsrRule.TYPES, 0),  # MTRR_FIX4K_C0000 .. F8000
+    Msr(0x277, 0x277, 1, MsrRule.PAT, 0),
+    Msr(0x2FF, 0x2FF, 1, MsrRule.TYPE, _ALL - 0xCFF),  # MTRR_DEF_TYPE
+    Msr(0x400, 0x400 + _BANKS - 1, 4, MsrRule.BITS, 0),  # MCi_CTL
+    Msr(0x401, 0x400 + _BANKS - 1, 4, MsrRule.BITS, _ALL),  # MCi_STATUS: only cleared
+    Msr(0x402, 0x400 + _BANKS - 1, 4, MsrRule.BITS, _ALL),  # MCi_ADDR
+    Msr(0x403, 0x400 + _BANKS - 1, 4, MsrRule.BITS, _ALL),  # MCi_MISC
+    Msr(0xC0000080, 0xC0000080, 1, MsrRule.EFER, 0),
+    Msr(0xC0000081, 0xC0000081, 1, MsrRule.BITS, 0),  # STAR
+    Msr(0xC0000082, 0xC0000083, 1, MsrRule.ADDRESS, 0),  # LSTAR, CSTAR
+    Msr(0xC0000084, 0xC0000084, 1, MsrRule.BITS, _UPPER),  # SFMASK
+    Msr(0xC0000100, 0xC0000102, 1, MsrRule.ADDRESS, 0),  # FS_BASE, GS_BASE, KERNEL_GS_BASE
+    Msr(0xC0000103, 0xC0000103, 1, MsrRule.BITS, _UPPER),  # TSC_AUX
+)
+MTRR_TYPES = (0, 1, 4, 5, 6)  # UC, WC, WT, WP, WB
+PAT_TYPES = (*MTRR_TYPES, 7)  # UC-

@@ -15,7 +15,6 @@ REASONS = {
     "timeout": "the time was up",
     "limit": "the instructions were used up",
     "exit": "the guest wrote to a DebugExit",
-    "unsupported": "an instruction that this machine does not carry out",
 }
 
 

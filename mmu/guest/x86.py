@@ -12,10 +12,11 @@ from mmu.core import lib
 from mmu.guest import asked
 from mmu.guest.context import get, put, x86_cpuid, x86_places
 from mmu.guest.cpu import Cpu, Outcome
-from mmu.guest.format import Rflags, Segment, Star
+from mmu.guest.format import Dr6, Rflags, Segment, Star
 from mmu.guest.stop import Interrupt, Stop
-from mmu.guest.x86_decode import LONGEST, new_disassembler, refine
+from mmu.guest.x86_decode import LONGEST, decode, new_disassembler, refine
 from mmu.guest.x86_delivery import DB, GP, MC, SS, UD, WITH_CODE, deliver, triple_fault
+from mmu.guest.x86_system import carry_out
 from mmu.memory import AddressSpace
 from mmu.memory.frames import Frames, LevelFrames
 from mmu.types import Access, Fault, FaultKind
@@ -31,15 +32,17 @@ SHOWN = (
     *GENERAL, "rip", "rflags", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "cr0", "cr2", "cr3", "cr4",
     "efer",
 )  # fmt: skip
+HIDDEN = ("cr8", "dr6", "dr7")
 
 # As FNINIT and a reset leave it: all exceptions masked, extended precision, an empty stack. The engine has zeros.
 FLOATING = {"fpcw": 0x37F, "fptag": 0xFFFF, "mxcsr": 0x1F80}
 TABLE = "<H6xQII"  # uc_x86_mmr: selector, base, limit, flags
-SAME_IDS = ("cr0", "cr2", "cr3", "cr4", "cs", "ss", "msr", "gdtr", "idtr", "ldtr", "tr")
+SAME_IDS = ("cr0", "cr2", "cr3", "cr4", "cr8", "dr6", "dr7", "cs", "ss", "msr", "gdtr", "idtr", "ldtr", "tr")
 MSR_LAYOUT = "<I4xQ"  # uc_x86_msr
 # The engine's summary of EFER.LMA and the segments, beside the CPL; of 64-bit code; where all segments have a base.
 MODE_LONG, MODE_CS_64, MODE_BASES = 1 << 14, 1 << 15, 1 << 6
-MODE_64 = MODE_CS_64 | 1 << 5 | 1 << 4
+MODE_32 = 1 << 5 | 1 << 4
+MODE_64 = MODE_CS_64 | MODE_32
 RDRAND, OSXSAVE = 1 << 30, 1 << 27  # CPUID 1, ECX
 
 
@@ -53,8 +56,8 @@ class X86Cpu(Cpu):
     FLAT_CODE_32 = FLAT_CODE & ~Segment.L.mask | Segment.DB.mask
     FLAT_DATA = Segment.make(TYPE=3, S=1, P=1, DB=1, G=1, LIMIT_LOW=0xFFFF, LIMIT_HIGH=15)
     HOOKS = (
-        ("INSN", "syscall", "UC_X86_INS_SYSCALL"), ("INSN", "sysenter", "UC_X86_INS_SYSENTER"),
-        ("INSN", "port_in", "UC_X86_INS_IN"), ("INSN", "port_out", "UC_X86_INS_OUT"),
+        ("INSN", "syscall", "UC_X86_INS_SYSCALL"), ("INSN", "port_in", "UC_X86_INS_IN"),
+        ("INSN", "port_out", "UC_X86_INS_OUT"),
     )  # fmt: skip
     HOST_HOOKS = (
         ("INSN", "rdtsc", "UC_X86_INS_RDTSC"), ("INSN", "rdtscp", "UC_X86_INS_RDTSCP"),
@@ -94,7 +97,7 @@ class X86Cpu(Cpu):
         config.cpuid_features = [eax, ebx, ecx & ~RDRAND & ~OSXSAVE, edx]
 
     def register_numbers(self) -> Mapping[str, int]:
-        return {name: self._number(name) for name in SHOWN if name not in MSR} | dict.fromkeys(MSR, -1)
+        return {name: self._number(name) for name in (*SHOWN, *HIDDEN) if name not in MSR} | dict.fromkeys(MSR, -1)
 
     def read(self, name: str) -> int:
         return self.msr(MSR[name]) if name in MSR else super().read(name)
@@ -212,8 +215,8 @@ class X86Cpu(Cpu):
         if kind == lib.MMU_GUEST_TRIPLE_FAULT:
             walked = stop.event.kind != lib.MMU_GUEST_EVENT_INTERRUPT
             return triple_fault(stop.pc, self.event(stop.event), self.fault(stop) if walked else None, stop.number)
-        if kind == lib.MMU_GUEST_SYSENTER:
-            return Stop("unsupported", stop.pc, detail="SYSENTER (use SYSCALL)")
+        if kind == lib.MMU_GUEST_SYSTEM:
+            return self._stepped(carry_out(self, decode(self, stop.pc)))
         assert kind == lib.MMU_GUEST_BUS_ERROR, f"stop kind {kind}"
         return Stop("bus-error", stop.pc, detail=f"no instruction at physical {stop.hpa:#x}")
 
@@ -255,14 +258,19 @@ class X86Cpu(Cpu):
         places = x86_places()
         blob = self.engine.save(self.context)
         mode = get(blob, places.hflags, 4) & ~3 | cpl
-        if mode & MODE_LONG and Segment.L.get(segments.get("cs", (0, 0))[1]):
-            mode = mode & ~MODE_BASES | MODE_64
+        if "cs" in segments:
+            wide = mode & MODE_LONG and Segment.L.get(segments["cs"][1])
+            mode = mode & ~(MODE_BASES | MODE_64) | (MODE_64 if wide else MODE_32)
         for name, (selector, descriptor) in segments.items():
             at = places.segments + places.stride * ("es", "cs", "ss", "ds", "fs", "gs").index(name)
             put(blob, at, 4, selector)
             put(blob, at + 8, 8, 0)
             put(blob, at + 16, 4, 0xFFFFFFFF)
             put(blob, at + 20, 4, descriptor >> 32 & 0x00F0FF00)
+        if not mode & MODE_CS_64 and any(
+            get(blob, places.segments + places.stride * n + 8, 8) for n in (0, 2, 3)
+        ):
+            mode |= MODE_BASES
         put(blob, places.hflags, 4, mode)
         self.engine.restore(self.context)
 
@@ -281,4 +289,11 @@ class X86Cpu(Cpu):
         self.write("rflags", flags & ~self.read("sfmask") & ~Rflags.RF.mask | Rflags.ONE.mask)
         selector = Star.SYSCALL.get(self.read("star")) & ~3
         self.switch({"cs": (selector, self.FLAT_CODE), "ss": (selector + 8, self.FLAT_DATA)}, cpl=0)
-        return self.read("lstar")
+        return self._stepped(self.read("lstar"))
+
+    def _stepped(self, pc: int) -> Outcome:
+        """What was carried out here traps when it is done, if the guest steps."""
+        if not self.read("rflags") & Rflags.TF.mask:
+            return pc
+        self.write("dr6", self.read("dr6") | Dr6.BS.mask)
+        return deliver(self, Interrupt(DB), pc)

@@ -1,7 +1,7 @@
-"""What MOV to a control register and WRMSR refuse with #GP(0): what csrc/guest_control.c does, step by step.
+"""What MOV to a control register refuses with #GP(0): what csrc/guest_control.c does, step by step.
 
-Source: Intel SDM vol. 2, 'MOV - Move to/from Control Registers', 'WRMSR'; vol. 3A, 'Control Registers', 'Extended
-Feature Enable Register', 'IA-32e Mode Related Control Registers'.
+Source: Intel SDM vol. 2, 'MOV - Move to/from Control Registers'; vol. 3A, 'Control Registers', 'IA-32e Mode Related
+Control Registers'.
 """
 
 from __future__ import annotations
@@ -17,13 +17,8 @@ if TYPE_CHECKING:
 CR4_BITS = Cr4.make(
     VME=1, PVI=1, TSD=1, DE=1, PSE=1, PAE=1, MCE=1, PGE=1, PCE=1, OSFXSR=1, OSXMMEXCPT=1, FSGSBASE=1, PCIDE=1,
     OSXSAVE=1, SMEP=1, SMAP=1)  # fmt: skip
-EFER_BITS = Efer.make(SCE=1, LME=1, LMA=1, NXE=1)  # LMA is the CPU's own: what is written there counts for nothing
 CR3_UPPER = Cr3.reserved_mask | Cr3.LAM_U57.mask | Cr3.LAM_U48.mask
 CR3_PCID = 0xFFF
-EFER = 0xC0000080
-# SYSENTER_ESP and _EIP, LSTAR, CSTAR, the bases of FS and GS, and KERNEL_GS_BASE.
-ADDRESSES = frozenset((0x175, 0x176, 0xC0000082, 0xC0000083, 0xC0000100, 0xC0000101, 0xC0000102))
-SHORT = frozenset((0xC0000084, 0xC0000103))  # SFMASK, TSC_AUX: the upper half is reserved
 
 
 def _cr0(cpu: X86Cpu, value: int) -> bool:
@@ -64,14 +59,3 @@ MOVES = {"cr0": _cr0, "cr3": _cr3, "cr4": _cr4, "cr8": _cr8}
 def move_permitted(cpu: X86Cpu, register: str, value: int) -> bool:
     """Whether MOV may write *value* to the control register."""
     return MOVES[register](cpu, value)
-
-
-def msr_permitted(cpu: X86Cpu, number: int, value: int) -> bool:
-    """Whether WRMSR may write *value*."""
-    if number == EFER:
-        changed = value ^ cpu.read("efer")
-        paging = cpu.read("cr0") & Cr0.PG.mask
-        return not value & ~EFER_BITS and not (paging and changed & Efer.LME.mask)
-    if number in ADDRESSES:
-        return (value + (1 << 47)) % (1 << 64) < 1 << 48
-    return number not in SHORT or not value >> 32

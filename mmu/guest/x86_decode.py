@@ -41,7 +41,7 @@ def new_disassembler() -> Any:
     return engine
 
 
-def _decode(cpu: X86Cpu, pc: int) -> Any:
+def decode(cpu: X86Cpu, pc: int) -> Any:
     """The instruction at *pc* (capstone, with details), or None."""
     return next(cpu.disassembler.disasm(cpu.peek(pc, LONGEST), pc, 1), None)
 
@@ -113,7 +113,7 @@ def refine(cpu: X86Cpu, stop: Any) -> Any:
     non_canonical = stop.x86.kind == FaultKind.NON_CANONICAL
     if access & Access.FETCH or not (access & Access.READ or non_canonical):
         return stop
-    instruction = _decode(cpu, stop.pc)
+    instruction = decode(cpu, stop.pc)
     if instruction is None:
         return stop
     if non_canonical and through_stack(instruction, access):

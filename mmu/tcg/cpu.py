@@ -13,7 +13,7 @@ from mmu.tcg.blocks import Block, Flags
 from mmu.tcg.counters import Counters
 from mmu.tcg.execution import LOOKUP, Execution
 from mmu.tcg.guest import Guest
-from mmu.tcg.signals import AtomicRequest, GuestEvent, GuestFault, RecompileRequest, Unsupported
+from mmu.tcg.signals import AtomicRequest, GuestEvent, GuestFault, RecompileRequest
 from mmu.tcg.stops import Deadlock, EmulatorStop
 from mmu.tcg.switches import Switches
 from mmu.tcg.trace import Abort, AtomicExit, Interrupt, Recompile, Recorder
@@ -131,9 +131,6 @@ class Emulator(Execution):
                 self.pending, last, halted = (self.guest.exception_of(signal.fault), signal.fault), None, False
             except GuestEvent as signal:
                 self.pending, last, halted = (signal.event, None), None, False
-            except Unsupported as signal:
-                self.pc = signal.pc
-                return Stop("unsupported", self.pc, detail=signal.detail)
             self.leave()
             if (code := self._exited()) is not None:
                 return Stop("exit", self.pc, code=code)

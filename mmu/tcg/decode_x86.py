@@ -22,10 +22,11 @@ IO = frozenset(("in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd", 
 STRINGS = ("movs", "stos", "lods", "cmps", "scas", "ins", "outs")
 PORT_STRINGS = {"insb": 1, "insw": 2, "insd": 4, "outsb": 1, "outsw": 2, "outsd": 4}  # bytes of a port
 SPECIAL = {
-    "syscall": "syscall", "sysenter": "sysenter", "invlpg": "invlpg", "invpcid": "flush", "wrmsr": "wrmsr",
+    "syscall": "syscall", "invlpg": "invlpg", "invpcid": "flush", "wrmsr": "wrmsr",
     "iretq": "mode", "iretd": "mode", "iret": "mode", "sysret": "mode", "sysretq": "mode", "retf": "mode",
     "retfq": "mode", "ljmp": "mode", "lcall": "mode", "popfq": "mode", "popf": "mode", "stac": "mode", "clac": "mode",
-    "lmsw": "flush", "clts": "mode", "swapgs": "mode",
+    "lmsw": "flush", "clts": "mode", "swapgs": "mode", "rdmsr": "system", "rdpmc": "system", "sysenter": "system",
+    "sysexit": "system", "sysexitq": "system",
 }  # fmt: skip
 # VEX instructions on general registers: BMI1 and BMI2. Others are AVX, which the engine does not have.
 BMI = frozenset((
@@ -111,6 +112,8 @@ class X86Decoder:
             return Flow.MAIN_LOOP, f"mov {loaded} {i.reg_name(i.operands[1].reg)}" if loaded in MOVES else "mode"
         if name in MAIN_LOOP or loaded in ENDING:
             return Flow.MAIN_LOOP, SPECIAL.get(name, "")
+        if name in SPECIAL or (name == "mov" and i.op_str.endswith(", cr8")):
+            return Flow.NEXT, SPECIAL.get(name, "system")
         if name in RETURNS:
             return Flow.INDIRECT, ""
         if name in INDIRECT and i.operands[0].type != self._c.x86.X86_OP_IMM:

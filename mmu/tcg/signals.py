@@ -25,14 +25,6 @@ class GuestEvent(Signal):
         self.event = event
 
 
-class Unsupported(Signal):
-    """An instruction that nobody here carries out. *pc* is after it."""
-
-    def __init__(self, pc: int, detail: str) -> None:
-        super().__init__(detail)
-        self.pc, self.detail = pc, detail
-
-
 class RecompileRequest(Signal):
     """The instruction must run again, alone in its block."""
 

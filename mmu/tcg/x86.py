@@ -13,14 +13,14 @@ from mmu.guest.format import Rflags
 from mmu.guest.stepper import Stepper
 from mmu.guest.stop import Delivered, External, Interrupt, Stop
 from mmu.guest.x86 import X86Cpu
-from mmu.guest.x86_control import move_permitted, msr_permitted
 from mmu.guest.x86_delivery import GP, UD, deliver
 from mmu.guest.x86_ports import permitted
+from mmu.guest.x86_system import Verdict, carry_out, verdict
 from mmu.tcg.access import Accesses, HostPc, Mmu
 from mmu.tcg.cpu import Emulator
 from mmu.tcg.decode_x86 import X86Decoder, decoder
 from mmu.tcg.instruction import Instruction
-from mmu.tcg.signals import GuestEvent, GuestFault, Unsupported
+from mmu.tcg.signals import GuestEvent, GuestFault
 from mmu.tcg.switches import Switches
 from mmu.tcg.walk_x86 import walk
 from mmu.tlb.cpu import Found
@@ -170,14 +170,10 @@ class ModelX86(X86Cpu):
             raise GuestEvent(Interrupt(UD))
         if name.startswith("string "):
             self._check_string(int(name.removeprefix("string ")), pc, code[: instruction.length - 1])
-        if name == "sysenter":
-            raise Unsupported(pc + instruction.length, "SYSENTER (use SYSCALL)")
         if name == "invlpg":
             accesses.tlb.flush_page(self._operand(code, pc))
-        elif name.startswith("mov "):
-            self._check_move(*name.split()[1:])
-        elif name == "wrmsr":
-            self._check_msr()
+        elif name in ("system", "wrmsr") or name.startswith("mov "):
+            return self._system(pc, code)
         return None
 
     def after(self, instruction: Instruction, accesses: Accesses) -> None:
@@ -198,17 +194,21 @@ class ModelX86(X86Cpu):
             self._check_port(self.read("rdx") & 0xFFFF, size)
             self._permitted_at = pc
 
-    def _check_move(self, register: str, source: str) -> None:
-        """A MOV to a control register."""
-        if not move_permitted(self, register, self.read(source)):
-            raise GuestEvent(Interrupt(GP, 0))
+    def _system(self, pc: int, code: bytes) -> int | None:
+        """What the engine carries out wrongly. Returns where it goes on when that was done here."""
+        instruction = next(self.disassembler.disasm(code, pc, 1))
+        match verdict(self, instruction):
+            case Verdict.REFUSED:
+                raise GuestEvent(Interrupt(GP, 0))
+            case Verdict.UNDEFINED:
+                raise GuestEvent(Interrupt(UD))
+            case Verdict.OURS:
+                self.mode_changed()
+                return carry_out(self, instruction)
+        register = instruction.op_str.split(",")[0]  # of a MOV to a control register
         if register in FLUSHING:
             self._old = self.read(register)
-
-    def _check_msr(self) -> None:
-        number, high, low = (self.read(name) & 0xFFFF_FFFF for name in ("rcx", "rdx", "rax"))
-        if not msr_permitted(self, number, high << 32 | low):
-            raise GuestEvent(Interrupt(GP, 0))
+        return None
 
     def _operand(self, code: bytes, pc: int) -> int:
         """Address of the memory operand."""

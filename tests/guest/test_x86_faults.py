@@ -188,11 +188,6 @@ def test_other_exceptions(m, source, expected, pc):
     assert (stop.reason, stop.exception, stop.pc, stop.fault) == ("fault", expected, pc, None)
 
 
-def test_sysenter_is_refused_clearly(m):
-    m.load(code("x86_64", "sysenter"))
-    assert m.run().stop.reason == "unsupported"
-
-
 def test_a_reserved_bit_in_a_table(m):
     m.load(code("x86_64", "mov rax, [rdi]"))
     m.run()

@@ -4,7 +4,7 @@ from tests.mutations import Mutation
 
 C, TWIN, DECODE = "csrc/guest_control.c", "mmu/guest/x86_control.py", "csrc/decode_x86.c"
 SITE, STATE = "csrc/guest_site.c", "csrc/state_x86.c"
-MODEL, CPU = "mmu/tcg/x86.py", "mmu/guest/x86.py"
+MSR, SYSTEM, TWIN_SYSTEM, CPU = "csrc/guest_msr.c", "csrc/guest_x86_system.c", "mmu/guest/x86_system.py", "mmu/guest/x86.py"
 
 
 def tests(word: str) -> tuple[str, ...]:
@@ -17,8 +17,8 @@ CODE32 = tests("test_code_of_32_bits")
 PCIDS = tests("test_pcids")
 
 MUTATIONS = (
-    Mutation("control: nothing is refused", SITE, "\tif (!guest_control_permitted(g, &i)) {\n\t\trefuse(",
-             "\tif (!guest_control_permitted(g, &i) && !i.opcode) {\n\t\trefuse(", REFUSED),
+    Mutation("control: nothing is refused", SITE, "\tif (verdict != X86_RUNS) {\n\t\trefuse(",
+             "\tif (verdict != X86_RUNS && !i.opcode) {\n\t\trefuse(", REFUSED),
     Mutation("control: what is refused runs all the same", SITE,
              "\tguest_stop(g, kind);\n\tg->c.engine.emu_stop(g->c.engine.uc);\n", "\tguest_stop(g, kind);\n", REFUSED),
     Mutation("control: CR0 has no reserved bits", C, "\tif ((value & X86_CR0_RESERVED) || (", "\tif ((", REFUSED),
@@ -26,8 +26,8 @@ MUTATIONS = (
              "((value & X86_CR0_PG) && !value) ||", REFUSED),
     Mutation("control: NW needs no CD", C, "!(value & X86_CR0_CD)))", "!value))", REFUSED),
     Mutation("control: NW is not for CD either", C, "!(value & X86_CR0_CD)))", "(value & X86_CR0_NW)))", TAKEN),
-    Mutation("control: 64-bit code turns paging off", C, " && !is_wide(g, now);", ";", REFUSED),
-    Mutation("control: nobody turns paging off", C, "return !(now->cr4 & X86_CR4_PCIDE) && !is_wide(g, now);",
+    Mutation("control: 64-bit code turns paging off", C, " && !x86_is_wide(g, now);", ";", REFUSED),
+    Mutation("control: nobody turns paging off", C, "return !(now->cr4 & X86_CR4_PCIDE) && !x86_is_wide(g, now);",
              "return false;", tests("test_long_mode_is_left")),
     Mutation("control: long mode without PAE", C, "!(now->efer & X86_EFER_LME) || (now->cr4 & X86_CR4_PAE)", "true",
              CODE32),
@@ -51,36 +51,34 @@ MUTATIONS = (
              "!(now->cr3 & CR3_PCID)", CODE32),
     Mutation("control: PCIDs that are on are turned on", C, "!(value & ~now->cr4 & X86_CR4_PCIDE)",
              "!(value & X86_CR4_PCIDE)", tests("test_with_pcids")),
-    Mutation("control: EFER takes what it is given", C, "return !(value & ~EFER_BITS) && (", "return (", REFUSED),
-    Mutation("control: LME changes while paging is on", C, " && (!(now->cr0 & X86_CR0_PG) || !((value ^ now->efer) & "
+    Mutation("control: EFER takes what it is given", MSR, "return !(value & ~EFER_BITS) && (", "return (", REFUSED),
+    Mutation("control: LME changes while paging is on", MSR, " && (!(now->cr0 & X86_CR0_PG) || !((value ^ now->efer) & "
              "X86_EFER_LME))", "", REFUSED),
-    Mutation("control: LME never changes", C, "(!(now->cr0 & X86_CR0_PG) || !((value ^ now->efer) & X86_EFER_LME))",
+    Mutation("control: LME never changes", MSR, "(!(now->cr0 & X86_CR0_PG) || !((value ^ now->efer) & X86_EFER_LME))",
              "!((value ^ now->efer) & X86_EFER_LME)", ("tests/guest/test_multiboot.py", "-k", "long_mode")),
-    Mutation("control: LMA is reserved", C, "X86_EFER_LME | X86_EFER_LMA | ", "X86_EFER_LME | ", TAKEN),
-    Mutation("control: KERNEL_GS_BASE is any number", C, " case MSR_KERNEL_GS_BASE:", "", REFUSED),
-    Mutation("control: addresses have no upper half", C, "return x86_is_canonical(value);", "return !(value >> 47);",
-             TAKEN),
-    Mutation("control: SFMASK has 64 bits", C, "case MSR_SFMASK: case", "case", REFUSED),
-    Mutation("control: WRMSR writes RAX", C, "(uint64_t)half(g, RDX) << 32 | half(g, RAX)", "half(g, RAX)", REFUSED),
-    Mutation("control: INC and DEC are prefixes", C, "\tif (i->any_rex)", "\tif (i->vex)",
+    Mutation("control: LMA is reserved", MSR, "X86_EFER_LME | X86_EFER_LMA | ", "X86_EFER_LME | ", TAKEN),
+    Mutation("control: addresses have no upper half", MSR, "ADDRESS: return x86_is_canonical(value);",
+             "ADDRESS: return !(value >> 47);", TAKEN),
+    Mutation("control: WRMSR writes RAX", SYSTEM, "general(g, RDX) << 32 | (uint32_t)general(g, RAX)",
+             "(uint32_t)general(g, RAX)", REFUSED),
+    Mutation("control: INC and DEC are prefixes", SYSTEM, "i->any_rex ? X86_RUNS : judge", "i->vex ? X86_RUNS : judge",
              CODE32),
     Mutation("control: a REX that counts for nothing is none", DECODE, "\t\ti.any_rex |= is_rex(*b.at);\n",
              "\t\ti.any_rex = is_rex(*b.at);\n", tests("test_a_write_that_is_refused_is_not")),
-    Mutation("control: code of 32 bits has registers of 64", C, "i->control, (uint32_t)value)",
-             "i->control, value)", CODE32),
+    Mutation("control: code of 32 bits has registers of 64", SYSTEM, "wide ? value : (uint32_t)value",
+             "wide ? value : value", CODE32),
     Mutation("control: compatibility mode is 64-bit code", STATE,
-             "blob_get(guest_blob_save(g), g->c.places.hflags) & MODE_CS_64", "guest_blob_save(g)",
+             "(blob_get(guest_blob_save(g), g->c.places.hflags) & MODE_CS_64)", "guest_blob_save(g)",
              tests("test_long_mode_is_left")),
     Mutation("control: CR8 is CR0", DECODE, "i.control = i.reg | (p.rex & 4) << 1;", "i.control = i.reg;", TAKEN),
     Mutation("control: R10 is RDX", DECODE, "i.rm = (modrm & 7) | (p.rex & 1) << 3;", "i.rm = modrm & 7;", REFUSED),
     Mutation("control: a MOV to memory", DECODE, " && (i.opcode ^ OP_MOV_CR) > 3;", ";", tests("test_the_mod_bits")),
-    Mutation("control: the model writes what it is given", MODEL, "        if not move_permitted(",
-             "        if 0 and not move_permitted(", REFUSED),
-    Mutation("control: the model asks nobody about an MSR", MODEL, "        if not msr_permitted(",
-             "        if 0 and not msr_permitted(", REFUSED),
+    Mutation("control: the model writes what it is given", TWIN_SYSTEM, "    if to in MOVES and not move_permitted(",
+             "    if to not in MOVES and not move_permitted(", REFUSED),
+    Mutation("control: the model asks nobody about an MSR", TWIN_SYSTEM, "if permitted else Verdict.REFUSED",
+             "if permitted else Verdict.RUNS", REFUSED),
     Mutation("control: the twin turns PCIDs on at any CR3", TWIN, "long_mode and not cpu.read(\"cr3\") & CR3_PCID",
              "long_mode", PCIDS),
-    Mutation("control: the twin knows no CSTAR", TWIN, "0xC0000083, ", "", REFUSED),
     Mutation("control: the twin clears PG in 64-bit code", TWIN, "not cpu.in_64_bit_code and ", "", REFUSED),
     Mutation("floating: no exception is masked", CPU, '"fpcw": 0x37F', '"fpcw": 0x340', FLOATING),
     Mutation("floating: single precision", CPU, '"fpcw": 0x37F', '"fpcw": 0x07F', FLOATING),

@@ -54,7 +54,7 @@ MUTATIONS = (
              "\t*ret &= ~UINT64_C(15);\n", "\t*ret &= ~UINT64_C(7);\n",
              delivery("test_the_frame_of_a_fault_at_the_same_privilege")),
     Mutation("loop: a handler keeps the privilege of the program", STATE,
-             "mode | MODE_64 | to->cpl);", "mode | MODE_64 | (to->cpl | 3));",
+             "mode | to->cpl);", "mode | to->cpl | 3);",
              delivery("test_a_user_loads_a_segment_from_a_table_it_cannot_read")),
     Mutation("loop: the interrupt stacks are counted from 0", ENTER,
              "TSS_IST1 + 8 * (ist - 1)", "TSS_IST1 + 8 * ist", delivery(
@@ -126,7 +126,7 @@ MUTATIONS = (
              "\tif (!g->tlb.large)\n\t\treturn;\n", "\treturn;\n",
              second("test_the_flush_of_one_address_of_a_large_page_flushes_all_of_it")),
     Mutation("loop: the size of code stays that of the program", STATE,
-             "mode | MODE_64 | to->cpl);", "mode | to->cpl);",
+             "\t\tmode |= MODE_64;\n", "\t\tmode |= MODE_32;\n",
              ("tests/guest/test_rare_delivery.py::test_handlers_of_a_32_bit_program_run_as_64_bit_code",)),
     Mutation("loop: a PC may be anything", "csrc/guest_arm64.c",
              "\tif (!(block->pc & g->arch->pc_mask))\n", "\tif (block)\n", ("tests/guest/test_arm64_faults.py",)),

@@ -111,12 +111,14 @@ def test_code_of_32_bits_has_the_same_registers():
     assert (stop.reason, stop.exception, stop.pc) == ("fault", REFUSED, 0x10_0020 + 6)
 
 
+@pytest.mark.parametrize("allow", ["nop", "mov rax, cr4; bts rax, 8; mov cr4, rax"])
+@pytest.mark.parametrize("user", [None, "rdpmc; ud2"])
 @pytest.mark.parametrize("deliver", ["native", "model"])
-def test_there_are_no_performance_counters(deliver):
-    """RDPMC: #GP(0), at any privilege. The engine takes it for an invalid instruction."""
+def test_there_are_no_performance_counters(allow, user, deliver):
+    """RDPMC: #GP(0), at any privilege, with and without CR4.PCE. The engine takes it for an invalid instruction."""
     with kernel(deliver) as k:
-        r = k.run("mov rax, cr4; bts rax, 8; mov cr4, rax", user="nop; rdpmc")
-        assert [(d.exception, d.pc) for d in r.delivered] == [(REFUSED, USER + 1)]
+        r = k.run(allow if user else f"{allow}; rdpmc", user=user)
+        assert [d.exception for d in r.delivered] == [REFUSED]
 
 
 def test_an_msr_with_a_lock_prefix_is_invalid():

@@ -47,7 +47,9 @@ struct x86_switch {
 /* state_x86.c */
 void x86_switch_segments(struct mmu_guest *g, const struct x86_switch *to);
 void x86_take_interrupt(struct mmu_guest *g, struct mmu_guest_event *event);
-/* Whether this is 64-bit code, in long mode. */
+/* Whether this is 64-bit code; the engine may hold code of 32 bits for it, once paging is off. */
+bool x86_in_64_bit_code(struct mmu_guest *g);
+/* Whether it is, and in long mode. */
 bool x86_is_wide(struct mmu_guest *g, const struct mmu_x86_regs *now);
 uint64_t guest_msr(struct mmu_guest *g, uint32_t number);
 

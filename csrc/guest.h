@@ -86,6 +86,9 @@ struct guest_view {
 	const uint8_t *host;	/* NULL: none */
 };
 
+/* The block of instructions that ran last; size 0: none that the PC comes from. */
+struct guest_block { uint64_t pc; uint32_t size; };
+
 /* A page of a window, and where the engine has it as RAM; 0: it has not, accesses go to the bus. */
 struct guest_window { uint64_t hpa, engine; bool used; };
 
@@ -163,6 +166,7 @@ struct mmu_guest {
 	struct mmu_guest_stop stop;
 	struct guest_probe probe;
 	struct guest_view view;
+	struct guest_block block;
 	uint64_t until;			/* where the engine ends by itself; see run_once() */
 	struct guest_spared spared[SPARED_PIECES];
 	uint32_t spared_count;
@@ -227,6 +231,10 @@ struct guest_arch {
 	bool (*handle)(struct mmu_guest *g, uint64_t *pc);
 	/* Whether the engine needed the page of the load that faulted, and the instruction does not; NULL: never. */
 	bool (*loads_too_much)(struct mmu_guest *g);
+	/* A fetch has faulted: how far the engine must go on before that counts, 0: it does now. NULL: always. */
+	uint64_t (*fetch_reaches)(struct mmu_guest *g);
+	/* It may be a fault of the branch to there; NULL: never. */
+	void (*undo_branch)(struct mmu_guest *g);
 	/* Puts right what a data access that faulted has done to the flags; NULL: nothing. */
 	void (*mend_flags)(struct mmu_guest *g);
 	uint32_t pc_mask;	/* bits of the PC that must be 0 */
@@ -278,6 +286,10 @@ void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, 
 /* guest_whole.c */
 void guest_on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
 bool guest_whole_piece(struct mmu_guest *g, enum engine_access type, uint64_t hpa, uint32_t size, uint64_t *ret);
+
+/* guest_fetch.c */
+uint64_t guest_fetch_reaches(struct mmu_guest *g);
+void guest_branch_undo(struct mmu_guest *g);
 
 /* guest_fill.c */
 bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, void *user);

@@ -45,8 +45,7 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
 	struct mmu_guest *g = user;
 
 	(void)uc;
-	(void)address;
-	(void)size;
+	g->block = (struct guest_block){ address, size };
 	if (g->look_in && !--g->look_in)
 		g->look = true;
 	else if (!atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed))

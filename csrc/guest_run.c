@@ -18,12 +18,13 @@ static bool flags_lost(const struct mmu_guest *g, uint64_t pc)
 }
 
 /*
- * Lets the engine run until it ends, or for one instruction. Returns its error.
+ * Lets the engine run until it ends, also where PC equals `until` if that is not 0, or for one instruction. Returns its
+ * error. When it ends it drops what it translated from the byte before `until`.
  *
- * The engine ends by itself where PC equals `until`, and 0 is the only value that costs nothing; so
+ * The engine ends by itself where it is told to, and 0 is the only value that costs nothing; so
  * a guest that goes to address 0 comes back here and goes on under an end that it cannot reach.
  */
-static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
+static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase, uint64_t until)
 {
 	const struct mmu_guest_engine *e = &g->c.engine;
 	bool alone = phase == GUEST_STEPPING;
@@ -34,7 +35,7 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase)
 	g->hooked = false;
 	g->whole.kind = 0;
 	g->stop = (struct mmu_guest_stop){ 0 };
-	g->until = pc ? 0 : UNREACHABLE;
+	g->until = pc || until ? until : UNREACHABLE;
 	for (;;) {
 		error = e->emu_start(e->uc, pc, g->until, 0, alone);
 		pc = guest_register(g, g->c.ids.pc);
@@ -138,6 +139,8 @@ static bool locate(struct mmu_guest *g)
 		if (!g->stop.exact && (pc & GUEST_PAGE_MASK) == g->stop.va)
 			g->stop.va = pc;
 		g->stop.exact = 1;
+		if (!bus && g->arch->undo_branch)
+			g->arch->undo_branch(g);
 	} else {
 		if (bus)
 			g->c.engine.context_restore(g->c.engine.uc, g->c.bus_context);
@@ -159,7 +162,7 @@ static int step(struct mmu_guest *g)
 	mmu_guest_flush(g);
 	for (uint32_t i = 0; i < g->spared_count; i++)
 		g->spared[i].used = false;
-	error = run_once(g, g->stop.pc, GUEST_STEPPING);
+	error = run_once(g, g->stop.pc, GUEST_STEPPING, 0);
 	g->surplus = 0;
 	mmu_guest_flush(g);
 	return error;
@@ -184,7 +187,7 @@ static int run_atomic(struct mmu_guest *g)
 		guest_flush_tlb(g);
 		if (alone)
 			exclusive_begin(&g->exclusive);
-		error = run_once(g, pc, GUEST_ATOMIC);
+		error = run_once(g, pc, GUEST_ATOMIC, 0);
 		if (alone)
 			exclusive_end(&g->exclusive);
 		if (!g->atomic.lost)
@@ -202,9 +205,11 @@ static int run_atomic(struct mmu_guest *g)
 /* Returns true when the engine must go on at g->stop.pc. */
 static bool handle(struct mmu_guest *g, int error)
 {
+	unsigned approaches = 0;
 	bool alone = false;
 
 	for (;;) {
+		uint64_t until = 0;
 		bool atomic = false;
 
 		switch (g->event) {
@@ -231,13 +236,22 @@ static bool handle(struct mmu_guest *g, int error)
 				return false;
 			if (exited(g))	/* the program was over before this instruction */
 				return false;
+			/* What was translated when more was there may be in the way; but not twice: see run_once(). */
+			if (g->arch->fetch_reaches && approaches < 2)
+				until = g->arch->fetch_reaches(g);
+			if (until)
+				break;
 			if (g->arch->loads_too_much && g->arch->loads_too_much(g))
 				g->surplus = g->stop.va | 1;
 			else if (locate(g))
 				return false;
 			break;
 		}
-		error = atomic ? run_atomic(g) : step(g);
+		if (until)
+			error = run_once(g, g->stop.pc, GUEST_RUNNING, until);
+		else
+			error = atomic ? run_atomic(g) : step(g);
+		approaches += until != 0;
 		alone = true;
 	}
 }
@@ -257,6 +271,7 @@ static bool ended(struct mmu_guest *g, uint64_t pc)
 /* From one stop that is not settled here to the next: g->stop. */
 static void run_to_stop(struct mmu_guest *g, uint64_t pc)
 {
+	g->block.size = 0;
 	while (!ended(g, pc)) {
 		int error;
 
@@ -268,13 +283,14 @@ static void run_to_stop(struct mmu_guest *g, uint64_t pc)
 		if (g->code_stale || guest_map_changed(g) || guest_code_changed(g))
 			mmu_guest_flush(g);
 		g->spared_count = 0;
-		error = run_once(g, pc, GUEST_RUNNING);
+		error = run_once(g, pc, GUEST_RUNNING, 0);
 		if (handle(g, error)) {
 			pc = g->stop.pc;
 			continue;
 		}
 		if (!g->c.deliver || !g->arch->handle(g, &pc))
 			return;
+		g->block.size = 0;
 	}
 }
 

@@ -14,7 +14,7 @@ enum { HOOK_CODE = 1 << 2 };	/* unicorn.h: UC_HOOK_CODE */
 enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_INVPCID = 0x282, REG_INVLPG = 7,
        OP_INSB = 0x6c, OP_GROUP_9 = 0x1c7, REG_CMPXCHG8B = 1, REG_RDRAND = 6, OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4,
        VEX2 = 0xc5 };
-enum { OP_IRET = 0xcf, REX_W = 0x48, OP_GROUP_6 = 0x100, OP_INVD = 0x108, OP_WBINVD = 0x109, OP_MOV_DR = 0x123 };
+enum { OP_IRET = 0xcf, REX_W = 0x48, OP_GROUP_6 = 0x100, OP_INVD = 0x108, OP_WBINVD = 0x109 };
 
 /* LOCK, or XCHG, which needs none. */
 static bool is_atomic(const struct x86_instruction *i)

@@ -209,4 +209,5 @@ static uint32_t x86_kind_of_access(struct mmu_guest *g, uint64_t va)
 
 const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access,
 				       .tlb_registers = x86_tlb_registers, .handle = guest_x86_handle,
-				       .loads_too_much = x86_loads_too_much, .mend_flags = x86_mend_flags };
+				       .loads_too_much = x86_loads_too_much, .fetch_reaches = guest_fetch_reaches,
+				       .undo_branch = guest_branch_undo, .mend_flags = x86_mend_flags };

@@ -30,9 +30,15 @@ static void put_segment(struct mmu_guest *g, uint8_t *blob, enum segment number,
 	blob_put(blob, at + 20, (uint32_t)(descriptor >> 32) & 0x00f0ff00);
 }
 
+/* And not code of 32 bits, in long mode or not. */
+bool x86_in_64_bit_code(struct mmu_guest *g)
+{
+	return blob_get(guest_blob_save(g), g->c.places.hflags) & MODE_CS_64;
+}
+
 bool x86_is_wide(struct mmu_guest *g, const struct mmu_x86_regs *now)
 {
-	return (now->efer & X86_EFER_LMA) && (blob_get(guest_blob_save(g), g->c.places.hflags) & MODE_CS_64);
+	return (now->efer & X86_EFER_LMA) && x86_in_64_bit_code(g);
 }
 
 uint64_t guest_msr(struct mmu_guest *g, uint32_t number)

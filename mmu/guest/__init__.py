@@ -22,8 +22,10 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   memory, from the next run on.
 - RAM that is mapped while the guest runs is served access by access until the next run.
 - x86: RCL and RCR of memory that may be read but not written fault with the CF and OF that they would have left.
-- x86: JMP, CALL, RET, IRET and SYSRET to an address that is not canonical raise #GP there and not where they are: RSP
-  has moved, and CALL has pushed.
+- x86: far JMP, CALL and RET, IRET and SYSRET to an address that is not canonical raise #GP there and not where they
+  are. A near CALL to one has pushed: what was below RSP is lost.
+- x86: RET n with an n above 0x7fff takes it for a negative one. With the prefix 66 and without REX.W, a near branch is
+  one of 16 bits, as AMD's are.
 - x86: SSE raises no floating-point exception (no #XM, nor #UD without CR4.OSXMMEXCPT), and sets no flag of MXCSR.
   LDMXCSR takes reserved bits.
 - x86: turning long mode on asks neither for CS.L to be 0 nor for a TSS that is not of 16 bits.

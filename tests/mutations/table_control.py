@@ -4,7 +4,8 @@ from tests.mutations import Mutation
 
 C, TWIN, DECODE = "csrc/guest_control.c", "mmu/guest/x86_control.py", "csrc/decode_x86.c"
 SITE, STATE = "csrc/guest_site.c", "csrc/state_x86.c"
-MSR, SYSTEM, TWIN_SYSTEM, CPU = "csrc/guest_msr.c", "csrc/guest_x86_system.c", "mmu/guest/x86_system.py", "mmu/guest/x86.py"
+MSR, SYSTEM = "csrc/guest_msr.c", "csrc/guest_x86_system.c"
+TWIN_SYSTEM, CPU = "mmu/guest/x86_system.py", "mmu/guest/x86.py"
 
 
 def tests(word: str) -> tuple[str, ...]:

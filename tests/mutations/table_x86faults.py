@@ -4,6 +4,8 @@ from tests.mutations import Mutation
 
 GROUP, SITE, X86, DECODE = "csrc/guest_group_15.c", "csrc/guest_site.c", "csrc/guest_x86.c", "csrc/decode_x86.c"
 LINES, BASES = ("tests/guest/test_flushed_lines.py",), ("tests/guest/test_segment_bases.py",)
+FETCH, RUN, HOOK = "csrc/guest_fetch.c", "csrc/guest_run.c", "csrc/guest_hook.c"
+BRANCHES, ENDS = ("tests/guest/test_branches.py",), ("tests/guest/test_page_ends.py",)
 LENGTHS, SECOND = ("tests/guest/test_decode.py",), ("tests/guest/test_second_tlb.py", "-k", "invlpg")
 
 MUTATIONS = (
@@ -33,4 +35,22 @@ MUTATIONS = (
              LENGTHS),
     Mutation("x86faults: an immediate may be missing", DECODE, "\tif ((size_t)(b.end - b.at) < size)\n", "\tif (0)\n",
              LENGTHS),
+    Mutation("x86faults: a branch faults at its target", FETCH, "\t\t\tg->stop.pc = at;\n", "\t\t\t;\n", BRANCHES),
+    Mutation("x86faults: RET has popped", FETCH, "\t\tadd(g, RSP, -WORD);\n", "", BRANCHES),
+    Mutation("x86faults: RET n has released", FETCH, "-WORD - released(g, end)", "-WORD", BRANCHES),
+    Mutation("x86faults: CALL has pushed", FETCH, "\tcase OP_CALL:\n\t\tadd(g, RSP, WORD);\n", "\tcase OP_CALL:\n",
+             BRANCHES),
+    Mutation("x86faults: an indirect CALL has pushed", FETCH, "\t\tif (i->reg == REG_CALL)\n\t\t\tadd(g, RSP, WORD);\n",
+             "", BRANCHES),
+    Mutation("x86faults: LOOP has counted", FETCH, "\t\tadd(g, RCX, 1);\n", "\t\t;\n", BRANCHES),
+    Mutation("x86faults: a branch that is not taken faults", FETCH, " || g->stop.pc == end)", ")", BRANCHES),
+    Mutation("x86faults: an instruction that leaves the edge is a branch", FETCH, " || g->stop.va != g->stop.pc)", ")",
+             BRANCHES),
+    Mutation("x86faults: a branch of the run before is one of this", RUN, "\tg->block.size = 0;\n\twhile", "\twhile",
+             BRANCHES),
+    Mutation("x86faults: no block is noted", HOOK, "\tg->block = (struct guest_block){ address, size };\n",
+             "\t(void)address;\n\t(void)size;\n", BRANCHES),
+    Mutation("x86faults: a block faults where it begins", FETCH, "return at == pc ? 0 : at;", "return 0;", ENDS),
+    Mutation("x86faults: a block runs over its page", FETCH, " && i.length <= page - at)", " && at < page)", ENDS),
+    Mutation("x86faults: what was translated stays in the way", RUN, "approaches < 2)", "approaches < 1)", ENDS),
 )

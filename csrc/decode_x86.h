@@ -10,6 +10,9 @@ enum { X86_REPNE = 0xf2, X86_REP = 0xf3 };	/* prefixes */
 /* As `opcode` below. MOV_CR, MOV_DR: to such a register; LOAD_CR, LOAD_DR: from one. GROUP_15: FXSAVE, CLFLUSH, ... */
 enum { OP_LOAD_CR = 0x120, OP_LOAD_DR = 0x121, OP_MOV_CR = 0x122, OP_MOV_DR = 0x123, OP_WRMSR = 0x130,
        OP_RDMSR = 0x132, OP_RDPMC = 0x133, OP_SYSENTER = 0x134, OP_SYSEXIT = 0x135, OP_GROUP_15 = 0x1ae };
+/* ModRM.reg of group 15, with memory; with a register. */
+enum { X86_FXSAVE = 0, X86_FXRSTOR = 1, X86_LDMXCSR = 2, X86_STMXCSR = 3, X86_XSAVE = 4, X86_XRSTOR = 5, X86_XSAVEOPT = 6,
+       X86_CLFLUSH = 7, X86_WRFSBASE = 2, X86_WRGSBASE = 3 };
 
 /* Of 64-bit code. `opcode`: map << 8 | byte, the maps being those of one byte (0), 0F (1), 0F38 (2), 0F3A (3). */
 struct x86_instruction {

@@ -326,6 +326,9 @@ enum x86_verdict guest_system_verdict(struct mmu_guest *g, const struct x86_inst
 /* guest_group_15.c */
 bool guest_group_15(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);
 
+/* guest_mxcsr.c */
+bool guest_mxcsr(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i, bool wide);
+
 /* guest_site.c */
 void guest_sites_scan(struct mmu_guest *g, uint64_t page);
 void guest_sites_forget(struct mmu_guest *g);

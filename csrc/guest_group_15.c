@@ -1,12 +1,10 @@
 /*
  * What instructions of group 15 (0F AE) do and the engine leaves out: it takes CLFLUSH for no operation, and a base of FS
- * or GS that no CPU holds.
+ * or GS that no CPU holds. For what it does with MXCSR see guest_mxcsr.c.
  * Source: Intel SDM vol. 2, 'CLFLUSH', 'WRFSBASE/WRGSBASE'.
  */
 #include "decode_x86.h"
 #include "deliver_x86.h"
-
-enum { WRFSBASE = 2, WRGSBASE = 3, CLFLUSH = 7 };	/* ModRM.reg, with a register, with memory */
 
 /* Translates as a load of one byte does. */
 static bool flush_line(struct mmu_guest *g, uint64_t va)
@@ -37,11 +35,17 @@ static bool write_base(struct mmu_guest *g, uint64_t base)
    operand is not known. */
 bool guest_group_15(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i)
 {
-	if (i->lock || !x86_in_64_bit_code(g))
+	bool wide = x86_in_64_bit_code(g);
+
+	if (i->lock)
+		return true;
+	if (i->memory && i->reg != X86_CLFLUSH)
+		return guest_mxcsr(g, pc, i, wide);
+	if (!wide)
 		return true;
 	if (i->memory)
-		return i->reg != CLFLUSH || i->short_operand || i->repeated || flush_line(g, guest_operand(g, pc, i));
-	if ((i->reg == WRFSBASE || i->reg == WRGSBASE) && i->repeated && i->wide)
+		return i->short_operand || i->repeated || flush_line(g, guest_operand(g, pc, i));
+	if ((i->reg == X86_WRFSBASE || i->reg == X86_WRGSBASE) && i->repeated && i->wide)
 		return write_base(g, guest_register(g, g->c.ids.general[i->rm]));
 	return true;
 }

@@ -26,8 +26,9 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   are. A near CALL to one has pushed: what was below RSP is lost.
 - x86: RET n with an n above 0x7fff takes it for a negative one. With the prefix 66 and without REX.W, a near branch is
   one of 16 bits, as AMD's are.
-- x86: SSE raises no floating-point exception (no #XM, nor #UD without CR4.OSXMMEXCPT), and sets no flag of MXCSR.
-  LDMXCSR takes reserved bits.
+- x86: SSE raises no floating-point exception (no #XM, nor #UD without CR4.OSXMMEXCPT). MXCSR shows all that it met but
+  denormal operands (DE), and of RCPPS and RSQRTPS what a division meets. Results of the x87 that are denormal become 0
+  under MXCSR.FZ as well. In code of 32 bits LDMXCSR takes reserved bits, and FZ as it was.
 - x86: turning long mode on asks neither for CS.L to be 0 nor for a TSS that is not of 16 bits.
 - x86: no AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging, no APIC, no
   performance counters. CPUID reports the engine's address width, walks use 52 bits.

@@ -82,7 +82,10 @@ class X86Places:
     error_code: int
     software: int  # nonzero: INT n
     previous: int  # the exception being delivered, -1 none: unicorn never clears it
+    sse: int  # how SSE computes: FLAGS bytes on its exceptions so far, FLUSH bytes on what MXCSR.FZ is, and MXCSR itself
 
+
+SSE_FLAGS, SSE_FLUSH, SSE_MXCSR = 2, 4, 8  # from X86Places.sse; csrc/guest_mxcsr.c has them as well
 
 HLT = b"\xf4"
 
@@ -129,7 +132,33 @@ def x86_places() -> X86Places:
     flag = _only(
         (p for p in near if software[p : p + 4] == b"\1\0\0\0" and blobs[0x1C][p : p + 4] == bytes(4)),
         "whether an interrupt is INT n")
-    return X86Places(segments, stride, hflags, error_code, flag, previous)
+    return X86Places(segments, stride, hflags, error_code, flag, previous, _x86_sse())
+
+
+def _x86_sse() -> int:
+    """The flags are 4 after a division by zero, 1 after one of zero by zero; of denormal numbers nothing is left."""
+    from unicorn import x86_const as u
+
+    mxcsr, blobs = 0x3F80, []
+    for ones in (0, 1):
+        with _x86_bench() as bench:
+            bench.engine.write(u.UC_X86_REG_CR4, 1 << 9)  # OSFXSR
+            bench.engine.write(u.UC_X86_REG_MXCSR, mxcsr)
+            # mov eax, ones; cvtsi2ss xmm0, eax; xorps xmm1, xmm1; divss xmm0, xmm1
+            code = b"\xb8" + ones.to_bytes(4, "little") + bytes.fromhex("f30f2ac0 0f57c9 f30f5ec1")
+            blobs.append(bench.run(code + HLT))
+    sse = _only(
+        (p - SSE_MXCSR for p in _places(blobs[0], mxcsr, 4)
+         if [blob[p - SSE_MXCSR + SSE_FLAGS] for blob in blobs] == [1, 4]), "the floating-point state of SSE")
+    for flush in (0, 1):
+        with _x86_bench() as bench:
+            bench.engine.write(u.UC_X86_REG_CR4, 1 << 9)
+            bench.patch(sse + SSE_FLUSH, 1, flush)
+            # mov eax, 0x00800000; movd xmm0, eax; mov eax, 0x3f000000; movd xmm1, eax; mulss xmm0, xmm1; movd eax, xmm0
+            bench.run(bytes.fromhex("b800008000 660f6ec0 b80000003f 660f6ec8 f30f59c1 660f7ec0") + HLT)
+            if bench.engine.read(u.UC_X86_REG_EAX) != (0 if flush else 0x0040_0000):
+                raise GuestError(f"this build of unicorn does not keep what becomes of denormal results at offset {sse}")
+    return sse
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmu.core import ffi, lib
 from mmu.guest import asked
-from mmu.guest.context import get, put, x86_places
+from mmu.guest.context import SSE_FLAGS, SSE_FLUSH, get, put, x86_places
 from mmu.guest.format import Pstate
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def _give_wide(cpu: Cpu, prefix: str, sizes: Mapping[str, int], values: Mapping[
 def _take_x86(cpu: X86Cpu) -> State:
     places = x86_places()
     blob = bytes(cpu.engine.save(cpu.context))
+    floating = {name: cpu.engine.read(_number(cpu, "X86", name)) for name in X86_FLOATING}
+    floating["mxcsr"] |= _met(get(blob, places.sse + SSE_FLAGS, 1))
     segments = {}
     for index, name in enumerate(SEGMENTS):
         at = places.segments + places.stride * index
@@ -96,12 +98,17 @@ def _take_x86(cpu: X86Cpu) -> State:
         "control": {name: _read(cpu, name) for name in X86_CONTROL},
         "general": {name: _read(cpu, name) for name in X86_GENERAL},
         "msrs": {name: cpu.msr(number) for name, number in X86_MSRS.items()},
-        "floating": {name: cpu.engine.read(_number(cpu, "X86", name)) for name in X86_FLOATING},
+        "floating": floating,
         "wide": _take_wide(cpu, "X86", X86_WIDE),
         "tables": {name: list(cpu.structure(_number(cpu, "X86", name), X86_TABLE)) for name in X86_TABLES},
         "segments": segments,
         "mode": get(blob, places.hflags, 4),  # the engine's summary of privilege and operand sizes
     }
+
+
+def _met(exceptions: int) -> int:
+    """Flags of MXCSR for what SSE met and the engine has not told; csrc/guest_mxcsr.c. 0x80: a result became 0."""
+    return exceptions & 0x3D | (0x30 if exceptions & 0x80 else 0)
 
 
 def _read(cpu: X86Cpu, name: str) -> int:
@@ -128,6 +135,8 @@ def _give_x86(cpu: X86Cpu, state: State) -> None:
         at = places.segments + places.stride * index
         for where, size, value in ((0, 4, selector), (8, 8, base), (16, 4, limit), (20, 4, flags)):
             put(blob, at + where, size, value)
+    put(blob, places.sse + SSE_FLAGS, 1, 0)
+    put(blob, places.sse + SSE_FLUSH, 1, state["floating"]["mxcsr"] >> 15 & 1)
     put(blob, places.hflags, 4, state["mode"])
     put(blob, places.previous, 4, -1)
     put(blob, places.software, 4, 0)

@@ -197,7 +197,7 @@ static void run(uint32_t arch, mmu_bus *bus, uint8_t *ram, uint8_t *shadow)
 		.cr4 = ID_OTHER, .cs = ID_CS, .ss = ID_CS, .flags = ID_OTHER, .msr = ID_MSR, .gdtr = ID_TABLE,
 		.idtr = ID_TABLE, .ldtr = ID_TABLE, .tr = ID_TABLE, .pstate = ID_OTHER, .ttbr0 = ID_OTHER,
 		.ttbr1 = ID_OTHER, .mair = ID_OTHER, .coprocessor = ID_SYSTEM, .vbar = ID_OTHER };
-	config.places = (struct mmu_guest_places){ 0, 24, 152, 156, 160, 164, 168, 172 };
+	config.places = (struct mmu_guest_places){ 0, 24, 152, 156, 160, 164, 176, 168, 172 };
 	config.context = config.bus_context = blob;
 	config.deliver = 1;
 	for (int i = 0; i < 4; i++)

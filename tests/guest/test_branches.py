@@ -90,6 +90,9 @@ def test_an_instruction_that_leaves_the_edge_faults_where_it_begins(m):
     m.load(b"\xf4")
     m.write(ODD - 3, b"\x90\x48\xb8")
     assert m.set(rip=ODD - 3).run().stop.pc == ODD - 2
+    m.load(asm("x86_64", "call rbx"))
+    r = m.set(rip=CODE, rbx=ODD - 2, rsp=STACK_TOP).run()
+    assert (r.stop.pc, r.registers["rsp"]) == (ODD - 2, STACK_TOP - 8)
 
 
 def test_a_run_that_begins_at_no_address_has_no_branch(m):

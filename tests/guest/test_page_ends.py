@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from mmu import x86
+from mmu import Ram, x86
 from mmu.guest.stop import Interrupt
 from mmu.types import Access, FaultKind
 from tests.guest.kernel import Kernel
@@ -103,6 +103,17 @@ def test_code_that_nobody_gives(m):
     before_the_end(m, INC * 2)
     r = m.run()
     assert (r.stop.reason, r.stop.pc, r.registers["r15"]) == ("bus-error", END, 2)
+
+
+@pytest.mark.parametrize("part", ["48b8", "4881c3000000", "90"])
+def test_code_of_which_only_the_beginning_is_given(m, part):
+    """All of a page is translated, so all of it must be there."""
+    m.space.map(1 << 45, Ram(PAGE // 2))
+    m.tables.map(END, 1 << 45, PAGE, executable=True)
+    before_the_end(m, INC * 2, bytes.fromhex(part))
+    r = m.run()
+    at = END - (0 if part == "90" else len(part) // 2)
+    assert (r.stop.reason, r.stop.pc, r.registers["r15"]) == ("bus-error", at, 2)
 
 
 @DELIVER

@@ -6,13 +6,15 @@ GROUP, SITE, X86, DECODE = "csrc/guest_group_15.c", "csrc/guest_site.c", "csrc/g
 LINES, BASES = ("tests/guest/test_flushed_lines.py",), ("tests/guest/test_segment_bases.py",)
 FETCH, RUN, HOOK = "csrc/guest_fetch.c", "csrc/guest_run.c", "csrc/guest_hook.c"
 BRANCHES, ENDS = ("tests/guest/test_branches.py",), ("tests/guest/test_page_ends.py",)
+MXCSR, STATE = "csrc/guest_mxcsr.c", "mmu/guest/state.py"
+FLOATING = ("tests/guest/test_mxcsr.py",)
 LENGTHS, SECOND = ("tests/guest/test_decode.py",), ("tests/guest/test_second_tlb.py", "-k", "invlpg")
 
 MUTATIONS = (
-    Mutation("x86faults: CLFLUSH is no operation", GROUP, "i->short_operand || i->repeated ||", "i->reg ||", LINES),
+    Mutation("x86faults: CLFLUSH is no operation", GROUP, "i->short_operand || i->repeated ||", "i->memory ||", LINES),
     Mutation("x86faults: CLFLUSHOPT is CLFLUSH", GROUP, "i->short_operand || i->repeated", "i->repeated", LINES),
     Mutation("x86faults: REP CLFLUSH is CLFLUSH", GROUP, "i->short_operand || i->repeated", "i->short_operand", LINES),
-    Mutation("x86faults: LOCK CLFLUSH is CLFLUSH", GROUP, "\tif (i->lock || ", "\tif (", LINES),
+    Mutation("x86faults: LOCK CLFLUSH is CLFLUSH", GROUP, "\tif (i->lock)\n", "\tif (0)\n", LINES),
     Mutation("x86faults: what is not flushed runs all the same", SITE, "\t\tif (!guest_group_15(g, address, &i))\n"
              "\t\t\tg->c.engine.emu_stop(g->c.engine.uc);\n", "\t\tguest_group_15(g, address, &i);\n", LINES),
     Mutation("x86faults: a flushed line faults on its page", GROUP, "\tg->stop.va = va;", "\tg->stop.va = va & -4096;",
@@ -52,5 +54,22 @@ MUTATIONS = (
              "\t(void)address;\n\t(void)size;\n", BRANCHES),
     Mutation("x86faults: a block faults where it begins", FETCH, "return at == pc ? 0 : at;", "return 0;", ENDS),
     Mutation("x86faults: a block runs over its page", FETCH, " && i.length <= page - at)", " && at < page)", ENDS),
+    Mutation("x86faults: MXCSR has no flags", MXCSR, "\tmxcsr |= (met & MET)", "\tmxcsr |= (met & 0)", FLOATING),
+    Mutation("x86faults: nothing is known of what was flushed", MXCSR, "(met & MET_FLUSHED ?", "(0 ?", FLOATING),
+    Mutation("x86faults: denormal operands are exceptions", MXCSR, "MET = 0x3d", "MET = 0x7d", FLOATING),
+    Mutation("x86faults: flags come again", MXCSR, "\tsse[SSE_FLAGS] = 0;\n", "", FLOATING),
+    Mutation("x86faults: FZ is nothing to SSE", MXCSR, "\tsse[SSE_FLUSH] = flush;\n", "", FLOATING),
+    Mutation("x86faults: MXCSR has no reserved bits", MXCSR, "\tif (next & MXCSR_RESERVED)\n", "\tif (0)\n", FLOATING),
+    Mutation("x86faults: XSAVE saves the state of another task", MXCSR, "\tif (cr0 & X86_CR0_TS)\n", "\tif (0)\n",
+             FLOATING),
+    Mutation("x86faults: FXRSTOR has MXCSR where it begins", MXCSR, "at + SAVED_MXCSR, ret", "at, ret", FLOATING),
+    Mutation("x86faults: LDMXCSR forgets when it faults", MXCSR, "\t\tsettle(g, NULL);\n\t\treturn true;",
+             "\t\treturn true;", FLOATING),
+    Mutation("x86faults: a state is taken without what SSE met", STATE, '    floating["mxcsr"] |= _met(', "    _met(",
+             FLOATING),
+    Mutation("x86faults: what was met before a state was given counts", STATE,
+             "    put(blob, places.sse + SSE_FLAGS, 1, 0)\n", "", FLOATING),
+    Mutation("x86faults: a state that is given does not flush", STATE, 'state["floating"]["mxcsr"] >> 15 & 1', "0",
+             FLOATING),
     Mutation("x86faults: what was translated stays in the way", RUN, "approaches < 2)", "approaches < 1)", ENDS),
 )

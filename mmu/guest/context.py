@@ -82,10 +82,11 @@ class X86Places:
     error_code: int
     software: int  # nonzero: INT n
     previous: int  # the exception being delivered, -1 none: unicorn never clears it
-    sse: int  # how SSE computes: FLAGS bytes on its exceptions so far, FLUSH bytes on what MXCSR.FZ is, and MXCSR itself
+    sse: int  # how SSE computes; see the distances below
 
 
-SSE_FLAGS, SSE_FLUSH, SSE_MXCSR = 2, 4, 8  # from X86Places.sse; csrc/guest_mxcsr.c has them as well
+# From X86Places.sse: exceptions so far, whether denormal results become 0, MXCSR. In csrc/guest_mxcsr.c as well.
+SSE_FLAGS, SSE_FLUSH, SSE_MXCSR = 2, 4, 8
 
 HLT = b"\xf4"
 
@@ -157,7 +158,7 @@ def _x86_sse() -> int:
             # mov eax, 0x00800000; movd xmm0, eax; mov eax, 0x3f000000; movd xmm1, eax; mulss xmm0, xmm1; movd eax, xmm0
             bench.run(bytes.fromhex("b800008000 660f6ec0 b80000003f 660f6ec8 f30f59c1 660f7ec0") + HLT)
             if bench.engine.read(u.UC_X86_REG_EAX) != (0 if flush else 0x0040_0000):
-                raise GuestError(f"this build of unicorn does not keep what becomes of denormal results at offset {sse}")
+                raise GuestError(f"this build of unicorn does not say at offset {sse} what becomes of denormal results")
     return sse
 
 

@@ -8,11 +8,14 @@ enum { X86_LONGEST = 15 };		/* bytes of an instruction */
 enum { X86_FS = 0x64, X86_GS = 0x65 };	/* prefixes: of the segments that have a base in 64-bit code */
 enum { X86_REPNE = 0xf2, X86_REP = 0xf3 };	/* prefixes */
 /* As `opcode` below. MOV_CR, MOV_DR: to such a register; LOAD_CR, LOAD_DR: from one. GROUP_15: FXSAVE, CLFLUSH, ... */
-enum { OP_LOAD_CR = 0x120, OP_LOAD_DR = 0x121, OP_MOV_CR = 0x122, OP_MOV_DR = 0x123, OP_WRMSR = 0x130,
-       OP_RDMSR = 0x132, OP_RDPMC = 0x133, OP_SYSENTER = 0x134, OP_SYSEXIT = 0x135, OP_GROUP_15 = 0x1ae };
+enum { OP_RETF_N = 0xca, OP_RETF = 0xcb, OP_IRET = 0xcf, OP_TABLES = 0x100, OP_SYSTEM = 0x101, OP_SYSRET = 0x107,
+       OP_LOAD_CR = 0x120, OP_LOAD_DR = 0x121, OP_MOV_CR = 0x122, OP_MOV_DR = 0x123, OP_WRMSR = 0x130, OP_RDMSR = 0x132,
+       OP_RDPMC = 0x133, OP_SYSENTER = 0x134, OP_SYSEXIT = 0x135, OP_GROUP_15 = 0x1ae };
 /* ModRM.reg of group 15, with memory; with a register. */
 enum { X86_FXSAVE = 0, X86_FXRSTOR = 1, X86_LDMXCSR = 2, X86_STMXCSR = 3, X86_XSAVE = 4, X86_XRSTOR = 5, X86_XSAVEOPT = 6,
        X86_CLFLUSH = 7, X86_WRFSBASE = 2, X86_WRGSBASE = 3 };
+/* As `reg`: of OP_TABLES and, in memory, of OP_SYSTEM, where XSETBV is none. */
+enum { REG_LTR = 3, REG_LGDT = 2, REG_LIDT = 3, REG_INVLPG = 7, MODRM_XSETBV = 0xd1 };
 
 /* Of 64-bit code. `opcode`: map << 8 | byte, the maps being those of one byte (0), 0F (1), 0F38 (2), 0F3A (3). */
 struct x86_instruction {

@@ -60,6 +60,8 @@ static bool deliver(struct mmu_guest *g, const struct mmu_guest_event *event, ui
 	for (;;) {
 		rc = x86_enter(&d, &handler);
 		if (rc == MMU_OK) {
+			if (d.event.vector == DB && !d.event.software)
+				guest_set_register(g, g->c.ids.dr7, guest_register(g, g->c.ids.dr7) & ~GUEST_DR7_GD);
 			guest_delivered(g, d.pc, &d.event, handler);
 			*pc = handler;
 			return true;
@@ -149,7 +151,7 @@ static bool system_call(struct mmu_guest *g, uint64_t *pc)
 	uint32_t selector;
 
 	g->c.engine.reg_read_batch(g->c.engine.uc, ids, values, sizeof(ids) / sizeof(ids[0]));
-	if (!(efer.value & X86_EFER_SCE)) {
+	if (!(efer.value & X86_EFER_SCE) || !x86_is_wide(g, &(struct mmu_x86_regs){ .efer = efer.value })) {
 		if (!can_deliver(g))
 			return false;
 		if (deliver(g, &undefined, &at)) {

@@ -53,6 +53,9 @@ bool x86_in_64_bit_code(struct mmu_guest *g);
 bool x86_is_wide(struct mmu_guest *g, const struct mmu_x86_regs *now);
 uint64_t guest_msr(struct mmu_guest *g, uint32_t number);
 
+/* Of a register that DR7.GD protects: a #DB before it. */
+void x86_debug_access(struct mmu_guest *g);
+
 /* system_x86.c */
 bool x86_carry_out(struct mmu_guest *g, uint64_t *pc);
 

@@ -319,9 +319,9 @@ bool guest_port_permitted(struct mmu_guest *g, uint32_t port, uint32_t size);
 bool guest_port_is_string(const struct x86_instruction *i);
 bool guest_port_string_permitted(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);
 
-/* guest_x86_system.c; what is to become of an instruction: #GP(0), #UD, or the host carries it out */
-enum x86_verdict { X86_RUNS, X86_REFUSED, X86_UNDEFINED, X86_OURS };
-enum x86_verdict guest_system_verdict(struct mmu_guest *g, const struct x86_instruction *i);
+/* guest_x86_system.c; what is to become of an instruction: #GP(0), #UD, #DB, or the host carries it out */
+enum x86_verdict { X86_RUNS, X86_REFUSED, X86_UNDEFINED, X86_DEBUG, X86_OURS };
+enum x86_verdict guest_system_verdict(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);
 
 /* guest_group_15.c */
 bool guest_group_15(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);

@@ -50,6 +50,9 @@ struct mmu_guest_bank { uint8_t *host; uint64_t size, engine; };
    in one piece in one device, or gathered in a mirror. A set. */
 enum mmu_guest_service { MMU_GUEST_DIRECT = 1, MMU_GUEST_MIRROR = 2 };
 
+/* EAX, EBX, ECX and EDX of a leaf and a subleaf; UINT32_MAX: of the subleaves that have no row before. */
+struct mmu_guest_cpuid { uint32_t leaf, subleaf, registers[4]; };
+
 struct mmu_guest_config {
 	uint32_t arch;			/* enum mmu_guest_arch */
 	uint32_t phys_bits;		/* physical address bits of the guest's CPU */
@@ -65,7 +68,8 @@ struct mmu_guest_config {
 	struct mmu_guest_engine engine;
 	struct mmu_guest_ids ids;
 	struct mmu_guest_places places;
-	uint32_t cpuid_features[4];	/* x86: EAX, EBX, ECX and EDX of CPUID leaf 1, without what follows CR4 */
+	/* x86: what CPUID answers where the engine does not; without what follows CR4. Unused rows are 0. */
+	struct mmu_guest_cpuid cpuid[8];
 	uint32_t deliver;		/* nonzero: exceptions go to the guest's handlers without the host */
 };
 

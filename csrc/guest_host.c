@@ -7,7 +7,8 @@
 #include "deliver_x86.h"
 
 enum { TIME_STEP = 1000 };
-enum { CR4_OSXSAVE = 1 << 18, CPUID_OSXSAVE = 1 << 27, LEAF_FEATURES = 1 };
+enum { CR4_OSXSAVE = 1 << 18, CPUID_OSXSAVE = 1 << 27 };
+enum { FEATURES_LEAF = 1, LAST_BASIC = 0xd, HYPERVISOR = 0x40000000, LAST_EXTENDED = 0x80000008u };
 
 uint64_t mmu_guest_look(mmu_guest *g)
 {
@@ -37,25 +38,43 @@ int guest_on_rdtscp(void *uc, void *user)
 	return guest_on_rdtsc(uc, user);
 }
 
-/* The leaf that is other than the engine has it. */
+static const struct mmu_guest_cpuid *find_leaf(const struct mmu_guest *g, uint32_t leaf, uint32_t subleaf)
+{
+	const struct mmu_guest_cpuid *row = g->c.cpuid, *end = row + sizeof(g->c.cpuid) / sizeof(*row);
+
+	for (; row < end && row->leaf; row++)
+		if (row->leaf == leaf && (row->subleaf == subleaf || row->subleaf == UINT32_MAX))
+			return row;
+	return NULL;
+}
+
+/* Beyond the last leaves is the last basic one. */
+static uint32_t answered(uint32_t leaf)
+{
+	bool known = leaf <= LAST_BASIC || leaf == HYPERVISOR || (leaf >> 31 && leaf <= LAST_EXTENDED);
+
+	return known ? leaf : LAST_BASIC;
+}
+
+/* The leaves that are other than the engine has them. */
 int guest_on_cpuid(void *uc, void *user)
 {
 	static const uint8_t to[4] = { RAX, RBX, RCX, RDX };
 	struct mmu_guest *g = user;
-	bool osxsave = guest_register(g, g->c.ids.cr4) & CR4_OSXSAVE;
+	uint32_t leaf = answered((uint32_t)guest_register(g, g->c.ids.general[RAX])), more = 0;
+	const struct mmu_guest_cpuid *row = find_leaf(g, leaf, (uint32_t)guest_register(g, g->c.ids.general[RCX]));
 
 	(void)uc;
 	if (guest_code_serialize(g)) {
 		guest_undo(g);
 		return 1;
 	}
-	if ((uint32_t)guest_register(g, g->c.ids.general[RAX]) != LEAF_FEATURES)
+	if (!row)
 		return 0;
-	for (unsigned i = 0; i < 4; i++) {
-		uint32_t more = to[i] == RCX && osxsave ? CPUID_OSXSAVE : 0;
-
-		guest_set_register(g, g->c.ids.general[to[i]], g->c.cpuid_features[i] | more);
-	}
+	if (leaf == FEATURES_LEAF && (guest_register(g, g->c.ids.cr4) & CR4_OSXSAVE))
+		more = CPUID_OSXSAVE;
+	for (unsigned i = 0; i < 4; i++)
+		guest_set_register(g, g->c.ids.general[to[i]], row->registers[i] | (to[i] == RCX ? more : 0));
 	return 1;
 }
 

@@ -1,7 +1,7 @@
 /*
  * Instructions that we must know of before they run, and of which the engine tells nobody: those of x86 that
- * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (MOV and WRMSR of what no
- * CPU holds; AVX; RDRAND and RDSEED; INS and OUTS of user programs; CMPXCHG8B and 16B, which take the flags for those
+ * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (those of
+ * guest_x86_system.c; AVX and SSE4A; RDRAND and RDSEED; INS and OUTS of user programs; CMPXCHG8B and 16B, which take the flags for those
  * of an earlier instruction, and SETcc to memory, whose faults lose them: a hook has them worked out before; those of
  * guest_group_15.c) and, where memory is shared, atomic ones and those that serialize.
  * The engine translates code only from pages that it asked for; so each new page of code is searched for their
@@ -11,10 +11,11 @@
 #include "deliver_x86.h"
 
 enum { HOOK_CODE = 1 << 2 };	/* unicorn.h: UC_HOOK_CODE */
-enum { OP_0F = 0x0f, OP_SYSTEM = 0x101, OP_INVPCID = 0x282, REG_INVLPG = 7,
-       OP_INSB = 0x6c, OP_GROUP_9 = 0x1c7, REG_CMPXCHG8B = 1, REG_RDRAND = 6, OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4,
+enum { OP_0F = 0x0f, REX_W = 0x48, OP_INVPCID = 0x282,
+       OP_INSB = 0x6c, OP_GROUP_9 = 0x1c7, OP_MOVNT = 0x12b, OP_EXTRQ = 0x178, OP_INSERTQ = 0x179,
+       REG_CMPXCHG8B = 1, REG_RDRAND = 6, OP_XCHG = 0x86, LOCK = 0xf0, VEX3 = 0xc4,
        VEX2 = 0xc5 };
-enum { OP_IRET = 0xcf, REX_W = 0x48, OP_GROUP_6 = 0x100, OP_INVD = 0x108, OP_WBINVD = 0x109 };
+enum { OP_INVD = 0x108, OP_WBINVD = 0x109 };
 
 /* LOCK, or XCHG, which needs none. */
 static bool is_atomic(const struct x86_instruction *i)
@@ -44,7 +45,7 @@ static bool serializes(uint32_t opcode, uint8_t reg)
 	switch (opcode) {
 	case OP_IRET: case OP_INVD: case OP_WBINVD: case OP_MOV_CR: case OP_MOV_DR: case OP_WRMSR: case OP_INVPCID:
 		return true;
-	case OP_GROUP_6: case OP_SYSTEM:	/* LLDT, LTR; LGDT, LIDT, INVLPG */
+	case OP_TABLES: case OP_SYSTEM:	/* LLDT, LTR; LGDT, LIDT, INVLPG */
 		return reg == 2 || reg == 3 || (opcode == OP_SYSTEM && reg == REG_INVLPG);
 	}
 	return false;
@@ -54,6 +55,12 @@ static bool serializes(uint32_t opcode, uint8_t reg)
 static bool is_random(const struct x86_instruction *i)
 {
 	return i->opcode == OP_GROUP_9 && !i->memory && i->reg >= REG_RDRAND;
+}
+
+/* SSE4A, which no Intel CPU has: EXTRQ, INSERTQ, MOVNTSS, MOVNTSD. */
+static bool is_sse4a(const struct x86_instruction *i)
+{
+	return i->opcode == OP_EXTRQ || i->opcode == OP_INSERTQ || (i->opcode == OP_MOVNT && i->repeated);
 }
 
 /* INVLPG. Only of 64-bit code is its operand known. */
@@ -116,6 +123,7 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 {
 	static const enum mmu_guest_stop_kind stop_of[] = {
 		[X86_REFUSED] = MMU_GUEST_PROTECTION, [X86_UNDEFINED] = MMU_GUEST_INVALID, [X86_OURS] = MMU_GUEST_SYSTEM,
+		[X86_DEBUG] = MMU_GUEST_INTERRUPT,
 	};
 	struct x86_instruction i;
 	enum x86_verdict verdict;
@@ -131,9 +139,11 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 		g->c.engine.emu_stop(g->c.engine.uc);
 		return;
 	}
-	verdict = guest_system_verdict(g, &i);
+	verdict = guest_system_verdict(g, address, &i);
 	if (verdict != X86_RUNS) {
 		refuse(g, stop_of[verdict]);
+		if (verdict == X86_DEBUG)
+			x86_debug_access(g);
 	} else if (i.opcode == OP_SYSTEM && i.reg == REG_INVLPG && i.memory) {
 		flush_page(g, address, &i);
 	} else if (i.opcode == OP_MOV_CR || i.opcode == OP_INVPCID) {
@@ -144,7 +154,7 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	} else if (i.opcode == OP_GROUP_15) {
 		if (!guest_group_15(g, address, &i))
 			g->c.engine.emu_stop(g->c.engine.uc);
-	} else if (is_avx(&i) || is_random(&i)) {
+	} else if (is_avx(&i) || is_random(&i) || is_sse4a(&i)) {
 		refuse(g, MMU_GUEST_INVALID);
 	} else if (guest_port_is_string(&i)) {
 		if (!guest_port_string_permitted(g, address, &i))
@@ -208,15 +218,19 @@ static bool may_be_ours(const uint8_t *code, uint32_t at)
 		return true;
 	switch (code[at + 1]) {
 	case OP_LOAD_CR & 0xff: case OP_MOV_CR & 0xff: case OP_WRMSR & 0xff: case OP_RDMSR & 0xff: case OP_RDPMC & 0xff:
-	case OP_SYSENTER & 0xff: case OP_SYSEXIT & 0xff:
+	case OP_SYSENTER & 0xff: case OP_SYSEXIT & 0xff: case OP_SYSRET & 0xff: case OP_LOAD_DR & 0xff:
+	case OP_MOV_DR & 0xff: case OP_MOVNT & 0xff: case OP_EXTRQ & 0xff: case OP_INSERTQ & 0xff:
 		return true;
 	case 0x90: case 0x91: case 0x92: case 0x93: case 0x94: case 0x95: case 0x96: case 0x97:
 	case 0x98: case 0x99: case 0x9a: case 0x9b: case 0x9c: case 0x9d: case 0x9e: case 0x9f:
 		return left == 2 || code[at + 2] >> 6 != 3;	/* SETcc to memory */
 	case OP_SYSTEM & 0xff:
-		return left == 2 || ((code[at + 2] >> 3 & 7) == REG_INVLPG && code[at + 2] >> 6 != 3);
+		return left == 2 || code[at + 2] == MODRM_XSETBV || (code[at + 2] >> 6 != 3 &&
+			(0x8cu >> (code[at + 2] >> 3 & 7) & 1));	/* LGDT, LIDT, INVLPG */
 	case OP_GROUP_15 & 0xff:
 		return left == 2 || code[at + 2] >> 6 != 3 || (code[at + 2] & 0x30) == 0x10;	/* or WRFSBASE, WRGSBASE */
+	case OP_TABLES & 0xff:
+		return left == 2 || (code[at + 2] >> 3 & 7) == REG_LTR;
 	case OP_GROUP_9 & 0xff:
 		return left == 2 || (code[at + 2] >> 6 == 3 ? (code[at + 2] >> 3 & 7) >= REG_RDRAND
 							    : (code[at + 2] >> 3 & 7) == REG_CMPXCHG8B);
@@ -231,7 +245,7 @@ static bool may_serialize(const uint8_t *code, uint32_t at)
 {
 	uint32_t left = (uint32_t)GUEST_PAGE - at;
 
-	return left > 1 && serializes(OP_GROUP_6 | code[at + 1], left > 2 ? code[at + 2] >> 3 & 7 : 2);
+	return left > 1 && serializes(OP_TABLES | code[at + 1], left > 2 ? code[at + 2] >> 3 & 7 : 2);
 }
 
 /* In 64-bit code with REX.W: the byte alone is frequent within other instructions. */
@@ -299,6 +313,23 @@ static bool may_compare_strings(const uint8_t *code, uint32_t at)
 					      memchr(code + first, X86_REPNE, at - first));
 }
 
+/* IRETQ and RETFQ. Without REX.W they go to 32 bits, which are always canonical. */
+static void add_far_returns(struct mmu_guest *g, uint64_t page, const uint8_t *code)
+{
+	static const uint8_t opcodes[] = { OP_IRET, OP_RETF, OP_RETF_N };
+
+	for (size_t i = 0; i < sizeof(opcodes); i++) {
+		const uint8_t *found = code;
+
+		while ((found = memchr(found, opcodes[i], GUEST_PAGE - (size_t)(found - code)))) {
+			uint32_t at = (uint32_t)(found++ - code);
+
+			if (!at || (code[at - 1] & 0xf8) == REX_W)
+				add_x86(g, page, code, at, 0);
+		}
+	}
+}
+
 static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 {
 	static const uint8_t begins[] = { OP_0F, VEX3, VEX2, LOCK, OP_XCHG, OP_XCHG + 1, OP_IRET };
@@ -321,6 +352,7 @@ static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 				add_x86(g, page, code, at, atomic ? X86_LONGEST : 0);
 		}
 	}
+	add_far_returns(g, page, code);
 	for (uint32_t at = 0; at < GUEST_PAGE; at++) {
 		if (user && may_be_string(code, at))
 			add_x86(g, page, code, at, 0);

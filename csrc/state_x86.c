@@ -76,6 +76,12 @@ void x86_switch_segments(struct mmu_guest *g, const struct x86_switch *to)
 	guest_blob_restore(g);
 }
 
+void x86_debug_access(struct mmu_guest *g)
+{
+	g->stop.number = DB;
+	guest_set_register(g, g->c.ids.dr6, guest_register(g, g->c.ids.dr6) | GUEST_DR6_BD);
+}
+
 /* What the engine stopped for. It must forget it, or it takes the next one for a double fault. */
 void x86_take_interrupt(struct mmu_guest *g, struct mmu_guest_event *event)
 {

@@ -5,6 +5,8 @@
 #include "decode_x86.h"
 #include "deliver_x86.h"
 
+enum { SYSRET_FLAGS = 0x3c7fd7 };
+
 static uint64_t get_general(struct mmu_guest *g, uint32_t number)
 {
 	return guest_register(g, g->c.ids.general[number]);
@@ -71,6 +73,20 @@ static uint64_t sysexit(struct mmu_guest *g, const struct x86_instruction *i, ui
 	return get_general(g, RDX) & half;
 }
 
+/* With flags that the engine would take or leave. */
+static uint64_t sysret(struct mmu_guest *g, const struct x86_instruction *i, uint64_t after)
+{
+	uint32_t selector = (uint32_t)get(guest_msr(g, MSR_STAR), GUEST_STAR_SYSRET);
+	uint64_t dpl = put(GUEST_SEGMENT_DPL, 3), target = get_general(g, RCX);
+
+	(void)after;
+	guest_set_register(g, g->c.ids.flags, (get_general(g, R11) & SYSRET_FLAGS) | GUEST_RFLAGS_ONE);
+	x86_switch_segments(g, &(struct x86_switch){ .cs = ((selector + (i->wide ? 16 : 0)) & 0xffff) | 3,
+		.ss = ((selector + 8) & 0xffff) | 3, .code = (i->wide ? FLAT_CODE : FLAT_CODE_32) | dpl,
+		.stack = FLAT_DATA | dpl, .cpl = 3 });
+	return i->wide ? target : (uint32_t)target;
+}
+
 /* Returns where it goes on. */
 typedef uint64_t carry_out(struct mmu_guest *g, const struct x86_instruction *i, uint64_t after);
 
@@ -81,6 +97,7 @@ static carry_out *find(uint32_t opcode)
 	case OP_LOAD_CR: case OP_MOV_CR: return task_priority;
 	case OP_SYSENTER: return sysenter;
 	case OP_SYSEXIT: return sysexit;
+	case OP_SYSRET: return sysret;
 	}
 	return NULL;
 }

@@ -163,15 +163,16 @@ def _x86_sse() -> int:
 
 
 @cache
-def x86_cpuid(leaf: int) -> tuple[int, ...]:
-    """EAX, EBX, ECX and EDX that the engine answers for a leaf (subleaf 0)."""
+def x86_cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+    """EAX, EBX, ECX and EDX that the engine answers."""
     from unicorn import x86_const as u
 
     with _x86_bench() as bench:
-        # mov eax, leaf; xor ecx, ecx; cpuid
-        bench.run(b"\xb8" + leaf.to_bytes(4, "little") + b"\x31\xc9\x0f\xa2" + HLT)
-        registers = (u.UC_X86_REG_EAX, u.UC_X86_REG_EBX, u.UC_X86_REG_ECX, u.UC_X86_REG_EDX)
-        return tuple(bench.engine.read(r) for r in registers)
+        # mov eax, leaf; mov ecx, subleaf; cpuid
+        bench.run(b"\xb8" + leaf.to_bytes(4, "little") + b"\xb9" + subleaf.to_bytes(4, "little") + b"\x0f\xa2" + HLT)
+        eax, ebx, ecx, edx = (getattr(u, f"UC_X86_REG_E{letter}X") for letter in "ABCD")
+        read = bench.engine.read
+        return read(eax), read(ebx), read(ecx), read(edx)
 
 
 def _check_privilege(hflags: int) -> None:

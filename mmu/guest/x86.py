@@ -10,10 +10,11 @@ from typing import Any
 
 from mmu.core import lib
 from mmu.guest import asked
-from mmu.guest.context import get, put, x86_cpuid, x86_places
+from mmu.guest.context import get, put, x86_places
 from mmu.guest.cpu import Cpu, Outcome
 from mmu.guest.format import Dr6, Rflags, Segment, Star
 from mmu.guest.stop import Interrupt, Stop
+from mmu.guest.x86_cpuid import rows
 from mmu.guest.x86_decode import LONGEST, decode, new_disassembler, refine
 from mmu.guest.x86_delivery import DB, GP, MC, SS, UD, WITH_CODE, deliver, triple_fault
 from mmu.guest.x86_system import carry_out
@@ -43,14 +44,13 @@ MSR_LAYOUT = "<I4xQ"  # uc_x86_msr
 MODE_LONG, MODE_CS_64, MODE_BASES = 1 << 14, 1 << 15, 1 << 6
 MODE_32 = 1 << 5 | 1 << 4
 MODE_64 = MODE_CS_64 | MODE_32
-RDRAND, OSXSAVE = 1 << 30, 1 << 27  # CPUID 1, ECX
 
 
 class X86Cpu(Cpu):
     ARCH, PC = "x86_64", "rip"
     NUMBER = lib.MMU_GUEST_X86_64
     ENGINE = ("UC_ARCH_X86", "UC_MODE_64")
-    PHYS_BITS = 52
+    PHYS_BITS, LINEAR_BITS = 52, 48
     TABLES = {"PML4": 4, "PDPT": 3, "PD": 2, "PT": 1}
     FLAT_CODE = Segment.make(TYPE=11, S=1, P=1, L=1, G=1, LIMIT_LOW=0xFFFF, LIMIT_HIGH=15)
     FLAT_CODE_32 = FLAT_CODE & ~Segment.L.mask | Segment.DB.mask
@@ -92,9 +92,9 @@ class X86Cpu(Cpu):
         return asdict(x86_places())
 
     def configure(self, config: Any) -> None:
-        """A CPU without RDRAND, whose answers would be the host's. (CPUID does not tell of RDSEED.)"""
-        eax, ebx, ecx, edx = x86_cpuid(1)
-        config.cpuid_features = [eax, ebx, ecx & ~RDRAND & ~OSXSAVE, edx]
+        for n, (leaf, subleaf, answer) in enumerate(rows(self.PHYS_BITS, self.LINEAR_BITS)):
+            row = config.cpuid[n]
+            row.leaf, row.subleaf, row.registers = leaf, subleaf, answer
 
     def register_numbers(self) -> Mapping[str, int]:
         return {name: self._number(name) for name in (*SHOWN, *HIDDEN) if name not in MSR} | dict.fromkeys(MSR, -1)
@@ -281,7 +281,7 @@ class X86Cpu(Cpu):
 
     def _syscall(self, at: int, pc: int) -> Outcome:
         """SYSCALL, which the engine takes for no operation. It begins *at*, and *pc* is after it."""
-        if not self.read("efer") & Efer.SCE.mask:
+        if not self.read("efer") & Efer.SCE.mask or not self.in_64_bit_code:
             return deliver(self, Interrupt(UD), at)
         flags = self.read("rflags")
         self.write("rcx", pc)

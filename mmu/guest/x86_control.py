@@ -13,9 +13,9 @@ from mmu.x86.format import Cr0, Cr3, Cr4, Efer
 if TYPE_CHECKING:
     from mmu.guest.x86 import X86Cpu
 
-# Of this CPU: no UMIP, 5-level paging, VMX, SMX, protection keys, CET, user interrupts, LASS, LAM or FRED.
+# Of this CPU: no VME, UMIP, 5-level paging, VMX, SMX, protection keys, CET, user interrupts, LASS, LAM or FRED.
 CR4_BITS = Cr4.make(
-    VME=1, PVI=1, TSD=1, DE=1, PSE=1, PAE=1, MCE=1, PGE=1, PCE=1, OSFXSR=1, OSXMMEXCPT=1, FSGSBASE=1, PCIDE=1,
+    TSD=1, DE=1, PSE=1, PAE=1, MCE=1, PGE=1, PCE=1, OSFXSR=1, OSXMMEXCPT=1, FSGSBASE=1, PCIDE=1,
     OSXSAVE=1, SMEP=1, SMAP=1)  # fmt: skip
 CR3_UPPER = Cr3.reserved_mask | Cr3.LAM_U57.mask | Cr3.LAM_U48.mask
 CR3_PCID = 0xFFF

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmu.core import lib
 from mmu.guest.cpu import Refused
-from mmu.guest.format import GateHigh, GateLow, Rflags, Segment, SelectorCode
+from mmu.guest.format import Dr7, GateHigh, GateLow, Rflags, Segment, SelectorCode
 from mmu.guest.stop import Delivered, External, Interrupt, Stop
 from mmu.types import Access, Fault
 from mmu.x86 import PageFault, exception
@@ -55,7 +55,10 @@ def deliver(cpu: X86Cpu, event: Any, pc: int, fault: Fault | None = None) -> Del
         return Stop("fault", pc, first, fault, "exceptions are delivered in long mode only")
     while True:
         try:
-            return Delivered(pc, event, _enter(cpu, event, pc))
+            handler = _enter(cpu, event, pc)
+            if event.vector == DB and not event.software:
+                cpu.write("dr7", cpu.read("dr7") & ~Dr7.GD.mask)
+            return Delivered(pc, event, handler)
         except _Fails as failure:
             second = failure.event
         if isinstance(event, Interrupt) and event.software:

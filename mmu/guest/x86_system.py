@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmu.core import lib
 from mmu.guest import x86_msr
-from mmu.guest.format import Rflags, Segment
+from mmu.guest.format import Rflags, Segment, Star
 from mmu.guest.x86_control import MOVES, move_permitted
 from mmu.x86.format import Cr0, Efer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmu.guest.x86 import X86Cpu
 
 HALF, WHOLE = (1 << 32) - 1, (1 << 64) - 1
+SYSRET_FLAGS = 0x3C7FD7
 SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x174, 0x175, 0x176
 
 
@@ -145,9 +146,19 @@ def _exit(cpu: X86Cpu, instruction: Any, after: int) -> int:
     return cpu.read("rdx") & half
 
 
+def _sysret(cpu: X86Cpu, instruction: Any, after: int) -> int:
+    """With flags that the engine would take or leave."""
+    wide, selector, dpl = _wide(instruction), Star.SYSRET.get(cpu.read("star")), Segment.DPL.put(3)
+    cpu.write("rflags", cpu.read("r11") & SYSRET_FLAGS | Rflags.ONE.mask)
+    code = cpu.FLAT_CODE if wide else cpu.FLAT_CODE_32
+    cs, ss = (selector + (16 if wide else 0)) & 0xFFFF | 3, selector + 8 & 0xFFFF | 3
+    cpu.switch({"cs": (cs, code | dpl), "ss": (ss, cpu.FLAT_DATA | dpl)}, 3)
+    return cpu.read("rcx") & (WHOLE if wide else HALF)
+
+
 DONE: dict[str, Callable[[X86Cpu, Any, int], int]] = {
     "mov": _priority, "rdmsr": _read_clock, "wrmsr": _set_clock, "sysenter": _enter, "sysexit": _exit,
-    "sysexitq": _exit,
+    "sysexitq": _exit, "sysret": _sysret, "sysretq": _sysret,
 }  # fmt: skip
 
 

@@ -33,7 +33,8 @@ BMI = frozenset((
     "andn", "bextr", "blsi", "blsmsk", "blsr", "bzhi", "mulx", "pdep", "pext", "rorx", "sarx", "shlx", "shrx",
 ))  # fmt: skip
 VEX = (0xC4, 0xC5)
-RANDOM = frozenset(("rdrand", "rdseed"))  # they would be the host's, and the CPU has none
+# They would be the host's, and the CPU has none; SSE4A.
+MISSING = frozenset(("rdrand", "rdseed", "extrq", "insertq", "movntss", "movntsd"))
 SEGMENTS_AND_SIZE = bytes.fromhex("262e363e646567")  # the prefixes that may stand before VEX
 # Loads and stores of 16 bytes, all at once.
 SIXTEEN = frozenset((
@@ -106,7 +107,7 @@ class X86Decoder:
     def _flow(self, i: Any, name: str, loaded: str) -> tuple[Flow, str]:
         if name == "hlt":
             return Flow.HALT, "mode"
-        if (bytes(i.bytes).lstrip(SEGMENTS_AND_SIZE)[0] in VEX and name not in BMI) or name in RANDOM:
+        if (bytes(i.bytes).lstrip(SEGMENTS_AND_SIZE)[0] in VEX and name not in BMI) or name in MISSING:
             return Flow.MAIN_LOOP, "undefined"
         if loaded.startswith("cr"):
             return Flow.MAIN_LOOP, f"mov {loaded} {i.reg_name(i.operands[1].reg)}" if loaded in MOVES else "mode"

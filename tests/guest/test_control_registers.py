@@ -59,7 +59,8 @@ VALUES = {
     "a reserved bit of CR0": ("cr0", CR0 | 1 << 32), "the last bit of CR0": ("cr0", CR0 | 1 << 63),
     "paging without protection": ("cr0", CR0 & ~PE), "NW without CD": ("cr0", CR0 | NW),
     "no paging in 64-bit code": ("cr0", CR0 & ~PG),
-    "UMIP": ("cr4", CR4 | 1 << 11), "5 levels": ("cr4", CR4 | 1 << 12), "VMX": ("cr4", CR4 | 1 << 13),
+    "VME": ("cr4", CR4 | 1), "PVI": ("cr4", CR4 | 2), "UMIP": ("cr4", CR4 | 1 << 11),
+    "5 levels": ("cr4", CR4 | 1 << 12), "VMX": ("cr4", CR4 | 1 << 13),
     "protection keys": ("cr4", CR4 | 1 << 22), "CET": ("cr4", CR4 | 1 << 23), "LAM": ("cr4", CR4 | 1 << 28),
     "bit 15 of CR4": ("cr4", CR4 | 1 << 15), "bit 32 of CR4": ("cr4", CR4 | 1 << 32),
     "no PAE in long mode": ("cr4", CR4 & ~PAE),
@@ -93,7 +94,7 @@ def test_a_value_that_no_cpu_holds_is_gp_and_nothing_happens(what, deliver):
 
 PERMITTED = {
     "no write protection": ("cr0", CR0 & ~(1 << 16)), "no caches": ("cr0", CR0 | CD | NW), "CD": ("cr0", CR0 | CD),
-    "ignored bits of CR0": ("cr0", CR0 | 1 << 6 | 1 << 28), "every bit of CR4": ("cr4", 0x3707FF),
+    "ignored bits of CR0": ("cr0", CR0 | 1 << 6 | 1 << 28), "every bit of CR4": ("cr4", 0x3707FC),
     "the priority": ("cr8", 15), "EFER": (0xC0000080, EFER & ~0x801), "LMA is not written": (0xC0000080, EFER & ~0x400),
     "LSTAR": (0xC0000082, TOP), "FS": (0xC0000100, LOW), "GS": (0xC0000101, TOP), "kernel GS": (0xC0000102, LOW),
     "SFMASK": (0xC0000084, 0xFFFF_FFFF), "the PAT": (0x277, 0x0007_0106_0005_0406),

@@ -87,7 +87,8 @@ def test_sysretq_to_an_address_that_is_not_canonical_is_gp_in_the_kernel(target,
 
 
 @pytest.mark.parametrize("flags, kept", [
-    (0x3E_FFFF_FFFF & ~0x100, 0x3C_7ED7), (1 << 17, 2), (1 << 16 | 1, 3), (1 << 19, 1 << 19 | 2), (1 << 20, 1 << 20 | 2),
+    (0x3E_FFFF_FFFF & ~0x100, 0x3C_7ED7), (1 << 17, 2), (1 << 16 | 1, 3), (1 << 19, 1 << 19 | 2),
+    (1 << 20, 1 << 20 | 2),
     (0x8D5, 0x8D7),
 ])  # fmt: skip
 @NATIVE

@@ -8,6 +8,8 @@ enum { VECTOR_SP0 = 0x000, VECTOR_SPX = 0x200, VECTOR_LOWER = 0x400 };
 /* The engine's exception numbers that need care: prefetch and data abort, whose alignment it checks, and SMC. */
 enum { EXCP_PREFETCH_ABORT = 3, EXCP_DATA_ABORT = 4, EXCP_SMC = 13 };
 #define UNKNOWN_REASON ARM64_ESR_IL	/* EC 0 */
+#define SP_ALIGNMENT (UINT64_C(0x26) << 26 | ARM64_ESR_IL)
+#define FLOATING_TRAPPED (UINT64_C(0x07) << 26 | ARM64_ESR_IL | 1 << 24 | 0xe << 20)	/* CV, COND: always */
 #define PC_ALIGNMENT (UINT64_C(0x22) << 26 | ARM64_ESR_IL)
 
 /* Store-exclusive instructions: the engine reads before it writes, the CPU only writes.
@@ -163,6 +165,9 @@ bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc)
 		event_of_interrupt(g, &at, &event);
 		break;
 	case MMU_GUEST_INVALID:
+		break;
+	case MMU_GUEST_TRAP:
+		event.code = g->stop.number == MMU_GUEST_TRAP_STACK ? SP_ALIGNMENT : FLOATING_TRAPPED;
 		break;
 	case MMU_GUEST_HALTED:
 	case MMU_GUEST_SYSCALL:

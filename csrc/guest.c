@@ -134,6 +134,7 @@ void mmu_guest_flush(mmu_guest *g)
 	guest_flush_tlb(g);
 	guest_sites_forget(g);
 	guest_code_look_often(g);
+	g->watch = g->arch->watch ? g->arch->watch(g) : 0;
 	g->tlb.blind = false;
 	serial = guest_map_serial(g);
 	if (serial == g->serial)

@@ -59,6 +59,7 @@ enum guest_phase {
 enum guest_event {
 	GUEST_NO_EVENT, GUEST_STOPPED, GUEST_CODE_WRITE, GUEST_CODE_FULL, GUEST_ATOMIC_NEXT,
 	GUEST_MAP_CHANGED,
+	GUEST_STRICTER,		/* code is to be searched for other things than it was: see guest_strict.c */
 	GUEST_CALLED		/* exclusive_call(): between two blocks, the run loop looks at what it is */
 };
 
@@ -126,7 +127,7 @@ struct guest_tlb {
 
 /* Places (virtual, inclusive) with a hook: x86 instructions that may flush the TLB. */
 enum { SITES = 4096 };
-struct guest_site { uint64_t first, last; size_t hook; };
+struct guest_site { uint64_t first, last; size_t hook; void *callback; };
 struct guest_sites {
 	struct guest_site at[SITES + 1];
 	uint32_t count;
@@ -191,6 +192,7 @@ struct mmu_guest {
 	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
 	uint64_t hooked_at, flags;	/* x86: the instruction that a code hook was called for, and RFLAGS before it */
 	bool hooked;			/* there is one in what is translated now */
+	uint32_t watch;			/* arm64: what code was searched for */
 	uint64_t port_pc;
 	bool port_permitted;		/* the INS or OUTS at port_pc was found to be */
 	bool undo;			/* bus_context is what the CPU must go back to */
@@ -237,6 +239,8 @@ struct guest_arch {
 	void (*undo_branch)(struct mmu_guest *g);
 	/* Puts right what a data access that faulted has done to the flags; NULL: nothing. */
 	void (*mend_flags)(struct mmu_guest *g);
+	/* What code must be searched for, as registers are; NULL: always the same. */
+	uint32_t (*watch)(struct mmu_guest *g);
 	uint32_t pc_mask;	/* bits of the PC that must be 0 */
 	bool aborts;		/* a bus error is an exception and not a value of 0 */
 };
@@ -330,7 +334,8 @@ bool guest_group_15(struct mmu_guest *g, uint64_t pc, const struct x86_instructi
 bool guest_mxcsr(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i, bool wide);
 
 /* guest_site.c */
-void guest_sites_scan(struct mmu_guest *g, uint64_t page);
+bool guest_sites_scan(struct mmu_guest *g, uint64_t page);
+bool guest_site_add(struct mmu_guest *g, uint64_t first, uint64_t last, void *callback);
 void guest_sites_forget(struct mmu_guest *g);
 
 /* deliver_x86.c, deliver_arm64.c */
@@ -340,6 +345,12 @@ bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc);
 /* guest_arm64.c */
 struct engine_block { uint64_t pc; uint16_t instructions, size; };	/* uc_tb */
 void guest_on_translated(void *uc, const struct engine_block *block, const void *before, void *user);
+
+/* guest_strict.c */
+uint32_t guest_arm64_watch(struct mmu_guest *g);
+bool guest_arm64_permitted(struct mmu_guest *g, uint64_t pc, uint32_t word);
+void guest_arm64_behind(void *uc, uint64_t address, uint32_t size, void *user);
+bool guest_arm64_scan(struct mmu_guest *g, uint64_t page, const uint8_t *code);
 
 /* guest_hook.c */
 void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);

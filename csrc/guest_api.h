@@ -32,6 +32,7 @@ struct mmu_guest_ids {
 	int general[16];			/* x86: as instructions number them */
 	int pstate, ttbr0, ttbr1, mair, coprocessor;					/* arm64 */
 	int vbar, elr, esr, far_, sp_el0, sp_el1;
+	int x[31];
 };
 
 /* Byte offsets in a context blob of what the engine has no register for; see mmu/guest/context.py. */
@@ -107,7 +108,13 @@ enum mmu_guest_stop_kind {
 	MMU_GUEST_ENGINE = 10,		/* the engine failed with error `number` */
 	MMU_GUEST_TRIPLE_FAULT = 11,	/* x86: `event` could not be delivered; vector `number` came last */
 	MMU_GUEST_EXIT = 12,		/* mmu_guest_exit() with value `number` */
-	MMU_GUEST_PROTECTION = 13	/* x86: #GP(0) that the engine does not raise */
+	MMU_GUEST_PROTECTION = 13,	/* x86: #GP(0) that the engine does not raise */
+	MMU_GUEST_TRAP = 14		/* arm64: an exception that the engine does not raise: `number` is a mmu_guest_trap */
+};
+
+enum mmu_guest_trap {
+	MMU_GUEST_TRAP_FLOATING = 0,	/* FP or SIMD, of CPACR_EL1.FPEN */
+	MMU_GUEST_TRAP_STACK = 1	/* SP is not aligned */
 };
 
 enum mmu_guest_event_kind {

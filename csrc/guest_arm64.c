@@ -107,6 +107,6 @@ void guest_on_translated(void *uc, const struct engine_block *block, const void 
 
 const struct guest_arch guest_arm64 = {
 	.walk = arm64_walk, .kind_of_access = arm64_kind_of_access, .tlb_registers = arm64_tlb_registers,
-	.handle = guest_arm64_handle,
+	.handle = guest_arm64_handle, .watch = guest_arm64_watch,
 	.pc_mask = 3, .aborts = true,
 };

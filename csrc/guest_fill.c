@@ -90,13 +90,17 @@ static void note_place(struct mmu_guest *g, struct code_page *code, uint64_t va,
 	guest_flush_tlb(g);
 }
 
-/* Looks for what must be known of before it runs, unless that was done and nothing was written since. */
-static void scan(struct mmu_guest *g, struct code_page *code, uint64_t va, uint32_t index)
+/* Looks for what must be known of before it runs, unless that was done and nothing was written since.
+   False: code that was translated may have to be anew. */
+static bool scan(struct mmu_guest *g, struct code_page *code, uint64_t va, uint32_t index)
 {
+	bool all;
+
 	if (code->scanned && code->va == va && code->index == index && !code->many)
-		return;
-	guest_sites_scan(g, va);
+		return true;
+	all = guest_sites_scan(g, va);
 	code->scanned = 1;
+	return all || g->phase == GUEST_PROBING;
 }
 
 /* X alone: the engine keeps a page that is writable and executable on its slow path for good. */
@@ -108,6 +112,7 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 	bool known = guest_code_find(g, &place.key);
 	struct code_page *code = guest_code_enter(g, &place.key);
 	uint8_t *host;
+	bool all;
 
 	if (!code)
 		return refuse(g, GUEST_CODE_FULL, ENGINE_FETCH);
@@ -120,8 +125,10 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 		code->engine = place.engine;
 		if (g->view.host && g->phase != GUEST_PROBING)
 			guest_code_keep(g, code, g->view.host);
-		scan(g, code, va, t->index);
+		all = scan(g, code, va, t->index);
 		note_place(g, code, va, t->index, known);
+		if (!all)
+			return refuse(g, GUEST_MAP_CHANGED, ENGINE_FETCH);
 		return answer(ret, place.engine, ENGINE_MAY_FETCH);
 	}
 	if (!code->shadowed) {
@@ -132,8 +139,10 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 	}
 	g->view.host = guest_code_host(g, code);
 	code->engine = guest_code_engine(g, code);
-	scan(g, code, va, t->index);
+	all = scan(g, code, va, t->index);
 	note_place(g, code, va, t->index, known);
+	if (!all)
+		return refuse(g, GUEST_MAP_CHANGED, ENGINE_FETCH);
 	return answer(ret, guest_code_engine(g, code), ENGINE_MAY_FETCH);
 }
 

@@ -223,6 +223,11 @@ static bool handle(struct mmu_guest *g, int error)
 			uncount(g);
 			mmu_guest_flush(g);
 			return true;
+		case GUEST_STRICTER:
+			if (g->counted_at == g->stop.pc)
+				uncount(g);
+			mmu_guest_flush(g);
+			return true;
 		case GUEST_CALLED:
 			return true;
 		case GUEST_ATOMIC_NEXT:

@@ -87,7 +87,8 @@ static void on_arm64_site(struct mmu_guest *g, uint64_t address)
 {
 	uint64_t word;
 
-	if (g->sharing && guest_peek(g, address, 4, &word) && guest_atomic_arm64((uint32_t)word))
+	if (guest_peek(g, address, 4, &word) && guest_arm64_permitted(g, address, (uint32_t)word) && g->sharing &&
+	    guest_atomic_arm64((uint32_t)word))
 		stop_before(g, address, 4);
 }
 
@@ -185,28 +186,46 @@ static void on_site(void *uc, uint64_t address, uint32_t size, void *user)
 		on_arm64_site(g, address);
 }
 
-static void add(struct mmu_guest *g, uint64_t first, uint64_t last)
+/* When there are too many hooks. */
+static void on_any(void *uc, uint64_t address, uint32_t size, void *user)
+{
+	struct mmu_guest *g = user;
+
+	if (g->c.arch == MMU_GUEST_AARCH64)
+		guest_arm64_behind(uc, address, size, user);
+	on_site(uc, address, size, user);
+}
+
+/* Calls `callback`, NULL: on_site, before each instruction that begins at first .. last. False: it did before. */
+bool guest_site_add(struct mmu_guest *g, uint64_t first, uint64_t last, void *callback)
 {
 	const struct mmu_guest_engine *e = &g->c.engine;
 	struct guest_sites *s = &g->sites;
 	size_t hook;
 
+	if (s->full)
+		return false;
 	for (uint32_t i = 0; i < s->count; i++)
-		if (first >= s->at[i].first && last <= s->at[i].last)
-			return;
+		if (first >= s->at[i].first && last <= s->at[i].last && callback == s->at[i].callback)
+			return false;
 	if (s->count == SITES) {
 		/* One on everything: slow, but none is missed. It goes with the others. */
 		first = 1;
 		last = 0;
-		if (s->full)
-			return;
 		s->full = true;
+		callback = (void *)(uintptr_t)on_any;
 	}
-	if (e->hook_add(e->uc, &hook, HOOK_CODE, (void *)(uintptr_t)on_site, g, first, last)) {
+	if (e->hook_add(e->uc, &hook, HOOK_CODE, callback ? callback : (void *)(uintptr_t)on_site, g, first, last)) {
 		g->tlb.blind = true;
-		return;
+		return false;
 	}
-	s->at[s->count++] = (struct guest_site){ first, last, hook };
+	s->at[s->count++] = (struct guest_site){ first, last, hook, callback };
+	return true;
+}
+
+static void add(struct mmu_guest *g, uint64_t first, uint64_t last)
+{
+	guest_site_add(g, first, last, NULL);
 }
 
 /* Whether the opcode whose 0F is at code[at] may be one of ours; what lies on the next page may. */
@@ -363,29 +382,20 @@ static void scan_x86(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 		add_x86(g, page, code, GUEST_PAGE, 0);
 }
 
-static void scan_arm64(struct mmu_guest *g, uint64_t page, const uint8_t *code)
-{
-	uint32_t word;
-
-	for (uint32_t at = 0; g->sharing && at < GUEST_PAGE; at += sizeof(word)) {
-		memcpy(&word, code + at, sizeof(word));
-		if (guest_atomic_arm64(word))
-			add(g, page + at, page + at + 4);
-	}
-}
-
 /*
  * Puts hooks on the page of code at `page` (virtual), which the engine is about to translate from. It comes
- * here again after a store to the page: an entry of its TLB that lets it store lets it fetch no more.
+ * here again after a store to the page: an entry of its TLB that lets it store lets it fetch no more. False: all code
+ * must be translated anew.
  */
-void guest_sites_scan(struct mmu_guest *g, uint64_t page)
+bool guest_sites_scan(struct mmu_guest *g, uint64_t page)
 {
 	if (!g->view.host)
 		g->tlb.blind = true;
-	else if (g->c.arch == MMU_GUEST_X86_64)
-		scan_x86(g, page, g->view.host);
+	else if (g->c.arch == MMU_GUEST_AARCH64)
+		return guest_arm64_scan(g, page, g->view.host);
 	else
-		scan_arm64(g, page, g->view.host);
+		scan_x86(g, page, g->view.host);
+	return true;
 }
 
 /* All code is translated anew: hooks on what was there may go. */

@@ -40,6 +40,10 @@ UNDEFINED, SUPERVISOR_CALL = 1, 2  # the engine's exception numbers that need ca
 SECURE_MONITOR_CALL = 13
 UNKNOWN_REASON = 0x02000000  # ESR: EC 0, IL 1
 PC_ALIGNMENT = 0x22 << 26 | UNKNOWN_REASON
+TRAPS = {
+    lib.MMU_GUEST_TRAP_FLOATING: 0x07 << 26 | UNKNOWN_REASON | 1 << 24 | 0xE << 20,  # CV, COND: always
+    lib.MMU_GUEST_TRAP_STACK: 0x26 << 26 | UNKNOWN_REASON,
+}
 ALIGNMENT_NUMBERS = (3, 4)  # prefetch and data abort: the engine checks alignment by itself
 
 # Bits that were RES1 before extensions gave some of them a meaning: 29, 28, 23 (SPAN), 22, 20, 11.
@@ -81,7 +85,7 @@ class Arm64Cpu(Cpu):
             "coprocessor": "cp_reg", "vbar": "vbar_el1", "elr": "elr_el1", "esr": "esr_el1", "far_": "far_el1",
             "sp": "sp", "sp_el0": "sp_el0", "sp_el1": "sp_el1",
         }  # fmt: skip
-        return {field: self._number(name) for field, name in names.items()}
+        return {field: self._number(name) for field, name in names.items()} | {"x": [self._number(n) for n in GENERAL]}
 
     def places(self) -> Mapping[str, int]:
         return asdict(arm64_places())
@@ -146,6 +150,8 @@ class Arm64Cpu(Cpu):
         if kind == lib.MMU_GUEST_FAULT:
             fault = self.fault(self._refine(stop))
             return self._deliver(exception(fault, self.walk_registers()), stop.pc, fault)
+        if kind == lib.MMU_GUEST_TRAP:
+            return self._deliver(Synchronous(TRAPS[stop.number]), stop.pc)
         if kind == lib.MMU_GUEST_BUS_ERROR:
             return self._deliver(self._external(stop), stop.pc)
         assert kind in (lib.MMU_GUEST_INTERRUPT, lib.MMU_GUEST_INVALID), f"stop kind {kind}"

@@ -221,6 +221,12 @@ static uint64_t replace(struct mmu_bus *bus, struct mmu_map *map)
 	return epoch;
 }
 
+void mmu_bus_set_aliased(mmu_bus *bus, bool aliased)
+{
+	/* Relaxed: published with the map. */
+	atomic_store_explicit(&bus->aliased, aliased, memory_order_relaxed);
+}
+
 void port_own(struct mmu_port *port, struct exclusive *guest)
 {
 	pthread_mutex_lock(&port->bus->lock);

@@ -85,6 +85,7 @@ struct mmu_bus {
 	struct mmu_map *retired, **retired_end;	/* oldest first */
 	uint32_t retired_count, reclaim_at;	/* when so many are retired, see which can go */
 	struct places_bus *shown;	/* memories that a map of this bus ever had in a window */
+	_Atomic bool aliased;		/* some memory is at more than one place of the map */
 };
 
 /* What reached one device; [0] reads, [1] writes. A single access of n bytes counts in [n / 2]: 0, 1, 2 or 4. */

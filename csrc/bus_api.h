@@ -104,6 +104,9 @@ void mmu_bus_destroy(mmu_bus *bus);
 /* Replaces the whole map. Ranges are sorted by `first` and do not overlap. What they point to must
    live until mmu_bus_reclaim() has returned the generation that the next publish gave, or a later one. */
 int mmu_bus_publish(mmu_bus *bus, const struct mmu_range *ranges, uint32_t count, uint64_t *generation_ret);
+/* Whether the map may show some memory at more than one place, through two windows or as RAM and through a window: guests
+   then look for code that is stored to at another one. Said before such a map is published, withdrawn after it is gone. */
+void mmu_bus_set_aliased(mmu_bus *bus, bool aliased);
 /* Frees what no reader can hold any more. Maps replaced at or before the generation that comes back are gone. */
 uint64_t mmu_bus_reclaim(mmu_bus *bus);
 /* Maps that were replaced and are not freed yet. */

@@ -137,6 +137,8 @@ void mmu_guest_flush(mmu_guest *g)
 	g->watch = g->arch->watch ? g->arch->watch(g) : 0;
 	g->tlb.blind = false;
 	serial = guest_map_serial(g);
+	/* Relaxed: who saw the serial of a map sees what was said of it before. */
+	g->aliases.any = atomic_load_explicit(&g->c.bus->aliased, memory_order_relaxed);
 	if (serial == g->serial)
 		return;
 	guest_windows_give(g);

@@ -152,6 +152,14 @@ struct guest_whole {
 /* A repeated CMPS or SCAS: RCX at its next round, RFLAGS before its first. */
 struct guest_string { uint64_t pc, left, flags; bool under_way; };
 
+/* The blocks at home of each page of code, and a bit for each that says which need not be searched for. */
+enum { ALIAS_BLOCKS = GUEST_PAGE / PLACE_BLOCK + 1, ALIAS_BITS = 1 << 16 };
+struct guest_aliases {
+	bool any;			/* the bus shows memory at more than one place; else all of this is unused */
+	uint64_t bits[ALIAS_BITS / 64];
+	const uint8_t *block[CODE_SLOTS][ALIAS_BLOCKS];
+};
+
 struct mmu_guest {
 	struct mmu_guest_config c;
 	const struct guest_arch *arch;
@@ -211,6 +219,7 @@ struct mmu_guest {
 	struct guest_sites sites;
 	struct code_page code[CODE_SLOTS];
 	struct mmu_guest_delivered delivered[DELIVERED_KEPT];
+	struct guest_aliases aliases;
 };
 
 struct guest_translation {
@@ -279,6 +288,11 @@ void guest_code_watch(struct mmu_guest *g);
 void guest_code_unwatch(struct mmu_guest *g);
 uint64_t guest_code_engine(const struct mmu_guest *g, const struct code_page *code);
 const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page *code);
+
+/* guest_alias.c */
+void guest_alias_enter(struct mmu_guest *g, const struct code_page *code, paddr_t page);
+bool guest_alias_is_code(struct mmu_guest *g, paddr_t page, const struct code_page *code);
+void guest_alias_forget(struct mmu_guest *g);
 
 /* guest_bus.c */
 void guest_device_acted(struct mmu_guest *g);

@@ -79,6 +79,7 @@ void guest_code_forget(struct mmu_guest *g)
 {
 	while (g->code_count)
 		g->code[g->code_order[--g->code_count]].used = 0;
+	guest_alias_forget(g);
 }
 
 static uint8_t *copy_of(const struct mmu_guest *g, const struct code_page *code)

@@ -116,6 +116,8 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
 
 	if (!code)
 		return refuse(g, GUEST_CODE_FULL, ENGINE_FETCH);
+	if (!known)
+		guest_alias_enter(g, code, page);
 	g->view = (struct guest_view){ .va = va };
 	if (place.plain) {
 		g->view.host = guest_window_host(g, place.engine);
@@ -159,8 +161,10 @@ static bool engine_sees_stores(const struct mmu_guest *g, const struct code_page
 static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_translation *t, int type,
 		      struct engine_tlb_entry *ret)
 {
-	struct guest_place place = guest_place(g, pa_of(t->pa.v & GUEST_PAGE_MASK), true);
+	paddr_t page = pa_of(t->pa.v & GUEST_PAGE_MASK);
+	struct guest_place place = guest_place(g, page, true);
 	struct code_page *code = guest_code_find(g, &place.key);
+	bool elsewhere = t->allowed & MMU_ACCESS_WRITE && guest_alias_is_code(g, page, code);
 	int permissions = 0;
 
 	if (t->allowed & MMU_ACCESS_READ)
@@ -169,7 +173,7 @@ static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_trans
 		permissions |= ENGINE_MAY_WRITE;
 	if (code && (permissions & ENGINE_MAY_WRITE))
 		code->scanned = 0;
-	if (code && !engine_sees_stores(g, code, va, t->index)) {
+	if (elsewhere || (code && !engine_sees_stores(g, code, va, t->index))) {
 		if (type == ENGINE_WRITE && g->phase == GUEST_RUNNING)
 			return refuse(g, GUEST_CODE_WRITE, type);
 		if (type == ENGINE_WRITE)
@@ -179,9 +183,9 @@ static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_trans
 	}
 	if (g->phase != GUEST_ATOMIC)
 		return answer(ret, place.engine, permissions);
-	if (code && (permissions & ENGINE_MAY_WRITE))
+	if ((code || elsewhere) && (permissions & ENGINE_MAY_WRITE))
 		g->code_stale = true;
-	return answer(ret, GUEST_BUS_BASE + (t->pa.v & GUEST_PAGE_MASK), permissions);
+	return answer(ret, GUEST_BUS_BASE + page.v, permissions);
 }
 
 /* While probing: the page in question is nowhere, writes to any other go to a scratch page. */

@@ -157,7 +157,7 @@ static bool is_code(struct mmu_guest *g, paddr_t page)
 {
 	struct guest_place place = guest_place(g, page, false);
 
-	return guest_code_find(g, &place.key);
+	return guest_code_find(g, &place.key) || guest_alias_is_code(g, page, NULL);
 }
 
 static int store(mmu_guest *g, uint64_t va, uint32_t size, uint32_t access, uint64_t value,

@@ -136,15 +136,13 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	if (i.opcode == OP_GROUP_9 && i.reg == REG_CMPXCHG8B && i.memory)
 		guest_set_register(g, g->c.ids.flags, g->flags);	/* now they are worked out for good */
 	keep_flags(g, address, &i);
-	if (serializes(i.opcode, i.reg) && guest_code_serialize(g)) {
-		g->c.engine.emu_stop(g->c.engine.uc);
-		return;
-	}
 	verdict = guest_system_verdict(g, address, &i);
 	if (verdict != X86_RUNS) {
 		refuse(g, stop_of[verdict]);
 		if (verdict == X86_DEBUG)
 			x86_debug_access(g);
+	} else if (serializes(i.opcode, i.reg) && guest_code_serialize(g)) {
+		g->c.engine.emu_stop(g->c.engine.uc);
 	} else if (i.opcode == OP_SYSTEM && i.reg == REG_INVLPG && i.memory) {
 		flush_page(g, address, &i);
 	} else if (i.opcode == OP_MOV_CR || i.opcode == OP_INVPCID) {

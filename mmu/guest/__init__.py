@@ -15,11 +15,11 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - An x86 store of 16 bytes that leaves a page for one that faults has written its first 8 bytes when these are in the
   first page. Smaller ones have written nothing.
 - Code is taken by pages. A page outside of RAM is copied before it runs, so all of it must be readable. What the guest
-  stores to code runs next. What the host or a device stores there is seen after the access that made it act; what
-  another thread of the host stores, at an access to a device, a TLB miss or an exception; what another machine's guest
-  stores, on x86 behind an instruction that serializes (IRET: IRETQ), on arm64 behind its IC and an ISB, and without
-  those some 10000 blocks of instructions later; what this one stores through a second window onto the same device
-  memory, from the next run on.
+  stores to code runs next, also when it stores through a second window onto the same device memory. What the host or a
+  device stores there is seen after the access that made it act; what another thread of the host stores, at an access to
+  a device, a TLB miss or an exception; what another machine's guest stores, on x86 behind an instruction that
+  serializes (IRET: IRETQ), on arm64 behind its IC and an ISB, and without those some 10000 blocks of instructions
+  later.
 - RAM that is mapped while the guest runs is served access by access until the next run.
 - x86: RCL and RCR of memory that may be read but not written fault with the CF and OF that they would have left.
 - x86: far JMP, CALL and RET, IRET and SYSRET to an address that is not canonical raise #GP there and not where they

@@ -91,6 +91,10 @@ class Ram(Region):
             raise AddressRangeError(f"region {name}: {size:#x} bytes do not fit in a memory of {self.memory.size:#x}")
         self.memory.fix()
 
+    @property
+    def memories(self) -> list[HostMemory]:
+        return [self.memory]
+
 
 class Rom(Ram):
     """Memory whose writes through the bus are dropped; fill it through `memory`."""

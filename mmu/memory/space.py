@@ -13,9 +13,10 @@ from mmu.core import check, ffi, lib, memtx, unset_bytes
 from mmu.errors import AddressRangeError, BusError, MirrorWarning
 from mmu.memory import files
 from mmu.memory.flatview import FlatRange, FlatView
+from mmu.memory.host import HostMemory
 from mmu.memory.mirror import Mirror
 from mmu.memory.port import TRACE_CAPACITY, Port, TraceEntry, Traffic
-from mmu.memory.region import SPACE_SIZE, Container, Region
+from mmu.memory.region import SPACE_SIZE, Container, Ram, Region
 from mmu.memory.striped import Striped, Target
 from mmu.stripes import Route
 from mmu.types import MemTxResult, Place
@@ -131,8 +132,12 @@ class AddressSpace:
             routes = self._compiled(view)
             ranges = ffi.new("struct mmu_range[]", [_range(r, routes) for r in view.ranges])
             generation = ffi.new("uint64_t *")
+            if aliased := _aliased(view):
+                lib.mmu_bus_set_aliased(self.bus, True)
             status = lib.mmu_bus_publish(self.bus, ranges, len(view.ranges), generation)
             check(status, f"publishing {self.name}")
+            if not aliased:
+                lib.mmu_bus_set_aliased(self.bus, False)
             self._view, self._routes = view, routes
             self._kept.append((generation[0], (view, routes)))
             # A reader may still be in an old map: what it points to goes when the one after it is all that is left.
@@ -276,6 +281,17 @@ def _single(status: int, what: str, address: int, size: int, *values: int) -> Me
             raise AddressRangeError(
                 f"{what} of {size} bytes at {address:#x}: a value must be in 0..{largest:#x}, not {value:#x}")
     raise AddressRangeError(f"{what} of {size} bytes at {address:#x}: the address must be a multiple of the size")
+
+
+def _aliased(view: FlatView) -> bool:
+    """Whether the view may show some memory at more than one place."""
+    seen: set[HostMemory] = set()
+    for region in {r.region for r in view.ranges}:
+        for memory in region.memories if isinstance(region, Striped | Ram) else ():
+            if memory in seen:
+                return True
+            seen.add(memory)
+    return False
 
 
 def _range(r: FlatRange, routes: dict[Striped, tuple[Route, Any]]) -> dict[str, Any]:

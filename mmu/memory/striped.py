@@ -40,6 +40,15 @@ class Striped(Region):
     def route(self) -> Route:
         return self._route
 
+    @property
+    def memories(self) -> list[HostMemory]:
+        """What the route leads to: a memory as often as there are spans that do."""
+        return [
+            self.targets[target].memory
+            for span in self._route.spans
+            for target in {slot.target for slot in span.slots if isinstance(slot, Slot)}
+        ]
+
     def set_route(self, route: Route) -> None:
         """Replace the route, all at once: an access sees the old one or the new one for the whole of a piece.
 

@@ -9,7 +9,7 @@ from mmu.memory import Mmio, Ram
 from tests.guest.kernel import ENTER, Kernel
 from tests.guest.machines import ARCHS, CODE, DATA, MIB, PAGE, WINDOW, asm
 from tests.guest.programs import DEVICE, FUNCTION
-from tests.guest.world import World
+from tests.guest.world import ALIAS_WINDOW, World
 
 SERVICES = ("exact", "mirror", "direct")
 VALUE = 0x55
@@ -164,3 +164,62 @@ def test_writes_beside_code_cost_no_code(service):
         alone = world.run(("call",)).counters
         assert counters.shadows == alone.shadows
         assert counters.fills <= alone.fills + 2 * len(program)
+
+
+# -- this guest, at a second place of the same device memory -------------------------------------------
+
+SECOND, AS_RAM = 0x3800_0000, 1 << 35  # virtual; physical
+# The address in RCX, X4.
+STORE = {
+    "x86_64": "mov byte ptr [rcx+1], 0x55",
+    "aarch64": "mov w5, #0xaa0; movk w5, #0xd280, lsl #16; str w5, [x4]",
+}  # fmt: skip
+LOAD = {"x86_64": "mov al, [rcx]", "aarch64": "ldrb w5, [x4]"}
+
+
+class TwoWays:
+    """The function is at `run`, and what `touch` and `through` access at `store`: one of them at the second place."""
+
+    def __init__(self, world, arch, swapped, base):
+        self.world, self.arch = world, arch
+        at = world.window.place(Others(world, arch).pa - WINDOW)
+        assert at.device == "mem0"
+        tables, second = world.machine.tables, SECOND + at.dpa % PAGE
+        tables.map(SECOND, (base + at.dpa) & -PAGE, PAGE, page_size=PAGE, executable=swapped)
+        tables.protect(FUNCTION, PAGE, writable=swapped)
+        self.run, self.store = (second, FUNCTION) if swapped else (FUNCTION, second)
+        for name in ("point", "touch", "through"):
+            setattr(world.isa, name, getattr(self, name))
+
+    def address(self, register, value):
+        if self.arch == "aarch64":
+            return self.world.isa._constant(register, value)
+        return {9: b"\x49\xb9", 4: b"\x48\xb9"}[register] + value.to_bytes(8, "little")
+
+    def point(self):
+        return self.address(9, self.run)
+
+    def touch(self):
+        return self.address(4, self.store) + asm(self.arch, LOAD[self.arch])
+
+    def through(self):
+        return self.address(4, self.store) + asm(self.arch, STORE[self.arch])
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("ways", [1, 2])
+@pytest.mark.parametrize("touched", [0, 1, 2])
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("second", ["window", "ram"])
+def test_code_that_this_guest_stores_at_a_second_place(arch, service, ways, touched, swapped, second):
+    """*touched*: loaded from before the code runs, or after. Where a page cannot be RAM at both places, the first one
+    that is touched makes it so."""
+    with World(arch, service, ways) as world:
+        if second == "ram":
+            world.space.map(AS_RAM, Ram(8 * MIB, memory=world.memories[0]))
+        TwoWays(world, arch, swapped, AS_RAM if second == "ram" else ALIAS_WINDOW)
+        program = [("point",), ("call",), ("through",), ("call",)]
+        if touched:
+            program.insert(touched, ("touch",))
+        assert calls(world, world.run(*program)) == (1, VALUE)

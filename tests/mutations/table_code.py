@@ -9,6 +9,7 @@ def machines(*names: str) -> tuple[str, ...]:
     return ("tests/guest/test_code_of_other_machines.py", "-k", " or ".join(names))
 
 
+SECOND = ("tests/guest/test_code_of_others.py", "-k", "second_place")
 SERIALIZES = machines("behind_what_serializes")
 
 MUTATIONS = (
@@ -29,6 +30,16 @@ MUTATIONS = (
              "memory_order_release);\n\t\texclusive_call(e);\n", "memory_order_release);\n", machines("behind_an_isb")),
     Mutation("code: IC IALLUIS is none", "csrc/guest_arm64_system.c",
              "r->crm == CRM_IALLUIS || r->crm == CRM_IC", "r->crm == CRM_IC", machines("behind_an_isb")),
+    Mutation("code: memory is taken to be at one place alone", "mmu/memory/space.py",
+             "            if memory in seen:\n                return True\n",
+             "            if memory in seen:\n                return False\n", SECOND),
+    Mutation("code: a page is compared by its first block", "csrc/guest_alias.c",
+             "uint64_t at = n * PLACE_BLOCK < GUEST_PAGE ? n * PLACE_BLOCK : GUEST_PAGE - 1;",
+             "uint64_t at = n / ALIAS_BLOCKS;", SECOND),
+    Mutation("code: what is stored elsewhere is code, but the right to store stays", "csrc/guest_fill.c",
+             "\tif (elsewhere || (code &&", "\tif ((elsewhere && type == ENGINE_WRITE) || (code &&", SECOND),
+    Mutation("code: a page of RAM has no second place", "csrc/guest_alias.c",
+             "\telse if (r->kind == MMU_RANGE_RAM)\n", "\telse if (r->kind == MMU_RANGE_ROM)\n", SECOND),
     Mutation("code: a loop is compared once and no more", CODE,
              "\tif (g->sharing)\n\t\tg->look_in = ", "\tif (g->look_in)\n\t\tg->look_in = ",
              machines("loop_ends", "loop_that_does")),

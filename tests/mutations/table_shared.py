@@ -31,7 +31,7 @@ MUTATIONS = (
     Mutation("shared: an atomic instruction counts twice", RUN, "\tif (g->counted_at == pc)\n", "\tif (!pc)\n",
              shared("test_an_instruction_limit_counts_each_once")),
     Mutation("shared: an atomic instruction changes code unseen", FILL,
-             "\tif (code && (permissions & ENGINE_MAY_WRITE))\n\t\tg->code_stale = true;\n", "",
+             "\tif ((code || elsewhere) && (permissions & ENGINE_MAY_WRITE))\n\t\tg->code_stale = true;\n", "",
              shared("test_atomic_instructions_on_a_page_of_code")),
     Mutation("shared: the registers of an instruction that was lost stay changed", RUN,
              "\t\te->context_restore(e->uc, g->c.context);\n\t\tg->stop =", "\t\tg->stop =",

@@ -51,6 +51,8 @@ void x86_take_interrupt(struct mmu_guest *g, struct mmu_guest_event *event);
 bool x86_in_64_bit_code(struct mmu_guest *g);
 /* Whether it is, and in long mode. */
 bool x86_is_wide(struct mmu_guest *g, const struct mmu_x86_regs *now);
+/* Whether CS.L is set, which says nothing outside of long mode. */
+bool x86_is_marked_long(struct mmu_guest *g);
 uint64_t guest_msr(struct mmu_guest *g, uint32_t number);
 
 /* Of a register that DR7.GD protects: a #DB before it. */

@@ -41,6 +41,13 @@ bool x86_is_wide(struct mmu_guest *g, const struct mmu_x86_regs *now)
 	return (now->efer & X86_EFER_LMA) && x86_in_64_bit_code(g);
 }
 
+bool x86_is_marked_long(struct mmu_guest *g)
+{
+	uint32_t at = g->c.places.segments + g->c.places.stride * (uint32_t)SEGMENT_CS;
+
+	return blob_get(guest_blob_save(g), at + 20) & (uint32_t)(GUEST_SEGMENT_L >> 32);
+}
+
 uint64_t guest_msr(struct mmu_guest *g, uint32_t number)
 {
 	struct engine_msr msr = { .number = number };

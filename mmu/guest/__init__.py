@@ -22,16 +22,18 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   later.
 - RAM that is mapped while the guest runs is served access by access until the next run.
 - x86: RCL and RCR of memory that may be read but not written fault with the CF and OF that they would have left.
-- x86: far JMP, CALL and RET, IRET and SYSRET to an address that is not canonical raise #GP there and not where they
-  are. A near CALL to one has pushed: what was below RSP is lost.
+- x86: far JMP and CALL to an address that is not canonical raise #GP there and not where they are. A near CALL to one
+  has pushed: what was below RSP is lost.
 - x86: RET n with an n above 0x7fff takes it for a negative one. With the prefix 66 and without REX.W, a near branch is
   one of 16 bits, as AMD's are.
 - x86: SSE raises no floating-point exception (no #XM, nor #UD without CR4.OSXMMEXCPT). MXCSR shows all that it met but
   denormal operands (DE), and of RCPPS and RSQRTPS what a division meets. Results of the x87 that are denormal become 0
   under MXCSR.FZ as well. In code of 32 bits LDMXCSR takes reserved bits, and FZ as it was.
-- x86: turning long mode on asks neither for CS.L to be 0 nor for a TSS that is not of 16 bits.
 - x86: no AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging, no APIC, no
-  performance counters. CPUID reports the engine's address width, walks use 52 bits.
+  performance counters: CPUID tells of none, nor of other things that are not here. There are the MSRs of
+  mmu.guest.format.MSRS.
+- x86: breakpoints on data and ports never trap. One on an instruction may be passed over twice where its handler
+  resumes with RF, which stays until the block ends.
 - The engine's TLB is small. What it forgets is answered from a second one, which follows INVLPG, MOV to control
   registers and TLBI as a CPU's would: a guest that changes its tables and flushes nothing sees the old pages for long.
 - A run that is ended from outside, by a clock or an exit device, ends between two blocks of instructions, at a jump at

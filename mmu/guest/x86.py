@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
-from mmu.core import lib
+from mmu.core import check, ffi, lib
 from mmu.guest import asked
 from mmu.guest.context import get, put, x86_places
 from mmu.guest.cpu import Cpu, Outcome
@@ -191,6 +191,20 @@ class X86Cpu(Cpu):
     def in_64_bit_code(self) -> bool:
         """And not in code of 32 bits, in long mode or not."""
         return bool(get(self.engine.save(self.context), x86_places().hflags, 4) & MODE_CS_64)
+
+    @property
+    def marked_long(self) -> bool:
+        """CS.L is set, which says nothing outside of long mode."""
+        places = x86_places()
+        flags = get(self.engine.save(self.context), places.segments + places.stride + 20, 4)
+        return bool(flags << 32 & Segment.L.mask)
+
+    def peek_physical(self, pa: int, count: int) -> tuple[int, ...]:
+        """So many words of 8 bytes, 0 where the bus has none. Uncounted."""
+        words = ffi.new("uint64_t[]", count)
+        for n in range(count):
+            check(lib.mmu_port_load(self.ports["probe"].handle, pa + 8 * n, 8, words + n), "a physical word")
+        return tuple(words)
 
     def walk_registers(self) -> Registers:
         return Registers(

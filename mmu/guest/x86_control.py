@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmu.x86.format import Cr0, Cr3, Cr4, Efer
+from mmu.x86.format import Cr0, Cr3, Cr3Pae, Cr4, Efer, PaePdpte
 
 if TYPE_CHECKING:
     from mmu.guest.x86 import X86Cpu
@@ -19,6 +19,10 @@ CR4_BITS = Cr4.make(
     OSXSAVE=1, SMEP=1, SMAP=1)  # fmt: skip
 CR3_UPPER = Cr3.reserved_mask | Cr3.LAM_U57.mask | Cr3.LAM_U48.mask
 CR3_PCID = 0xFFF
+# What makes PAE paging load its pointers when it changes.
+CR0_LOADS = Cr0.make(CD=1, NW=1, PG=1)
+CR4_LOADS = Cr4.make(PAE=1, PGE=1, PSE=1, SMEP=1)
+TSS_16 = (1, 3)  # types; busy
 
 
 def _cr0(cpu: X86Cpu, value: int) -> bool:
@@ -30,23 +34,39 @@ def _cr0(cpu: X86Cpu, value: int) -> bool:
     if now & ~value & Cr0.PG.mask:
         return not cpu.in_64_bit_code and not cr4 & Cr4.PCIDE.mask
     if value & ~now & Cr0.PG.mask and cpu.read("efer") & Efer.LME.mask:
-        return bool(cr4 & Cr4.PAE.mask)
-    return True
+        return bool(cr4 & Cr4.PAE.mask) and _may_enter_long_mode(cpu)
+    return not (value ^ now) & CR0_LOADS or _pointers_permitted(cpu, value, cr4, cpu.read("cr3"))
+
+
+def _may_enter_long_mode(cpu: X86Cpu) -> bool:
+    """Long mode begins in code of other sizes, and knows no TSS of 16 bits."""
+    return not cpu.marked_long and cpu.table_flags("tr")[3] >> 8 & 15 not in TSS_16
+
+
+def _pointers_permitted(cpu: X86Cpu, cr0: int, cr4: int, cr3: int) -> bool:
+    """PAE paging loads its four pointers, which must not have a reserved bit."""
+    if not (cr0 & Cr0.PG.mask and cr4 & Cr4.PAE.mask) or cpu.read("efer") & Efer.LME.mask:
+        return True
+    pointers = cpu.peek_physical(cr3 & Cr3Pae.ADDR.mask, 4)
+    return not any(p & PaePdpte.P.mask and p & PaePdpte.reserved_mask for p in pointers)
 
 
 def _cr3(cpu: X86Cpu, value: int) -> bool:
     if value & CR3_UPPER:
         return False
-    return not value & Cr3.NOFLUSH.mask or bool(cpu.read("cr4") & Cr4.PCIDE.mask)
+    if value & Cr3.NOFLUSH.mask and not cpu.read("cr4") & Cr4.PCIDE.mask:
+        return False
+    return _pointers_permitted(cpu, cpu.read("cr0"), cpu.read("cr4"), value)
 
 
 def _cr4(cpu: X86Cpu, value: int) -> bool:
     long_mode = bool(cpu.read("efer") & Efer.LMA.mask)
     if value & ~CR4_BITS or (long_mode and not value & Cr4.PAE.mask):
         return False
-    if value & ~cpu.read("cr4") & Cr4.PCIDE.mask:
-        return long_mode and not cpu.read("cr3") & CR3_PCID
-    return True
+    now, cr3 = cpu.read("cr4"), cpu.read("cr3")
+    if value & ~now & Cr4.PCIDE.mask and (not long_mode or cr3 & CR3_PCID):
+        return False
+    return not (value ^ now) & CR4_LOADS or _pointers_permitted(cpu, cpu.read("cr0"), value, cr3)
 
 
 def _cr8(cpu: X86Cpu, value: int) -> bool:

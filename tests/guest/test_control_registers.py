@@ -209,6 +209,54 @@ def test_paging_of_32_bits_needs_no_pae():
     assert (r.stop.reason, r.registers["cr0"] & PG) == ("halt", PG)
 
 
+@pytest.mark.parametrize("marks, taken", [(0xCF9A, True), (0xEF9A, False), (0xAF9A, False)])
+def test_long_mode_is_not_entered_by_code_that_is_marked_for_it(marks, taken):
+    """CS.L with and without CS.D: outside of long mode it says nothing but this."""
+    gdt = f"mov dword ptr [0x9008], 0xffff; mov dword ptr [0x900c], {marks << 8}"
+    load = "mov dword ptr [0x9100], 0x90000017; mov dword ptr [0x9104], 0; lgdt [0x9100]"
+    load += "; .byte 0xea; .long {}; .short 8"
+    enter = "mov eax, 0x20; mov cr4, eax; mov ecx, 0xc0000080; mov eax, 0x100; xor edx, edx; wrmsr; mov eax, 0x80000011"
+    source = f"{gdt}; {load}; {enter}; mov cr0, eax"
+    at = 0x10_0020 + len(asm("x86_64", f".code32; {gdt}; {load.format(0)}"))
+    if marks == 0xAF9A:  # code of 16 bits then: operands of 32 bits need a prefix
+        source = f"{gdt}; {load}; .code16; {enter}; mov cr0, eax"
+    stop = boot(source.format(at)).stop
+    assert (stop.exception == REFUSED) is not taken
+    assert taken or stop.pc == 0x10_0020 + len(asm("x86_64", f".code32; {source.format(at)}")) - 3
+
+
+PAE_TABLES = "mov dword ptr [0x10000], 0x11001; mov dword ptr [0x10004], {}; mov dword ptr [0x11000], 0x83; "
+PAE_ON = "mov eax, 0x10000; mov cr3, eax; mov eax, 0x20; mov cr4, eax; mov eax, 0x80000011; mov cr0, eax"
+
+
+@pytest.mark.parametrize("source, taken", [
+    ("{on}", True), ("mov dword ptr [0x10000], 0x11003; {on}", False), ("mov dword ptr [0x10008], 2; {on}", True),
+    ("mov dword ptr [0x10018], 0x101; {on}", False),
+    ("mov dword ptr [0x1001c], 1 << 20; mov byte ptr [0x10018], 1; {on}", False),
+    ("{on}; mov dword ptr [0x10000], 0x11003; mov eax, 0xb0; mov cr4, eax", False),
+    ("{on}; mov dword ptr [0x10000], 0x11003; mov eax, 0x24; mov cr4, eax", True),
+    ("{on}; mov dword ptr [0x10000], 0x11003; mov eax, 0xc0000011; mov cr0, eax", False),
+    ("{on}; mov dword ptr [0x10000], 0x11003; mov eax, 0x80010011; mov cr0, eax", True),
+    ("{on}; mov dword ptr [0x10020], 3; mov eax, 0x10000; mov cr3, eax", True),
+    ("{on}; mov dword ptr [0x10020], 3; mov eax, 0x10020; mov cr3, eax", False),
+])  # fmt: skip
+def test_pae_paging_loads_its_pointers_and_refuses_reserved_bits(source, taken):
+    """At MOV to CR0 and CR4 that change what counts for it, and at any MOV to CR3."""
+    text = PAE_TABLES.format(0) + source.format(on=PAE_ON)
+    stop, length = boot(text).stop, len(asm("x86_64", f".code32; {text}"))
+    assert (stop.exception, stop.pc) == (REFUSED, 0x10_0020 + length - 3) or taken
+    assert stop.exception != REFUSED or not taken
+
+
+def test_long_mode_is_not_entered_with_a_task_of_16_bits():
+    set_task = "mov dword ptr [0x9008], 0x67; mov dword ptr [0x900c], {}; mov dword ptr [0x9100], 0x9000000f"
+    set_task += "; mov dword ptr [0x9104], 0; lgdt [0x9100]; mov eax, 8; ltr ax; "
+    enter = "mov eax, 0x20; mov cr4, eax; mov ecx, 0xc0000080; mov eax, 0x100; xor edx, edx; wrmsr; mov eax, 0x80000011"
+    for kind, refused in ((0x8100, True), (0x8900, False)):
+        stop = boot(f"{set_task.format(kind)}{enter}; mov cr0, eax").stop
+        assert (stop.exception == REFUSED) is refused
+
+
 def test_long_mode_is_left_by_code_of_32_bits():
     """From compatibility mode, as manuals say: no paging, then no LME."""
     leave = "mov eax, cr0; btr eax, 31; mov cr0, eax; mov ecx, 0xc0000080; rdmsr; btr eax, 8; wrmsr; hlt"

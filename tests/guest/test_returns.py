@@ -87,9 +87,8 @@ def test_sysretq_to_an_address_that_is_not_canonical_is_gp_in_the_kernel(target,
 
 
 @pytest.mark.parametrize("flags, kept", [
-    (0x3E_FFFF_FFFF & ~0x100, 0x3C_7ED7), (1 << 17, 2), (1 << 16 | 1, 3), (1 << 19, 1 << 19 | 2),
+    (0x3E_FFFF_FFFF & ~0x100, 0x3C_7ED7), (1 << 17, 2), (1 << 16 | 1, 3), (1 << 19, 1 << 19 | 2), (0x8D5, 0x8D7),
     (1 << 20, 1 << 20 | 2),
-    (0x8D5, 0x8D7),
 ])  # fmt: skip
 @NATIVE
 def test_sysretq_takes_the_flags_of_r11_but_rf_and_vm(flags, kept, deliver):
@@ -177,3 +176,8 @@ def test_no_task_is_gp():
         m.load(code("x86_64", "mov eax, 3; ltr ax"))
         stop = m.run().stop
         assert (stop.exception, stop.pc) == (REFUSED, CODE + 5)
+
+
+def test_movntps_is_of_sse_and_no_matter_of_sse4a():
+    with machine() as m:
+        assert m.load(code("x86_64", "movntps [rdi], xmm0; movntpd [rdi], xmm1")).run().stop.reason == "halt"

@@ -177,7 +177,7 @@ MUTATIONS = (
              "!i->memory && i->reg == REG_RDRAND;", same("test_random_numbers_are_an_invalid_instruction")),
     Mutation("loop: RNDR ends nothing", HOST, "INVALID);\n\t\tguest_undo(g);\n", "INVALID);\n",
              same("test_random_numbers_are_undefined")),
-    Mutation("loop: CPUID knows RDRAND", "mmu/guest/x86.py", "ecx & ~RDRAND & ", "ecx & ",
+    Mutation("loop: CPUID knows RDRAND", "mmu/guest/x86_cpuid.py", " & ~RDRAND & ~OSXSAVE", " & ~OSXSAVE",
              same("test_cpuid_knows")),
     Mutation("ports: IOPL permits nothing", PORT, "(cs & 3) <= (flags & GUEST_RFLAGS_IOPL) >> IOPL_SHIFT",
              "!(cs & 3)", ports("test_a_user_with_the_right_reaches_the_device")),

@@ -4,6 +4,7 @@ from tests.mutations import Mutation
 
 FORMAT, MSR, TWIN_MSR = "mmu/guest/format.py", "csrc/guest_msr.c", "mmu/guest/x86_msr.py"
 SYSTEM, DONE, TWIN = "csrc/guest_x86_system.c", "csrc/system_x86.c", "mmu/guest/x86_system.py"
+CPUID, HOST, CONTROL = "mmu/guest/x86_cpuid.py", "csrc/guest_host.c", "csrc/guest_control.c"
 DELIVER, STATE, SITE, CPU = "csrc/deliver_x86.c", "csrc/state_x86.c", "csrc/guest_site.c", "mmu/guest/x86.py"
 
 
@@ -13,6 +14,18 @@ def msrs(word: str = "") -> tuple[str, ...]:
 
 def calls(word: str) -> tuple[str, ...]:
     return ("tests/guest/test_fast_calls.py", "-k", word)
+
+
+def returns(word: str) -> tuple[str, ...]:
+    return ("tests/guest/test_returns.py", "-k", word)
+
+
+def debug(word: str) -> tuple[str, ...]:
+    return ("tests/guest/test_debug.py", "-k", word)
+
+
+def controls(word: str) -> tuple[str, ...]:
+    return ("tests/guest/test_control_registers.py", "-k", word)
 
 
 TWINS = msrs("test_c_has")
@@ -36,7 +49,8 @@ MUTATIONS = (
              "            return True", TWINS),
     Mutation("x86system: the clock is the engine's", SYSTEM, "number == MSR_CLOCK ? X86_OURS : X86_RUNS", "X86_RUNS",
              msrs("clock")),
-    Mutation("x86system: programs have a clock register", SYSTEM, "\tif (now->cpl)\n", "\tif (now->cpl > 3)\n",
+    Mutation("x86system: programs have a clock register", SYSTEM, "return q->now.cpl ? X86_RUNS :",
+             "return q->now.cpl > 3 ? X86_RUNS :",
              msrs("no_msrs")),
     Mutation("x86system: the clock cannot be set", DONE, "\t\tg->time = get_general(g, RDX)",
              "\t\tg->time += 0 & get_general(g, RDX)", msrs("clock")),
@@ -45,19 +59,19 @@ MUTATIONS = (
     Mutation("x86system: RDPMC is left to the engine", SYSTEM, "OP_RDPMC: return X86_REFUSED;",
              "OP_RDPMC: return X86_RUNS;", msrs("counters")),
     Mutation("x86system: no hook on RDPMC", SITE, " case OP_RDPMC & 0xff:", "", msrs("counters")),
-    Mutation("x86system: LOCK is no matter", SYSTEM, "is_judged(i) && i->lock", "is_judged(i) && i->vex", msrs("lock")),
+    Mutation("x86system: LOCK is no matter", SYSTEM, "if (i->lock)", "if (i->vex)", msrs("lock")),
     Mutation("x86system: SYSENTER leaves IF", DONE, "GUEST_RFLAGS_VM | GUEST_RFLAGS_IF", "GUEST_RFLAGS_VM",
              calls("enters_the_kernel")),
     Mutation("x86system: the twin's SYSENTER leaves IF", TWIN, " | Rflags.IF.mask", "", calls("enters_the_kernel")),
-    Mutation("x86system: SYSENTER into segment 0", SYSTEM, "!(guest_msr(g, MSR_SYSENTER_CS) & ~UINT64_C(3))",
-             "!guest_msr(g, MSR_SYSENTER_CS)", calls("without_a_segment")),
+    Mutation("x86system: SYSENTER into segment 0", SYSTEM, "!(guest_msr(q->g, MSR_SYSENTER_CS) & ~UINT64_C(3))",
+             "!guest_msr(q->g, MSR_SYSENTER_CS)", calls("without_a_segment")),
     Mutation("x86system: SYSENTER takes the RPL", DONE, "(selector & 0xfffc) | cpl", "selector | cpl",
              calls("enters_the_kernel")),
     Mutation("x86system: SYSENTER of 32 bits has long addresses", DONE,
              "guest_msr(g, MSR_EFER) & X86_EFER_LMA ? UINT64_MAX : UINT32_MAX", "UINT64_MAX", calls("protected_mode")),
-    Mutation("x86system: programs exit", SYSTEM, "i->opcode == OP_SYSEXIT && (now->cpl || ",
-             "i->opcode == OP_SYSEXIT && (", calls("refused_to_programs")),
-    Mutation("x86system: SYSEXIT to anywhere", SYSTEM, "!x86_is_canonical(general(g, RCX)) ||", "",
+    Mutation("x86system: programs exit", SYSTEM, "OP_SYSEXIT && (q->now.cpl || ", "OP_SYSEXIT && (",
+             calls("refused_to_programs")),
+    Mutation("x86system: SYSEXIT to anywhere", SYSTEM, "!x86_is_canonical(general(q, RCX)) || !x", "!x",
              calls("not_canonical")),
     Mutation("x86system: the twin's SYSEXIT to anywhere", TWIN, "canonical(cpu.read(\"rdx\"))", "True",
              calls("not_canonical")),
@@ -73,4 +87,95 @@ MUTATIONS = (
              calls("program_of_32_bits")),
     Mutation("x86system: nothing traps that is not the engine's", DELIVER, "x86_carry_out(g, pc) && stepped(g, pc)",
              "x86_carry_out(g, pc)", calls("stepped")),
+    Mutation("x86system: the width of addresses is the engine's", CPUID, "        (0x80000008, ANY): widths,\n", "",
+             ("tests/guest/test_cpuid.py", "-k", "widths")),
+    Mutation("x86system: there is an APIC", CPUID, ", edx & ~APIC", ", edx", ("tests/guest/test_cpuid.py", "-k",
+             "apic")),
+    Mutation("x86system: CPUID does not tell of PCIDs", CPUID, "(ecx | PCID) & ~RDRAND", "ecx & ~RDRAND",
+             ("tests/guest/test_cpuid.py",)),
+    Mutation("x86system: every subleaf is the first", HOST, "(row->subleaf == subleaf || row->subleaf == UINT32_MAX)",
+             "row->leaf", ("tests/guest/test_cpuid.py", "-k", "xsave")),
+    Mutation("x86system: nothing is beyond the last leaf", HOST, "return known ? leaf : LAST_BASIC;",
+             "return known ? leaf : leaf;", ("tests/guest/test_cpuid.py", "-k", "beyond")),
+    Mutation("x86system: CR4 takes VME", CONTROL, "(X86_CR4_TSD |", "(X86_CR4_VME | X86_CR4_TSD |",
+             ("tests/guest/test_cpuid.py", "-k", "cr4")),
+    Mutation("x86system: XCR0 takes AVX", SYSTEM, "value == (XCR0_X87 | XCR0_SSE)", "value == 7 || value == 3",
+             ("tests/guest/test_cpuid.py", "-k", "xsetbv")),
+    Mutation("x86system: XCR1 is XCR0", SYSTEM, "!(uint32_t)general(q, RCX) && (value", "(value",
+             ("tests/guest/test_cpuid.py", "-k", "one_register")),
+    Mutation("x86system: XSETBV without CR4.OSXSAVE", SYSTEM, "!(q->now.cr4 & X86_CR4_OSXSAVE) || ", "",
+             ("tests/guest/test_cpuid.py", "-k", "one_register")),
+    Mutation("x86system: SSE4A runs", SITE, " || is_sse4a(&i))", ")", ("tests/guest/test_cpuid.py", "-k", "SSE4A")),
+    Mutation("x86system: MOVNTPS is of SSE4A", SITE, "(i->opcode == OP_MOVNT && i->repeated)", "i->opcode == OP_MOVNT",
+             returns("movntps")),
+    Mutation("x86system: IRETQ goes anywhere", SYSTEM, "!peek(q, stack, WORD, &target) || x86_is_canonical(target)",
+             "q->i->opcode == OP_IRET", returns("iretq")),
+    Mutation("x86system: RETFQ goes anywhere", SYSTEM, "!peek(q, stack, WORD, &target) || x86_is_canonical(target)",
+             "!peek(q, stack, WORD, &target) || x86_is_canonical(target) || q->i->opcode != OP_IRET", returns("retfq")),
+    Mutation("x86system: IRETQ reads no frame", SYSTEM, "return permits(!peek(q, stack + size - WORD, WORD, &last));",
+             "return permits(size == WORD);", returns("cannot_read")),
+    Mutation("x86system: no hook on IRETQ", SITE, "== REX_W)", "== REX_W + 1)", returns("iretq")),
+    Mutation("x86system: SYSRETQ goes anywhere", SYSTEM,
+             "q->now.cpl || (q->i->wide && !x86_is_canonical(general(q, RCX)))",
+             "q->now.cpl", returns("sysretq")),
+    Mutation("x86system: SYSRET goes to canonical addresses only", SYSTEM,
+             "q->now.cpl || (q->i->wide && !x86_is_canonical(general(q, RCX)))",
+             "q->now.cpl || !x86_is_canonical(general(q, RCX))", returns("sysret_to_32")),
+    Mutation("x86system: SYSRETQ takes VM", SYSTEM, "(GUEST_RFLAGS_VM | GUEST_RFLAGS_RF |", "(GUEST_RFLAGS_RF |",
+             returns("flags_of_r11")),
+    Mutation("x86system: the flags of SYSRETQ are R11", DONE, "(get_general(g, R11) & SYSRET_FLAGS)",
+             "get_general(g, R11)", returns("flags_of_r11")),
+    Mutation("x86system: the twin's flags of SYSRETQ are R11", TWIN, "cpu.read(\"r11\") & SYSRET_FLAGS",
+             "cpu.read(\"r11\")", returns("flags_of_r11")),
+    Mutation("x86system: code of 32 bits has SYSRET", SYSTEM,
+             "!q->wide || (!q->i->wide && !x86_is_wide(q->g, &q->now))",
+             "q->pc == 1", returns("fast_system_calls")),
+    Mutation("x86system: code of 32 bits has SYSCALL", DELIVER,
+             " || !x86_is_wide(g, &(struct mmu_x86_regs){ .efer = efer.value })", "", returns("fast_system_calls")),
+    Mutation("x86system: the twin's code of 32 bits has SYSCALL", CPU, " or not self.in_64_bit_code:", ":",
+             returns("fast_system_calls")),
+    Mutation("x86system: a table may be anywhere", SYSTEM, "|| x86_is_canonical(base));", "|| base);",
+             returns("table_that")),
+    Mutation("x86system: RIP is the instruction's", SYSTEM, "i->relative ? q->pc + i->length :",
+             "i->relative ? q->pc :",
+             returns("table_that_is_not")),
+    Mutation("x86system: a task of none", SYSTEM, "permits(general(q, q->i->rm) & 0xfffc)",
+             "permits(general(q, q->i->rm) | 0xfffc)", returns("no_task")),
+    Mutation("x86system: general detect is no matter", SYSTEM, "\t\treturn X86_DEBUG;", "\t\treturn X86_RUNS;",
+             debug("general")),
+    Mutation("x86system: general detect goes on in the handler", DELIVER, "\t\t\tif (d.event.vector == DB && ",
+             "\t\t\tif (d.event.vector == MC && ", debug("general")),
+    Mutation("x86system: the twin's general detect goes on", "mmu/guest/x86_delivery.py", "& ~Dr7.GD.mask", "",
+             debug("general")),
+    Mutation("x86system: DR6 does not tell of general detect", STATE, " | GUEST_DR6_BD);", ");", debug("general")),
+    Mutation("x86system: DR7 has 64 bits", SYSTEM, "|| !q->wide || !(general(q, q->i->rm) >> 32));", "|| true);",
+             debug("reserved")),
+    Mutation("x86system: DR0 has 32 bits", SYSTEM, "!write || number < 4 ||", "!write || number < 3 ||",
+             debug("reserved")),
+    Mutation("x86system: DR7 of 32-bit code has 64 bits", SYSTEM, "|| !q->wide || !(general(q, q->i->rm) >> 32));",
+             "|| !(general(q, q->i->rm) >> 32));", debug("lower_half")),
+    Mutation("x86system: DR4 is DR6 whatever CR4 says", SYSTEM, " && (q->now.cr4 & X86_CR4_DE))", " && false)",
+             debug("none_are_invalid")),
+    Mutation("x86system: SYSCALL does not trap", DELIVER, "system_call(g, pc) && stepped(g, pc)", "system_call(g, pc)",
+             debug("system_call")),
+    Mutation("x86system: the twin does not trap", CPU, "        if not self.read(\"rflags\") & Rflags.TF.mask:\n"
+             "            return pc\n", "        return pc\n", debug("stepped")),
+    Mutation("x86system: DR6 does not tell of steps", DELIVER, "dr6 | GUEST_DR6_BS", "dr6", debug("system_call")),
+    Mutation("x86system: any code enters long mode", CONTROL, "!x86_is_marked_long(g) && task", "task",
+             controls("marked_for_it")),
+    Mutation("x86system: a task of 16 bits in long mode", CONTROL, " && task != TSS_16 && task != TSS_16_BUSY",
+             " && task < 16", controls("16_bits")),
+    Mutation("x86system: CR3 loads any pointers", CONTROL,
+             " &&\n\t       pointers_permitted(g, now, now->cr0, now->cr4, value)", "", controls("pae_paging")),
+    Mutation("x86system: CR0 loads any pointers", CONTROL,
+             "return !((value ^ now->cr0) & CR0_LOADS) || pointers_permitted(g, now, value, now->cr4, now->cr3);",
+             "return true;", controls("pae_paging")),
+    Mutation("x86system: CR0 loads pointers whatever changes", CONTROL, "!((value ^ now->cr0) & CR0_LOADS) || ", "",
+             controls("pae_paging")),
+    Mutation("x86system: CR4 loads any pointers", CONTROL,
+             "return !((value ^ now->cr4) & CR4_LOADS) || pointers_permitted(g, now, now->cr0, value, now->cr3);",
+             "return true;", controls("pae_paging")),
+    Mutation("x86system: three pointers", CONTROL, "i < 4; i++)", "i < 3; i++)", controls("pae_paging")),
+    Mutation("x86system: pointers that are not there count", CONTROL, "(pointer & X86_PAEPDPTE_P) && ", "",
+             controls("pae_paging")),
 )

@@ -131,7 +131,7 @@ static enum x86_verdict xsetbv(const struct question *q)
 
 	if (!(q->now.cr4 & X86_CR4_OSXSAVE) || q->i->short_operand || q->i->repeated)
 		return X86_RUNS;		/* into the engine's #UD */
-	return permits(!(uint32_t)general(q, RCX) && (value == XCR0_X87 || value == (XCR0_X87 | XCR0_SSE)));
+	return permits(value == XCR0_X87 || value == (XCR0_X87 | XCR0_SSE));	/* XCR0 is the only one */
 }
 
 static enum x86_verdict system_group(const struct question *q)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mmu.memory import AddressSpace
 
 FORMAT = b"cxl-mmu snapshot "
-MAGIC = FORMAT + b"2\n"
+MAGIC = FORMAT + b"3\n"
 LENGTH = 8  # bytes of the header's length
 AREAS = ("tables", "code", "data", "stack")
 

@@ -344,3 +344,19 @@ def test_a_damaged_cpu_is_refused_and_nothing_changes():
 
 def test_the_ends_of_programs_are_known():
     assert set(END) == set(ARCHS) == set(WORK)
+
+
+def test_memory_types_and_parts_of_xsave_are_in_a_snapshot():
+    """MTRRs, and XCR0, for which the engine has no register."""
+    enable = "mov rax, cr4; bts rax, 18; mov cr4, rax; xor ecx, ecx; xor edx, edx; mov eax, 3; xsetbv"
+    with machine() as m:
+        m.load(code("x86_64", f"{enable}; mov ecx, 0x250; mov eax, 0x06060405; wrmsr"))
+        assert m.run().stop.reason == "halt"
+        taken = m.snapshot()
+        m.load(code("x86_64", "xor ecx, ecx; xgetbv; mov rbx, rax; mov ecx, 0x250; rdmsr"))
+        after = m.snapshot()
+        with machine() as other:
+            for snapshot in (taken, after):
+                other.restore(snapshot)
+            r = other.set(rip=CODE).run()
+            assert (r.stop.reason, r.registers["rbx"], r.registers["rax"]) == ("halt", 3, 0x06060405)

@@ -83,6 +83,7 @@ class X86Places:
     software: int  # nonzero: INT n
     previous: int  # the exception being delivered, -1 none: unicorn never clears it
     sse: int  # how SSE computes; see the distances below
+    xcr0: int  # 8 bytes: the parts of the state that XSAVE may save
 
 
 # From X86Places.sse: exceptions so far, whether denormal results become 0, MXCSR. In csrc/guest_mxcsr.c as well.
@@ -133,7 +134,7 @@ def x86_places() -> X86Places:
     flag = _only(
         (p for p in near if software[p : p + 4] == b"\1\0\0\0" and blobs[0x1C][p : p + 4] == bytes(4)),
         "whether an interrupt is INT n")
-    return X86Places(segments, stride, hflags, error_code, flag, previous, _x86_sse())
+    return X86Places(segments, stride, hflags, error_code, flag, previous, _x86_sse(), _x86_xcr0())
 
 
 def _x86_sse() -> int:
@@ -160,6 +161,17 @@ def _x86_sse() -> int:
             if bench.engine.read(u.UC_X86_REG_EAX) != (0 if flush else 0x0040_0000):
                 raise GuestError(f"this build of unicorn does not say at offset {sse} what becomes of denormal results")
     return sse
+
+
+def _x86_xcr0() -> int:
+    found = []
+    for parts in (3, 7):
+        with _x86_bench() as bench:
+            # mov rax, cr4; bts rax, 18; mov cr4, rax; xor ecx, ecx; xor edx, edx; mov eax, parts; xsetbv; xor eax, eax
+            enable = bytes.fromhex("0f20e0480fbae8120f22e031c931d2b8")
+            blob = bench.run(enable + parts.to_bytes(4, "little") + bytes.fromhex("0f01d131c0") + HLT)
+            found.append(set(_places(blob, parts, 8)))
+    return _only(found[0] & found[1], "XCR0")
 
 
 @cache

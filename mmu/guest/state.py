@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmu.core import ffi, lib
 from mmu.guest import asked
 from mmu.guest.context import SSE_FLAGS, SSE_FLUSH, get, put, x86_places
-from mmu.guest.format import Pstate
+from mmu.guest.format import MSRS, MsrRule, Pstate
 
 if TYPE_CHECKING:
     from mmu.guest.arm64 import Arm64Cpu
@@ -30,6 +30,12 @@ X86_MSRS = {
     "star": 0xC0000081, "lstar": 0xC0000082, "cstar": 0xC0000083, "sfmask": 0xC0000084, "fs_base": 0xC0000100,
     "gs_base": 0xC0000101, "kernel_gs_base": 0xC0000102, "sysenter_cs": 0x174, "sysenter_esp": 0x175,
     "sysenter_eip": 0x176, "tsc_aux": 0xC0000103, "pat": 0x277,
+}  # fmt: skip
+KEPT = (MsrRule.BITS, MsrRule.TYPE, MsrRule.TYPES)
+X86_MSRS |= {  # those that the engine keeps and that have no name of their own here: of memory types and machine checks
+    f"{number:#x}": number
+    for msr in MSRS if msr.rule in KEPT and ~msr.reserved & (1 << 64) - 1
+    for number in range(msr.first, msr.last + 1, msr.step) if number not in X86_MSRS.values()
 }  # fmt: skip
 X86_FLOATING = ("fpcw", "fpsw", "fptag", "mxcsr", "fip", "fcs", "fdp", "fds", "fop")
 X86_WIDE = {**{f"fp{n}": 10 for n in range(8)}, **{f"xmm{n}": 16 for n in range(16)}}
@@ -102,6 +108,7 @@ def _take_x86(cpu: X86Cpu) -> State:
         "wide": _take_wide(cpu, "X86", X86_WIDE),
         "tables": {name: list(cpu.structure(_number(cpu, "X86", name), X86_TABLE)) for name in X86_TABLES},
         "segments": segments,
+        "xcr0": get(blob, places.xcr0, 8),
         "mode": get(blob, places.hflags, 4),  # the engine's summary of privilege and operand sizes
     }
 
@@ -138,6 +145,7 @@ def _give_x86(cpu: X86Cpu, state: State) -> None:
     put(blob, places.sse + SSE_FLAGS, 1, 0)
     put(blob, places.sse + SSE_FLUSH, 1, state["floating"]["mxcsr"] >> 15 & 1)
     put(blob, places.hflags, 4, state["mode"])
+    put(blob, places.xcr0, 8, state["xcr0"])
     put(blob, places.previous, 4, -1)
     put(blob, places.software, 4, 0)
     cpu.engine.restore(cpu.context)

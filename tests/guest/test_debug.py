@@ -102,6 +102,7 @@ def test_a_system_call_that_is_stepped_traps_at_its_target_unless_tf_is_masked(d
             r = k.run("nop", user=f"{STEP}; syscall", lstar=CODE + 0x2000, star=0x13_0008 << 32, sfmask=mask)
             expected = [] if mask else [(Interrupt(DB), CODE + 0x2000)]
             assert [(d.exception, d.pc) for d in r.delivered] == expected
+            assert bool(k.machine.cpu.read("dr6") & BS) is not bool(mask)
 
 
 def test_a_step_that_nobody_handles_is_told():

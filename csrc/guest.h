@@ -363,7 +363,6 @@ void guest_on_translated(void *uc, const struct engine_block *block, const void 
 /* guest_strict.c */
 uint32_t guest_arm64_watch(struct mmu_guest *g);
 bool guest_arm64_permitted(struct mmu_guest *g, uint64_t pc, uint32_t word);
-void guest_arm64_behind(void *uc, uint64_t address, uint32_t size, void *user);
 bool guest_arm64_scan(struct mmu_guest *g, uint64_t page, const uint8_t *code);
 
 /* guest_hook.c */

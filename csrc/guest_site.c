@@ -184,16 +184,6 @@ static void on_site(void *uc, uint64_t address, uint32_t size, void *user)
 		on_arm64_site(g, address);
 }
 
-/* When there are too many hooks. */
-static void on_any(void *uc, uint64_t address, uint32_t size, void *user)
-{
-	struct mmu_guest *g = user;
-
-	if (g->c.arch == MMU_GUEST_AARCH64)
-		guest_arm64_behind(uc, address, size, user);
-	on_site(uc, address, size, user);
-}
-
 /* Calls `callback`, NULL: on_site, before each instruction that begins at first .. last. False: it did before. */
 bool guest_site_add(struct mmu_guest *g, uint64_t first, uint64_t last, void *callback)
 {
@@ -211,7 +201,7 @@ bool guest_site_add(struct mmu_guest *g, uint64_t first, uint64_t last, void *ca
 		first = 1;
 		last = 0;
 		s->full = true;
-		callback = (void *)(uintptr_t)on_any;
+		callback = NULL;
 	}
 	if (e->hook_add(e->uc, &hook, HOOK_CODE, callback ? callback : (void *)(uintptr_t)on_site, g, first, last)) {
 		g->tlb.blind = true;

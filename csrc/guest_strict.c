@@ -131,7 +131,7 @@ bool guest_arm64_permitted(struct mmu_guest *g, uint64_t pc, uint32_t word)
 		trap(g, MMU_GUEST_TRAP_STACK);
 		return false;
 	}
-	if (!arm64_operand(word, &o) || (!o.ordered && !(g->watch & WATCH_ACCESSES)))
+	if (!arm64_operand(word, &o))
 		return true;
 	va = address_of(g, pc, &o);
 	if (!(va & (o.size - 1u)) || (!o.ordered && !(control(g, 0) & ARM64_SCTLR_A)))
@@ -170,11 +170,6 @@ static void behind_control(void *uc, uint64_t address, uint32_t size, void *user
 	(void)size;
 	if (g->phase == GUEST_RUNNING && !guest_stopping(g) && guest_arm64_watch(g) != g->watch)
 		look_again(g);
-}
-
-void guest_arm64_behind(void *uc, uint64_t address, uint32_t size, void *user)
-{
-	behind_control(uc, address, size, user);
 }
 
 /* ---- the search ---- */

@@ -73,6 +73,10 @@ def test_fp_that_is_off_is_trapped_before_all_else(m):
     assert stop.exception == Synchronous(TRAPPED)
 
 
+# X7, then X8, which goes on to it. As RET: the engine keeps a block for each state of PSTATE.BTYPE.
+TWO_CALLS = "adr x30, 1f; ret x7; 1: adr x30, 2f; ret x8; 2: wfi"
+
+
 def with_vectors(m, source, handler, at=SPX, **registers):
     m.load(code("aarch64", f"msr vbar_el1, x1; isb; {source}"))
     m.write(at, asm("aarch64", handler))
@@ -98,8 +102,7 @@ def test_fp_goes_off_and_on_again_and_again(m):
 @pytest.mark.parametrize("last", (1, 2))
 def test_fp_is_trapped_on_a_page_that_ran_before(m, last):
     """MSR is the last instruction, or the last but one, of its page; the next page has run with FP on."""
-    call = "mov x20, x30; blr x7; blr x8; blr x7; wfi"
-    m.load(asm("aarch64", call))
+    m.load(asm("aarch64", TWO_CALLS))
     off = ("msr cpacr_el1, xzr; " + "isb; " * (last - 1)).rstrip("; ")
     m.write(CODE + 2 * PAGE - 4 * last, asm("aarch64", off))
     m.write(CODE + 2 * PAGE, asm("aarch64", "fmov d0, x7; ret"))
@@ -137,7 +140,7 @@ THROUGH_SP = (
 )  # fmt: skip
 NOT_THROUGH_SP = (
     "prfm pldl1keep, [sp]", "prfum pldl1keep, [sp, #3]", "prfm pldl1keep, [sp, x10]", "add x9, sp, #1",
-    "ldr x9, [x0]", "ldr x9, .", "prfm pldl1keep, .", "str xzr, [x0]",
+    "ldr x9, [x0]", "ldr x9, . + 0x7c", "ldr q0, . + 0x7c", "prfm pldl1keep, .", "str xzr, [x0]",
 )  # fmt: skip
 
 
@@ -179,8 +182,15 @@ def test_sp_that_an_instruction_leaves_unaligned_is_noticed(m, source, how):
     assert (result.stop.exception, result.stop.pc) == (Synchronous(SP_ALIGNMENT), at)
 
 
+def test_what_is_looked_at_again_counts_once(m):
+    m.load(code("aarch64", "sub sp, sp, #8; ldr x9, [x0]; add sp, sp, #8; msr cpacr_el1, xzr; isb; ldr x9, [sp]"))
+    result = m.set(sctlr_el1=sctlr(m, SA)).set(sp=TOP - 16).run(limit=100)
+    assert (result.stop.reason, result.counters.instructions) == ("halt", 7)
+
+
 ALIGNED = (
-    "sub sp, sp, #0x10", "sub sp, sp, #1, lsl #12", "stp x9, x10, [sp, #-16]!; ldp x9, x10, [sp], #16",
+    "stp x9, x10, [sp, #-16]!; ldp x9, x10, [sp], #16; sub sp, sp, #0x10", "sub sp, sp, #1, lsl #12",
+    "stp x9, x10, [sp, #-16]!; ldp x9, x10, [sp], #16",
     "mov x10, sp; and sp, x8, #0xfffffffffffffff0", "add x9, sp, #8; sub sp, x9, #8",
 )  # fmt: skip
 
@@ -192,7 +202,7 @@ def test_sp_that_stays_aligned_may_be_used(m, source):
 
 def test_sp_that_the_last_instruction_of_a_page_moves_is_noticed_on_the_next_one(m):
     """Which has run before."""
-    m.load(asm("aarch64", "blr x7; br x8"))
+    m.load(asm("aarch64", TWO_CALLS))
     m.write(CODE + 2 * PAGE - 4, asm("aarch64", "mov sp, x9"))
     m.write(CODE + 2 * PAGE, asm("aarch64", "ldr x10, [sp]; ret"))
     m.set(x7=CODE + 2 * PAGE, x8=CODE + 2 * PAGE - 4, x9=TOP - 8, sp=TOP - 16, sctlr_el1=sctlr(m, SA))

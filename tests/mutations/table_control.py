@@ -70,7 +70,7 @@ MUTATIONS = (
     Mutation("control: code of 32 bits has registers of 64", SYSTEM, "wide ? value : (uint32_t)value",
              "wide ? value : value", CODE32),
     Mutation("control: compatibility mode is 64-bit code", STATE,
-             "(blob_get(guest_blob_save(g), g->c.places.hflags) & MODE_CS_64)", "guest_blob_save(g)",
+             "(now->efer & X86_EFER_LMA) && x86_in_64_bit_code(g)", "now->efer & X86_EFER_LMA",
              tests("test_long_mode_is_left")),
     Mutation("control: CR8 is CR0", DECODE, "i.control = i.reg | (p.rex & 4) << 1;", "i.control = i.reg;", TAKEN),
     Mutation("control: R10 is RDX", DECODE, "i.rm = (modrm & 7) | (p.rex & 1) << 3;", "i.rm = modrm & 7;", REFUSED),

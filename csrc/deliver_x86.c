@@ -160,6 +160,7 @@ static bool system_call(struct mmu_guest *g, uint64_t *pc)
 		}
 		return false;
 	}
+	guest_set_register(g, id->dr6, g->stop.number);	/* the engine has noted a step, if TF was set */
 	guest_set_register(g, id->general[RCX], *pc);
 	guest_set_register(g, id->general[R11], flags & ~GUEST_RFLAGS_RF);
 	guest_set_register(g, id->flags, (flags & ~mask.value & ~GUEST_RFLAGS_RF) | GUEST_RFLAGS_ONE);

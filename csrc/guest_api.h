@@ -100,7 +100,7 @@ enum mmu_guest_stop_kind {
 	MMU_GUEST_INTERRUPT = 2,	/* the engine's exception `number` */
 	MMU_GUEST_INVALID = 3,		/* an instruction that the engine does not know */
 	MMU_GUEST_BUS_ERROR = 4,	/* external abort: `va`, `access`, `hpa`, `result` */
-	MMU_GUEST_SYSCALL = 5,		/* at `va`; the PC is after it */
+	MMU_GUEST_SYSCALL = 5,		/* at `va`; the PC is after it; `number`: DR6 before it */
 	MMU_GUEST_SYSTEM = 6,		/* x86: an instruction that the engine does not carry out */
 	MMU_GUEST_INTERRUPTED = 7,	/* mmu_guest_interrupt() */
 	MMU_GUEST_LIMIT = 8,		/* the last instruction allowed has run, or exception: number 1 */

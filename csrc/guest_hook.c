@@ -32,7 +32,7 @@ static void on_syscall(void *uc, void *user)
 	(void)uc;
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
 		return;
-	stop_engine(g, MMU_GUEST_SYSCALL, 0);
+	stop_engine(g, MMU_GUEST_SYSCALL, (uint32_t)guest_register(g, g->c.ids.dr6));
 	g->stop.va = guest_register(g, g->c.ids.pc);
 }
 

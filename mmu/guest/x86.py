@@ -225,6 +225,7 @@ class X86Cpu(Cpu):
         if kind == lib.MMU_GUEST_PROTECTION:
             return deliver(self, Interrupt(GP, 0), stop.pc)
         if kind == lib.MMU_GUEST_SYSCALL:
+            self.write("dr6", stop.number)  # the engine has noted a step, if TF was set
             return self._syscall(stop.va, stop.pc)
         if kind == lib.MMU_GUEST_TRIPLE_FAULT:
             walked = stop.event.kind != lib.MMU_GUEST_EVENT_INTERRUPT

@@ -314,6 +314,7 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 bool guest_unmapped(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
 void guest_probe(struct mmu_guest *g);
 bool guest_peek(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret);
+uint32_t guest_peek_code(struct mmu_guest *g, uint64_t va, uint32_t size, uint8_t *ret);
 
 /* guest_tlb.c */
 int guest_translate(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,

@@ -5,6 +5,7 @@
  * effect; guest_probe() then runs it once more with every write diverted to a scratch page and the
  * refused page sent to an address where nothing is, and the engine reports the exact address there.
  */
+#include <string.h>
 #include "guest.h"
 
 static uint32_t access_of(int type)
@@ -70,6 +71,34 @@ bool guest_peek(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret)
 		*ret |= byte << (8 * i);
 	}
 	return true;
+}
+
+/* Bytes of code, at most a page of them, with one walk for each page. Returns how many there are. */
+uint32_t guest_peek_code(struct mmu_guest *g, uint64_t va, uint32_t size, uint8_t *ret)
+{
+	uint32_t done = 0;
+
+	while (done < size) {
+		uint64_t at = va + done, room = GUEST_PAGE - (at & (GUEST_PAGE - 1));
+		uint32_t part = size - done < room ? size - done : (uint32_t)room;
+		struct mmu_guest_stop unused;
+		struct guest_translation t;
+
+		if (g->view.host && (at & GUEST_PAGE_MASK) == g->view.va) {
+			memcpy(ret + done, g->view.host + (at & (GUEST_PAGE - 1)), part);
+			done += part;
+			continue;
+		}
+		if (g->arch->walk(g, g->c.probe, at, MMU_ACCESS_FETCH, false, &t, &unused) != MMU_OK)
+			break;
+		if (mmu_port_read(g->c.probe, t.pa.v, ret + done, part) != MMU_MEMTX_OK) {
+			part = 1;	/* some of them, maybe */
+			if (mmu_port_read(g->c.probe, t.pa.v, ret + done, part) != MMU_MEMTX_OK)
+				break;
+		}
+		done += part;
+	}
+	return done;
 }
 
 /*

@@ -79,12 +79,8 @@ static bool loads_descriptor(uint64_t code)
 bool x86_decode_at(struct mmu_guest *g, uint64_t pc, struct x86_instruction *ret)
 {
 	uint8_t code[X86_LONGEST];
-	uint64_t byte;
-	uint32_t size;
 
-	for (size = 0; size < X86_LONGEST && guest_peek(g, pc + size, 1, &byte); size++)
-		code[size] = (uint8_t)byte;
-	return x86_decode(code, size, ret);
+	return x86_decode(code, guest_peek_code(g, pc, sizeof(code), code), ret);
 }
 
 static bool descriptor_instruction(struct mmu_guest *g)

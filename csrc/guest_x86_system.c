@@ -33,22 +33,23 @@ static uint64_t pair(const struct question *q)
 	return general(q, RDX) << 32 | (uint32_t)general(q, RAX);
 }
 
-/* Bytes that the instruction is about to read. False: it cannot, and it is for the engine to say so. */
-static bool peek(const struct question *q, uint64_t va, uint32_t size, uint64_t *ret)
+/* A word that the instruction is about to read. False: it cannot, and it is for the engine to say so. */
+static bool peek(const struct question *q, uint64_t va, uint64_t *ret)
 {
 	struct mmu_guest *g = q->g;
 	struct mmu_guest_stop unused;
 	struct guest_translation t;
-	uint64_t byte;
+	uint32_t part;
 
 	*ret = 0;
-	for (uint32_t i = 0; i < size; i++) {
-		if ((!i || !((va + i) & (GUEST_PAGE - 1))) &&
-		    g->arch->walk(g, g->c.probe, va + i, MMU_ACCESS_READ, false, &t, &unused) != MMU_OK)
+	for (uint32_t i = 0; i < WORD; i += part) {
+		uint64_t at = va + i, room = GUEST_PAGE - (at & (GUEST_PAGE - 1)), bytes;
+
+		part = room < WORD ? 1 : WORD - i;
+		if (g->arch->walk(g, g->c.probe, at, MMU_ACCESS_READ, false, &t, &unused) != MMU_OK ||
+		    mmu_port_load(g->c.probe, t.pa.v, part, &bytes) != MMU_MEMTX_OK)
 			return false;
-		if (mmu_port_load(g->c.probe, (t.pa.v & GUEST_PAGE_MASK) | ((va + i) & (GUEST_PAGE - 1)), 1, &byte))
-			return false;
-		*ret |= byte << (8 * i);
+		*ret |= bytes << (8 * i);
 	}
 	return true;
 }
@@ -110,9 +111,9 @@ static enum x86_verdict far_return(const struct question *q)
 	uint32_t size = q->i->opcode == OP_IRET ? FRAME : 2 * WORD;
 	uint64_t stack = general(q, RSP), target, last;
 
-	if (!q->i->wide || !q->wide || !peek(q, stack, WORD, &target) || x86_is_canonical(target))
+	if (!q->i->wide || !q->wide || !peek(q, stack, &target) || x86_is_canonical(target))
 		return X86_RUNS;
-	return permits(!peek(q, stack + size - WORD, WORD, &last));
+	return permits(!peek(q, stack + size - WORD, &last));
 }
 
 /* LGDT and LIDT, whose operand is a limit of 2 bytes, and a base. */
@@ -120,7 +121,7 @@ static enum x86_verdict table(const struct question *q)
 {
 	uint64_t base;
 
-	if (!q->wide || !peek(q, guest_operand(q->g, q->pc, q->i) + 2, WORD, &base))
+	if (!q->wide || !peek(q, guest_operand(q->g, q->pc, q->i) + 2, &base))
 		return X86_RUNS;
 	return permits(x86_is_canonical(base));
 }

@@ -179,14 +179,14 @@ void mmu_guest_set_whole(mmu_guest *g, bool whole)
 	memset(g->near, 0, sizeof(g->near));	/* or what is remembered would be accessed in pieces */
 }
 
-void mmu_guest_share(mmu_guest *g, mmu_guest *other)
+void mmu_guest_share(mmu_guest *g)
 {
-	exclusive_enter(&g->exclusive);
-	exclusive_begin(&g->exclusive);
-	atomic_store_explicit(&other->shared, true, memory_order_relaxed);
-	exclusive_call(&other->exclusive);	/* its atomic instructions are to be found */
-	exclusive_end(&g->exclusive);
-	exclusive_leave(&g->exclusive);
+	struct exclusive caller = { 0 };	/* not enrolled: nobody waits for it */
+
+	exclusive_begin(&caller);
+	atomic_store_explicit(&g->shared, true, memory_order_relaxed);
+	exclusive_call(&g->exclusive);	/* its atomic instructions are to be found */
+	exclusive_end(&caller);
 }
 
 void mmu_guest_set_mirror(mmu_guest *g, mmu_mirror *mirror)

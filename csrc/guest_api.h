@@ -191,8 +191,8 @@ int mmu_guest_set_banks(mmu_guest *guest, const struct mmu_guest_bank *banks, ui
 /* Whether other machines may use the same memory: atomic instructions are then atomic for all, and much slower.
    Before mmu_guest_begin(). */
 void mmu_guest_set_shared(mmu_guest *guest, bool shared);
-/* `guest`, which is about to run, shares memory with `other`, which may run already. Not during a run of `guest`. */
-void mmu_guest_share(mmu_guest *guest, mmu_guest *other);
+/* The same for one that may run already: it shares memory from now on. Any thread but one that is in a run. */
+void mmu_guest_share(mmu_guest *guest);
 /* With the hook `access` over the bus, and without: whether accesses come as a whole. Before mmu_guest_begin(). */
 void mmu_guest_set_whole(mmu_guest *guest, bool whole);
 /* The mirror, once it is known. Not during a run. */

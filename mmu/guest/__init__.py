@@ -8,9 +8,8 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   run(whole=True) they come uncut, but for those that leave their page, and cost more.
 - Atomic instructions are atomic for all machines that show the same memory. They are then run one by one, which costs
   microseconds: up to 8 aligned bytes are replaced by a compare-and-exchange of the host's; for CMPXCHG16B, CASP, STXP
-  and split locks all other machines of the process stand still. What the host itself, or a
-  model of an emulator, stores to such an operand in between is lost. Memory that becomes common while both machines
-  run is known to be so from the next run on.
+  and split locks all other machines of the process stand still. What the host itself, or a model of an emulator, stores
+  to such an operand in between is lost.
 - A read-modify-write walks twice, for the read and for the write.
 - An x86 store of 16 bytes that leaves a page for one that faults has written its first 8 bytes when these are in the
   first page. Smaller ones have written nothing.

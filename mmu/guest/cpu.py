@@ -91,7 +91,7 @@ class Cpu(ABC):
         except BaseException:
             self.close()
             raise
-        register(self)
+        self._observer = register(self)
 
     # -- what an architecture says ------------------------------------------------------------------
 
@@ -312,8 +312,7 @@ class Cpu(ABC):
             self.engine.unhook(self._limit_hook)
             self._limit_hook = None
         self._see_whole(whole)
-        for other in announce(self):
-            lib.mmu_guest_share(self.guest, other._guest)
+        announce(self)
         lib.mmu_guest_begin(self.guest, limit, exceptions, self._memory.serve(dispatch))
         self.delivered.begin(exceptions)
 

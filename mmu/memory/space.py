@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ class AddressSpace:
         self._mirror_pages = MIRROR_PAGES
         self._mirror: Mirror | None = None
         self._said_full = False
+        self._observers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._root = Container(SPACE_SIZE, name)
         self._root.watch(self)
         self._view = FlatView(self._root)
@@ -144,6 +146,13 @@ class AddressSpace:
             oldest = lib.mmu_bus_reclaim(self.bus)
             while len(self._kept) > 1 and self._kept[1][0] <= oldest:
                 self._kept.popleft()
+            for observer in self._observers:
+                observer.refresh()
+
+    def observe(self, observer: Any) -> None:
+        """*observer*.refresh() is called after each change of what is seen, before the change returns (internal)."""
+        with self._lock:
+            self._observers.add(observer)
 
     def _compiled(self, view: FlatView) -> dict[Striped, tuple[Route, Any]]:
         """The routes of the windows in *view*; only those that are new since the last view are compiled."""

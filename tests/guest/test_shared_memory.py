@@ -339,6 +339,37 @@ def test_a_machine_that_comes_while_a_device_is_asked(source):
         assert total(one) == 1
 
 
+@pytest.mark.parametrize("where", ["ram", "window"])
+@pytest.mark.parametrize("shows", [0, 1])
+def test_memory_that_becomes_common_while_a_machine_runs(shows, where):
+    """In the middle of a block; the machine that runs is shown it, or the other one is."""
+    spaces, memory = [AddressSpace(), AddressSpace()], HostMemory(64 * MIB)
+    for n, space in enumerate(spaces):
+        space.map(0, Ram(64 * MIB))
+        if where == "ram" and n != shows:
+            space.map(WINDOW, Ram(64 * MIB, memory=memory))
+    windows = [Striped(SIZE, WINDOW, [Target(f"mem{n}", memory), Target("more", HostMemory(SIZE))]) for n in range(2)]
+    windows[1 - shows].set_route(route())
+    if where == "window":
+        spaces[1 - shows].map(WINDOW, windows[1 - shows])
+    one, two = (one_machine(space) for space in spaces)
+
+    def come(*_):
+        if where == "ram":
+            spaces[shows].map(WINDOW, Ram(64 * MIB, memory=memory))
+        else:
+            spaces[shows].map(WINDOW, windows[shows])
+            windows[shows].set_route(route())
+
+    with one, two:
+        with_device(one, lambda *_: 0, come)
+        one.load(code("x86_64", "mov [r12], rax; mov [r12+0x4000], eax; lock inc qword ptr [r12]")).set(r12=SHARED)
+        assert one.run().counters.bus_writes > 1  # to the device
+        one.load(code("x86_64", "lock inc qword ptr [r12]")).set(r12=SHARED)
+        two.close()
+        assert one.run().counters.bus_writes == 0
+
+
 def test_two_machines_that_come_at_once(monkeypatch):
     """The second comes when the first has looked for others, and before it noted what it found."""
     space, _, _ = two_way()

@@ -15,6 +15,7 @@ def shared(*names: str) -> tuple[str, ...]:
 
 LOST = shared("test_an_update_that_comes_in_between_is_not_overwritten")
 LATE = shared("test_a_machine_that_comes_when_another_runs")
+COMMON = shared("test_memory_that_becomes_common_while_a_machine_runs")
 WAITS = shared("test_a_device_that_waits_for_another_machine_stops_nobody")
 STOPPED = ("tests/regress/test_a_stop_from_outside_repeats_an_instruction.py",)
 
@@ -41,7 +42,7 @@ MUTATIONS = (
     Mutation("shared: CASPA is not atomic", ATOMIC,
              "(word & 0xbfe07c00) == 0x08607c00", "word == 1", LOST),
     Mutation("shared: a machine that runs does not learn of another", GUEST,
-             "\tatomic_store_explicit(&other->shared, true, memory_order_relaxed);\n", "", LATE),
+             "\tatomic_store_explicit(&g->shared, true, memory_order_relaxed);\n", "", LATE),
     Mutation("shared: a machine that runs keeps its code when another comes", RUN,
              "guest_map_changed(g) || ", "", LATE),
     Mutation("shared: what is left of a block is not atomic when another machine came in its middle", GUEST_H,
@@ -53,6 +54,14 @@ MUTATIONS = (
     Mutation("shared: of two machines that come at once one does not know", "mmu/guest/sharing.py",
              "    with _lock:  # of two", "    with threading.Lock():  # of two",
              shared("test_two_machines_that_come_at_once")),
+    Mutation("shared: a machine does not notice that its space shows what others have", "mmu/memory/space.py",
+             "                observer.refresh()\n", "                pass\n", COMMON),
+    Mutation("shared: others do not learn that a space shows what they have", "mmu/guest/sharing.py",
+             "[cpu, *others] if", "[cpu] if", COMMON),
+    Mutation("shared: a space that shows what others have tells them alone", "mmu/guest/sharing.py",
+             "[cpu, *others] if", "others if", COMMON),
+    Mutation("shared: who was told once is never told again", "mmu/guest/sharing.py",
+             "(_told.add if others else _told.discard)(cpu)", "_told.add(cpu)", COMMON),
     Mutation("shared: an instruction that was lost when the run ended counts twice", RUN,
              "\t\tg->stop = (struct mmu_guest_stop){ .pc = pc };\n", "\t\tg->stop.pc = pc; g->stop.access = ~0u;\n",
              shared("test_a_stop_while_an_update_is_lost_counts_it_once")),

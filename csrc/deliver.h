@@ -25,6 +25,7 @@ void guest_set_register(struct mmu_guest *g, int id, uint64_t value);
 /* The x86 instruction at pc; as x86_decode(). */
 struct x86_instruction;
 bool x86_decode_at(struct mmu_guest *g, uint64_t pc, struct x86_instruction *ret);
+bool guest_peek_data(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret);
 uint64_t guest_operand(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);
 
 /* The context blob, filled with the CPU's state; what is written to it counts after guest_blob_restore(). */

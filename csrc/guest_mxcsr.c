@@ -47,31 +47,17 @@ static void settle(struct mmu_guest *g, const uint32_t *next)
 	guest_blob_restore(g);
 }
 
-/* Four bytes of data, without an effect on tables or counters. False: there are none. */
-static bool peek(struct mmu_guest *g, uint64_t va, uint32_t *ret)
-{
-	struct mmu_guest_stop unused;
-	struct guest_translation t;
-	uint64_t byte;
-
-	*ret = 0;
-	for (uint32_t i = 0; i < sizeof(*ret); i++) {
-		if (g->arch->walk(g, g->c.probe, va + i, MMU_ACCESS_READ, false, &t, &unused) != MMU_OK ||
-		    mmu_port_load(g->c.probe, t.pa.v, 1, &byte) != MMU_MEMTX_OK)
-			return false;
-		*ret |= (uint32_t)byte << (8 * i);
-	}
-	return true;
-}
-
 /* What the instruction at pc will load MXCSR from. It never is where XCR0 has no SSE; then no such area is in use. */
 static bool peek_next(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i, uint32_t *ret)
 {
-	uint64_t at = guest_operand(g, pc, i);
+	uint64_t at = guest_operand(g, pc, i), value;
 
 	if (uses[i->reg].extended && !(guest_register(g, g->c.ids.general[RAX]) & XCR0_SSE))
 		return false;
-	return peek(g, i->reg == X86_LDMXCSR ? at : at + SAVED_MXCSR, ret);
+	if (!guest_peek_data(g, i->reg == X86_LDMXCSR ? at : at + SAVED_MXCSR, sizeof(*ret), &value))
+		return false;
+	*ret = (uint32_t)value;
+	return true;
 }
 
 static bool refuse(struct mmu_guest *g, enum mmu_guest_stop_kind kind, uint32_t number)

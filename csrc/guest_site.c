@@ -136,6 +136,10 @@ static void on_x86_site(struct mmu_guest *g, uint64_t address)
 	if (i.opcode == OP_GROUP_9 && i.reg == REG_CMPXCHG8B && i.memory)
 		guest_set_register(g, g->c.ids.flags, g->flags);	/* now they are worked out for good */
 	keep_flags(g, address, &i);
+	if (i.lock && !x86_writes_back(&i) && x86_in_64_bit_code(g)) {
+		refuse(g, MMU_GUEST_INVALID);
+		return;
+	}
 	verdict = guest_system_verdict(g, address, &i);
 	if (verdict != X86_RUNS) {
 		refuse(g, stop_of[verdict]);

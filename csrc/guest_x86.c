@@ -181,6 +181,27 @@ uint64_t guest_operand(struct mmu_guest *g, uint64_t pc, const struct x86_instru
 	return at + base.value;
 }
 
+/* Little-endian bytes of data, at most 8, without an effect on tables or counters. False: there are none. */
+bool guest_peek_data(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret)
+{
+	struct mmu_guest_stop unused;
+	struct guest_translation t;
+	uint64_t bytes;
+	uint32_t part;
+
+	*ret = 0;
+	for (uint32_t i = 0; i < size; i += part) {
+		uint64_t at = va + i, room = GUEST_PAGE - (at & (GUEST_PAGE - 1));
+
+		part = room < size ? 1 : size - i;
+		if (x86_walk(g, g->c.probe, at, MMU_ACCESS_READ, false, &t, &unused) != MMU_OK ||
+		    mmu_port_load(g->c.probe, t.pa.v, part, &bytes) != MMU_MEMTX_OK)
+			return false;
+		*ret |= bytes << (8 * i);
+	}
+	return true;
+}
+
 /* Whether the program's own operand, in memory or on the stack, begins or ends on the page. */
 static bool operand_on_page(struct mmu_guest *g, uint64_t page)
 {

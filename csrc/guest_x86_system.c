@@ -36,22 +36,7 @@ static uint64_t pair(const struct question *q)
 /* A word that the instruction is about to read. False: it cannot, and it is for the engine to say so. */
 static bool peek(const struct question *q, uint64_t va, uint64_t *ret)
 {
-	struct mmu_guest *g = q->g;
-	struct mmu_guest_stop unused;
-	struct guest_translation t;
-	uint32_t part;
-
-	*ret = 0;
-	for (uint32_t i = 0; i < WORD; i += part) {
-		uint64_t at = va + i, room = GUEST_PAGE - (at & (GUEST_PAGE - 1)), bytes;
-
-		part = room < WORD ? 1 : WORD - i;
-		if (g->arch->walk(g, g->c.probe, at, MMU_ACCESS_READ, false, &t, &unused) != MMU_OK ||
-		    mmu_port_load(g->c.probe, t.pa.v, part, &bytes) != MMU_MEMTX_OK)
-			return false;
-		*ret |= bytes << (8 * i);
-	}
-	return true;
+	return guest_peek_data(q->g, va, WORD, ret);
 }
 
 static enum x86_verdict move_to_control(const struct question *q)
@@ -145,9 +130,12 @@ static enum x86_verdict system_group(const struct question *q)
 /* LTR of no task. */
 static enum x86_verdict task(const struct question *q)
 {
-	if (q->i->reg != REG_LTR || q->i->memory || !(q->now.cr0 & X86_CR0_PE))
+	uint64_t selector = general(q, q->i->rm);
+
+	if (q->i->reg != REG_LTR || !(q->now.cr0 & X86_CR0_PE) || (q->i->memory && (!q->wide ||
+	    !guest_peek_data(q->g, guest_operand(q->g, q->pc, q->i), sizeof(uint16_t), &selector))))
 		return X86_RUNS;
-	return permits(general(q, q->i->rm) & 0xfffc);
+	return permits(selector & 0xfffc);
 }
 
 /* Where a program has none of these. */

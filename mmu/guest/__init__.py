@@ -28,6 +28,8 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - x86: SSE raises no floating-point exception (no #XM, nor #UD without CR4.OSXMMEXCPT). MXCSR shows all that it met but
   denormal operands (DE), and of RCPPS and RSQRTPS what a division meets. Results of the x87 that are denormal become 0
   under MXCSR.FZ as well. In code of 32 bits LDMXCSR takes reserved bits, and FZ as it was.
+- x86: operands of SSE in memory need not be aligned: MOVAPS, ADDPS and the like raise no #GP. LOCK counts for nothing
+  before an instruction that takes none, unless that is one of the system.
 - x86: no AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging, no APIC, no
   performance counters: CPUID tells of none, nor of other things that are not here. There are the MSRs of
   mmu.guest.format.MSRS.

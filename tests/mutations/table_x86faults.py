@@ -8,6 +8,7 @@ FETCH, RUN, HOOK = "csrc/guest_fetch.c", "csrc/guest_run.c", "csrc/guest_hook.c"
 BRANCHES, ENDS = ("tests/guest/test_branches.py",), ("tests/guest/test_page_ends.py",)
 MXCSR, STATE = "csrc/guest_mxcsr.c", "mmu/guest/state.py"
 FLOATING = ("tests/guest/test_mxcsr.py",)
+TABLES, SYSTEM = "csrc/guest_x86_system.c", ("tests/guest/test_system_instructions.py",)
 LENGTHS, SECOND = ("tests/guest/test_decode.py",), ("tests/guest/test_second_tlb.py", "-k", "invlpg")
 
 MUTATIONS = (
@@ -54,15 +55,21 @@ MUTATIONS = (
              "\t(void)address;\n\t(void)size;\n", BRANCHES),
     Mutation("x86faults: a block faults where it begins", FETCH, "return at == pc ? 0 : at;", "return 0;", ENDS),
     Mutation("x86faults: a block runs over its page", FETCH, " && i.length <= page - at)", " && at < page)", ENDS),
+    Mutation("x86faults: LOCK is nothing to the system", SITE, "\tif (i.lock && !x86_writes_back(&i) &&",
+             "\tif (0 && !x86_writes_back(&i) &&", SYSTEM),
+    Mutation("x86faults: LOCK CMPXCHG16B is invalid", SITE, "\tif (i.lock && !x86_writes_back(&i) &&",
+             "\tif (i.lock &&", SYSTEM),
+    Mutation("x86faults: a task is in a register", TABLES, "(q->i->memory && (!q->wide ||",
+             "(q->i->vex && (!q->wide ||", SYSTEM),
+    Mutation("x86faults: DR0 has 32 bits", TABLES, "!write || number < 4 || !q->wide", "!write || !q->wide", SYSTEM),
     Mutation("x86faults: MXCSR has no flags", MXCSR, "\tmxcsr |= (met & MET)", "\tmxcsr |= (met & 0)", FLOATING),
     Mutation("x86faults: nothing is known of what was flushed", MXCSR, "(met & MET_FLUSHED ?", "(0 ?", FLOATING),
-    Mutation("x86faults: denormal operands are exceptions", MXCSR, "MET = 0x3d", "MET = 0x7d", FLOATING),
     Mutation("x86faults: flags come again", MXCSR, "\tsse[SSE_FLAGS] = 0;\n", "", FLOATING),
     Mutation("x86faults: FZ is nothing to SSE", MXCSR, "\tsse[SSE_FLUSH] = flush;\n", "", FLOATING),
     Mutation("x86faults: MXCSR has no reserved bits", MXCSR, "\tif (next & MXCSR_RESERVED)\n", "\tif (0)\n", FLOATING),
     Mutation("x86faults: XSAVE saves the state of another task", MXCSR, "\tif (cr0 & X86_CR0_TS)\n", "\tif (0)\n",
              FLOATING),
-    Mutation("x86faults: FXRSTOR has MXCSR where it begins", MXCSR, "at + SAVED_MXCSR, ret", "at, ret", FLOATING),
+    Mutation("x86faults: FXRSTOR has MXCSR where it begins", MXCSR, "at : at + SAVED_MXCSR", "at : at", FLOATING),
     Mutation("x86faults: LDMXCSR forgets when it faults", MXCSR, "\t\tsettle(g, NULL);\n\t\treturn true;",
              "\t\treturn true;", FLOATING),
     Mutation("x86faults: a state is taken without what SSE met", STATE, '    floating["mxcsr"] |= _met(', "    _met(",

@@ -201,6 +201,7 @@ struct mmu_guest {
 	uint64_t hooked_at, flags;	/* x86: the instruction that a code hook was called for, and RFLAGS before it */
 	bool hooked;			/* there is one in what is translated now */
 	uint32_t watch;			/* arm64: what code was searched for */
+	bool tells_blocks;		/* the engine tells of each block that it translates */
 	uint64_t port_pc;
 	bool port_permitted;		/* the INS or OUTS at port_pc was found to be */
 	bool undo;			/* bus_context is what the CPU must go back to */
@@ -246,10 +247,9 @@ struct guest_arch {
 	uint64_t (*fetch_reaches)(struct mmu_guest *g);
 	/* It may be a fault of the branch to there; NULL: never. */
 	void (*undo_branch)(struct mmu_guest *g);
-	/* Puts right what a data access that faulted has done to the flags; NULL: nothing. */
-	void (*mend_flags)(struct mmu_guest *g);
 	/* What code must be searched for, as registers are; NULL: always the same. */
 	uint32_t (*watch)(struct mmu_guest *g);
+	bool notes_blocks;	/* guest_block_check() of each that is translated */
 	uint32_t pc_mask;	/* bits of the PC that must be 0 */
 	bool aborts;		/* a bus error is an exception and not a value of 0 */
 };
@@ -353,6 +353,9 @@ bool guest_sites_scan(struct mmu_guest *g, uint64_t page);
 bool guest_site_add(struct mmu_guest *g, uint64_t first, uint64_t last, void *callback);
 void guest_sites_forget(struct mmu_guest *g);
 
+/* guest_block.c */
+void guest_block_check(struct mmu_guest *g, uint64_t pc, uint32_t size);
+
 /* deliver_x86.c, deliver_arm64.c */
 bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc);
 bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc);
@@ -360,6 +363,7 @@ bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc);
 /* guest_arm64.c */
 struct engine_block { uint64_t pc; uint16_t instructions, size; };	/* uc_tb */
 void guest_on_translated(void *uc, const struct engine_block *block, const void *before, void *user);
+void guest_on_x86_translated(void *uc, const struct engine_block *block, const void *before, void *user);
 
 /* guest_strict.c */
 uint32_t guest_arm64_watch(struct mmu_guest *g);

@@ -89,7 +89,7 @@ uint64_t mmu_guest_nowhere_base(void);
 /* The callbacks, for the engine's hooks; the user data of all of them is the guest. */
 struct mmu_guest_hooks {
 	void *fill, *unmapped, *interrupt, *block, *code, *system, *mrs, *rdtsc, *rdtscp, *cpuid, *syscall;
-	void *port_in, *port_out, *translated, *access;
+	void *port_in, *port_out, *translated, *x86_translated, *access;
 	void *bus_read, *bus_write;
 };
 void mmu_guest_hooks(struct mmu_guest_hooks *ret);

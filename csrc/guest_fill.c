@@ -73,7 +73,7 @@ bool guest_peek(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret)
 	return true;
 }
 
-/* Bytes of code, at most a page of them, with one walk for each page. Returns how many there are. */
+/* Bytes of code, with one walk for each page. Returns how many there are. */
 uint32_t guest_peek_code(struct mmu_guest *g, uint64_t va, uint32_t size, uint8_t *ret)
 {
 	uint32_t done = 0;
@@ -330,8 +330,6 @@ void guest_probe(struct mmu_guest *g)
 
 	g->probe = (struct guest_probe){ .page = g->stop.va, .hpa = g->stop.hpa, .by_hpa = bus,
 		.type = g->stop.access & MMU_ACCESS_WRITE ? ENGINE_WRITE : ENGINE_READ };
-	if (g->arch->mend_flags)
-		g->arch->mend_flags(g);
 	e->context_save(e->uc, g->c.context);
 	exclusive_call(&g->exclusive);	/* on_block() looks */
 	g->phase = GUEST_PROBING;

@@ -37,8 +37,6 @@ bool guest_group_15(struct mmu_guest *g, uint64_t pc, const struct x86_instructi
 {
 	bool wide = x86_in_64_bit_code(g);
 
-	if (i->lock)
-		return true;
 	if (i->memory && i->reg != X86_CLFLUSH)
 		return guest_mxcsr(g, pc, i, wide);
 	if (!wide)

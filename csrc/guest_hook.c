@@ -46,6 +46,8 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
 
 	(void)uc;
 	g->block = (struct guest_block){ address, size };
+	if (!g->tells_blocks)
+		guest_block_check(g, address, size);
 	if (g->look_in && !--g->look_in)
 		g->look = true;
 	else if (!atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed))
@@ -159,6 +161,7 @@ void mmu_guest_hooks(struct mmu_guest_hooks *ret)
 		.rdtscp = (void *)(uintptr_t)guest_on_rdtscp,
 		.cpuid = (void *)(uintptr_t)guest_on_cpuid,
 		.translated = (void *)(uintptr_t)guest_on_translated,
+		.x86_translated = (void *)(uintptr_t)guest_on_x86_translated,
 		.syscall = (void *)(uintptr_t)on_syscall,
 		.port_in = (void *)(uintptr_t)on_port_in,
 		.port_out = (void *)(uintptr_t)on_port_out,

@@ -9,9 +9,9 @@ enum { ENGINE_OK = 0, ENGINE_INSN_INVALID = 10, ENGINE_EXCEPTION = 21 };
 #define UNREACHABLE ((UINT64_C(1) << 63) | 1)
 
 /* Whether the engine ended in an instruction that had a hook, which it did not carry out; SYSCALL it passes over. */
-static bool flags_lost(const struct mmu_guest *g, uint64_t pc)
+static bool flags_lost(const struct mmu_guest *g, uint64_t pc, int error)
 {
-	if (g->event == GUEST_NO_EVENT || g->event == GUEST_CALLED || !g->hooked)
+	if (!g->hooked || g->event == GUEST_CALLED || (g->event == GUEST_NO_EVENT && error != ENGINE_INSN_INVALID))
 		return false;
 	return pc == g->hooked_at ||
 	       (g->event == GUEST_STOPPED && g->stop.kind == MMU_GUEST_SYSCALL && pc - g->hooked_at < X86_LONGEST);
@@ -50,7 +50,7 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase, ui
 		pc = guest_register(g, g->c.ids.pc);
 		g->undo = false;
 	}
-	if (flags_lost(g, pc))
+	if (flags_lost(g, pc, error))
 		guest_set_register(g, g->c.ids.flags, g->flags);
 	g->until = 0;
 	g->phase = GUEST_RUNNING;

@@ -1,11 +1,12 @@
 /*
  * Instructions that we must know of before they run, and of which the engine tells nobody: those of x86 that
- * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (those of
- * guest_x86_system.c; AVX and SSE4A; RDRAND and RDSEED; INS and OUTS of user programs; CMPXCHG8B and 16B, which take the flags for those
- * of an earlier instruction, and SETcc to memory, whose faults lose them: a hook has them worked out before; those of
- * guest_group_15.c) and, where memory is shared, atomic ones and those that serialize.
+ * flush the TLB (INVLPG, INVPCID, MOV to a control register, WRMSR) or that it gets wrong (those of guest_x86_system.c
+ * and guest_group_15.c, and LOCK before any of these; AVX and SSE4A; RDRAND and RDSEED; INS and OUTS of user programs;
+ * CMPXCHG8B and 16B, which take the flags for those of an earlier instruction, and SETcc to memory and repeated
+ * comparisons, whose faults lose them: a hook has them worked out before) and, where memory is shared, atomic ones and
+ * those that serialize.
  * The engine translates code only from pages that it asked for; so each new page of code is searched for their
- * bytes, and a hook is put on what may be one. A hook costs nothing elsewhere.
+ * bytes, and a hook is put on what may be one. A hook costs nothing elsewhere. See also guest_block.c.
  */
 #include "decode_x86.h"
 #include "deliver_x86.h"

@@ -3,8 +3,6 @@
 #include "deliver_x86.h"
 
 enum { RFLAGS_AC = 1 << 18, OPERAND = 10 };	/* OPERAND: bytes of a far pointer */
-enum { CC_SOURCE = 24 };		/* bytes before the engine's hflags */
-#define ARITHMETIC UINT64_C(0x8d5)		/* CF, PF, AF, ZF, SF, OF */
 
 struct mmu_x86_regs guest_x86_registers(struct mmu_guest *g)
 {
@@ -132,22 +130,6 @@ static bool x86_loads_too_much(struct mmu_guest *g)
 	return ((behind - 1) & GUEST_PAGE_MASK) != stop->va && ((behind + size - 1) & GUEST_PAGE_MASK) == stop->va;
 }
 
-/*
- * RCL and RCR of memory: the engine works the flags out before it accesses that, and puts them where it keeps what they
- * are worked out from; when the access faults it works them out once more, from themselves.
- */
-static void x86_mend_flags(struct mmu_guest *g)
-{
-	struct x86_instruction i;
-	uint64_t flags;
-
-	if (!x86_decode_at(g, g->stop.pc, &i) || !x86_rotates_through_carry(&i))
-		return;
-	memcpy(&flags, guest_blob_save(g) + g->c.places.hflags - CC_SOURCE, sizeof(flags));
-	flags = (guest_register(g, g->c.ids.flags) & ~ARITHMETIC) | (flags & ARITHMETIC);
-	guest_set_register(g, g->c.ids.flags, flags);
-}
-
 static uint64_t general(struct mmu_guest *g, int8_t number)
 {
 	return number < 0 ? 0 : guest_register(g, g->c.ids.general[number & 15]);
@@ -227,4 +209,4 @@ static uint32_t x86_kind_of_access(struct mmu_guest *g, uint64_t va)
 const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access,
 				       .tlb_registers = x86_tlb_registers, .handle = guest_x86_handle,
 				       .loads_too_much = x86_loads_too_much, .fetch_reaches = guest_fetch_reaches,
-				       .undo_branch = guest_branch_undo, .mend_flags = x86_mend_flags };
+				       .undo_branch = guest_branch_undo, .notes_blocks = true };

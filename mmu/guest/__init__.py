@@ -20,7 +20,6 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   serializes (IRET: IRETQ), on arm64 behind its IC and an ISB, and without those some 10000 blocks of instructions
   later.
 - RAM that is mapped while the guest runs is served access by access until the next run.
-- x86: RCL and RCR of memory that may be read but not written fault with the CF and OF that they would have left.
 - x86: far JMP and CALL to an address that is not canonical raise #GP there and not where they are. A near CALL to one
   has pushed: what was below RSP is lost.
 - x86: RET n with an n above 0x7fff takes it for a negative one. With the prefix 66 and without REX.W, a near branch is

@@ -57,7 +57,7 @@ class X86Cpu(Cpu):
     FLAT_DATA = Segment.make(TYPE=3, S=1, P=1, DB=1, G=1, LIMIT_LOW=0xFFFF, LIMIT_HIGH=15)
     HOOKS = (
         ("INSN", "syscall", "UC_X86_INS_SYSCALL"), ("INSN", "port_in", "UC_X86_INS_IN"),
-        ("INSN", "port_out", "UC_X86_INS_OUT"),
+        ("INSN", "port_out", "UC_X86_INS_OUT"), ("EDGE_GENERATED", "x86_translated", ""),
     )  # fmt: skip
     HOST_HOOKS = (
         ("INSN", "rdtsc", "UC_X86_INS_RDTSC"), ("INSN", "rdtscp", "UC_X86_INS_RDTSCP"),

@@ -137,7 +137,7 @@ MUTATIONS = (
     Mutation(
         "guest: flags at a fault are those that counting left",
         "csrc/guest_run.c",
-        "\tif (flags_lost(g, pc))\n",
+        "\tif (flags_lost(g, pc, error))\n",
         "\tif (false)\n",
         LIMIT,
     ),

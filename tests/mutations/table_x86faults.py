@@ -9,13 +9,13 @@ BRANCHES, ENDS = ("tests/guest/test_branches.py",), ("tests/guest/test_page_ends
 MXCSR, STATE = "csrc/guest_mxcsr.c", "mmu/guest/state.py"
 FLOATING = ("tests/guest/test_mxcsr.py",)
 TABLES, SYSTEM = "csrc/guest_x86_system.c", ("tests/guest/test_system_instructions.py",)
+BLOCK, ROTATIONS = "csrc/guest_block.c", ("tests/guest/test_rotations.py",)
 LENGTHS, SECOND = ("tests/guest/test_decode.py",), ("tests/guest/test_second_tlb.py", "-k", "invlpg")
 
 MUTATIONS = (
     Mutation("x86faults: CLFLUSH is no operation", GROUP, "i->short_operand || i->repeated ||", "i->memory ||", LINES),
     Mutation("x86faults: CLFLUSHOPT is CLFLUSH", GROUP, "i->short_operand || i->repeated", "i->repeated", LINES),
     Mutation("x86faults: REP CLFLUSH is CLFLUSH", GROUP, "i->short_operand || i->repeated", "i->short_operand", LINES),
-    Mutation("x86faults: LOCK CLFLUSH is CLFLUSH", GROUP, "\tif (i->lock)\n", "\tif (0)\n", LINES),
     Mutation("x86faults: what is not flushed runs all the same", SITE, "\t\tif (!guest_group_15(g, address, &i))\n"
              "\t\t\tg->c.engine.emu_stop(g->c.engine.uc);\n", "\t\tguest_group_15(g, address, &i);\n", LINES),
     Mutation("x86faults: a flushed line faults on its page", GROUP, "\tg->stop.va = va;", "\tg->stop.va = va & -4096;",
@@ -62,6 +62,21 @@ MUTATIONS = (
     Mutation("x86faults: a task is in a register", TABLES, "(q->i->memory && (!q->wide ||",
              "(q->i->vex && (!q->wide ||", SYSTEM),
     Mutation("x86faults: DR0 has 32 bits", TABLES, "!write || number < 4 || !q->wide", "!write || !q->wide", SYSTEM),
+    Mutation("x86faults: an invalid instruction with a hook loses the flags", RUN, " && error != ENGINE_INSN_INVALID)",
+             ")", BASES),
+    Mutation("x86faults: no block is looked at", BLOCK,
+             "\t\t\tlacks |= guest_site_add(g, pc + at, pc + at, NULL);\n", "\t\t\t;\n", ROTATIONS),
+    Mutation("x86faults: the first block is not looked at", "csrc/guest.c", "g->tells_blocks = !g->arch->notes_blocks;",
+             "g->tells_blocks = true;", ROTATIONS),
+    Mutation("x86faults: a block runs although it lacks a hook", BLOCK,
+             "\tg->stop.access = MMU_ACCESS_FETCH;	/* none of its instructions was counted */\n"
+             "\tg->c.engine.emu_stop(g->c.engine.uc);\n", "", ROTATIONS),
+    Mutation("x86faults: a block that lacks a hook was counted", BLOCK, "\tg->stop.access = MMU_ACCESS_FETCH;",
+             "\tg->stop.access = 0;", ROTATIONS),
+    Mutation("x86faults: RCR is none of them", BLOCK, "(modrm >> 4 & 3) == 1 &&", "(modrm >> 3 & 7) == 2 &&",
+             ROTATIONS),
+    Mutation("x86faults: code is on one page", "csrc/guest_fill.c", "\twhile (done < size) {", "\twhile (!done) {",
+             ROTATIONS),
     Mutation("x86faults: MXCSR has no flags", MXCSR, "\tmxcsr |= (met & MET)", "\tmxcsr |= (met & 0)", FLOATING),
     Mutation("x86faults: nothing is known of what was flushed", MXCSR, "(met & MET_FLUSHED ?", "(0 ?", FLOATING),
     Mutation("x86faults: flags come again", MXCSR, "\tsse[SSE_FLAGS] = 0;\n", "", FLOATING),

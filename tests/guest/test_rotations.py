@@ -1,0 +1,78 @@
+"""x86-64: RCL and RCR of memory that may be read and not written fault with the flags from before them.
+
+The engine rotates, and works the flags out, before it stores. Bytes that look like these instructions are frequent in
+code, so they are found in what the engine has translated.
+"""
+
+import pytest
+
+from tests.guest.machines import CODE, DATA, MIB, PAGE, WINDOW, asm, machine
+
+FIXED = 0x2000_0000
+ROTATIONS = (
+    "rcl dword ptr [rbx], 1", "rcr dword ptr [rbx], 1", "rcl qword ptr [rbx], 3", "rcr byte ptr [rbx+5], 7",
+    "rcl word ptr [rbx], cl", "rcr qword ptr [rbx], cl",
+)  # fmt: skip
+BEFORE = {"add al, -1": 0x10, "neg al": 0x80, "shl al, 1": 0x40, "stc": 0, "cmp al, al": 0}
+LEADS = {"first": "", "loaded": "mov r9, [rbx]; ", "jumped": "jmp 1f; 1: ", "called": "call 1f; 1: "}
+
+
+def run(lead, before, then, rax, **given):
+    with machine(**given) as m:
+        m.tables.map(FIXED, WINDOW + 8 * MIB, PAGE, writable=False, executable=False)
+        m.space.write(WINDOW + 8 * MIB, bytes.fromhex("81ff00f10e7ec381"))
+        m.load(asm("x86_64", f"{lead}{before}; {then}; hlt"))
+        return m.set(rbx=FIXED, rcx=5, rax=rax).run()
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("rotation", ROTATIONS)
+@pytest.mark.parametrize("lead", LEADS)
+def test_a_rotation_that_cannot_be_stored_leaves_the_flags(lead, rotation, before):
+    nop = run(LEADS[lead], before, "nop", BEFORE[before])
+    found = run(LEADS[lead], before, rotation, BEFORE[before])
+    assert (nop.stop.reason, found.stop.reason, found.stop.exception.error_code) == ("halt", "fault", 3)
+    assert found.registers["rflags"] == nop.registers["rflags"]
+
+
+def test_a_rotation_in_the_middle_of_a_block_that_was_translated_for_another_address():
+    """The block begins before it in one run, and at it in the next; the host lets it store in between."""
+    with machine() as m:
+        m.tables.map(FIXED, WINDOW + 8 * MIB, PAGE, writable=True, executable=False)
+        code = asm("x86_64", "nop; stc; rcl dword ptr [rbx], 1; inc r15; hlt")
+        m.load(code).set(rbx=FIXED)
+        assert m.run().registers["r15"] == 1
+        m.tables.protect(FIXED, PAGE, writable=False)
+        for at in (0, 1, 0):
+            found = m.set(rip=CODE + at, rflags=2).run()
+            assert (found.stop.reason, found.registers["rflags"] & 0x8D5) == ("fault", 1)
+
+
+def test_rotations_that_can_be_stored_are_counted_once():
+    with machine() as m:
+        m.load(asm("x86_64", "mov ecx, 3; 1: stc; rcl dword ptr [rdi], 1; dec ecx; jnz 1b; hlt"))
+        result = m.run(limit=1000)
+        assert (result.stop.reason, result.counters.instructions) == ("halt", 1 + 3 * 4 + 1)
+        assert m.read(DATA, 4) == b"\x07\0\0\0"
+
+
+def test_a_rotation_across_two_pages_of_code():
+    with machine() as m:
+        m.tables.map(FIXED, WINDOW + 8 * MIB, PAGE, writable=False, executable=False)
+        m.load(asm("x86_64", "jmp rsi"))
+        at = CODE + 2 * PAGE - 2
+        m.write(at, asm("x86_64", "stc; rcr qword ptr [rbx], 1; hlt"))
+        found = m.set(rbx=FIXED, rsi=at).run()
+        assert (found.stop.reason, found.stop.pc, found.registers["rflags"] & 0x8D5) == ("fault", at + 1, 1)
+
+
+def test_a_rotation_that_a_program_writes_itself():
+    with machine() as m:
+        m.tables.map(FIXED, WINDOW + 8 * MIB, PAGE, writable=False, executable=False)
+        m.load(asm("x86_64", "jmp rsi"))
+        at = CODE + 2 * PAGE
+        m.write(at, asm("x86_64", "nop; nop; nop; nop; hlt"))
+        code = asm("x86_64", "stc; rcl dword ptr [rbx], 1; hlt")
+        m.load(asm("x86_64", "mov r8, [rsi]; mov [rsi], rax; jmp rsi"))
+        found = m.set(rbx=FIXED, rsi=at, rax=int.from_bytes(code.ljust(8, b"\x90"), "little")).run()
+        assert (found.stop.reason, found.stop.pc, found.registers["rflags"] & 0x8D5) == ("fault", at + 1, 1)

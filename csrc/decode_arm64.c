@@ -73,6 +73,11 @@ bool arm64_moves_sp(uint32_t word)
 	       ((word & 0x1f800000) == 0x12000000 && field(word, 30, 29) != 3);	/* AND, ORR, EOR (immediate) */
 }
 
+bool arm64_is_eret(uint32_t word)
+{
+	return word == 0xd69f03e0 || (word | 0x400) == 0xd69f0fff;
+}
+
 bool arm64_writes_control(uint32_t word)
 {
 	return (word & 0xffffffe0) == 0xd5181000 || (word & 0xffffffe0) == 0xd5181040;

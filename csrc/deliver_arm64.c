@@ -9,7 +9,9 @@ enum { VECTOR_SP0 = 0x000, VECTOR_SPX = 0x200, VECTOR_LOWER = 0x400 };
 enum { EXCP_PREFETCH_ABORT = 3, EXCP_DATA_ABORT = 4, EXCP_SMC = 13 };
 #define UNKNOWN_REASON ARM64_ESR_IL	/* EC 0 */
 #define SP_ALIGNMENT (UINT64_C(0x26) << 26 | ARM64_ESR_IL)
+#define SYSTEM_TRAPPED (UINT64_C(0x18) << 26 | ARM64_ESR_IL)
 #define FLOATING_TRAPPED (UINT64_C(0x07) << 26 | ARM64_ESR_IL | 1 << 24 | 0xe << 20)	/* CV, COND: always */
+#define ILLEGAL_STATE (UINT64_C(0x0e) << 26 | ARM64_ESR_IL)
 #define PC_ALIGNMENT (UINT64_C(0x22) << 26 | ARM64_ESR_IL)
 
 /* Store-exclusive instructions: the engine reads before it writes, the CPU only writes.
@@ -81,6 +83,18 @@ static void event_of_bus_error(struct mmu_guest *g, struct mmu_guest_event *ret)
 					 .address = g->stop.exact ? g->stop.va : 0 };
 }
 
+/* MSR DAIFSet and DAIFClr of EL0, of which the engine forgets what it trapped.
+   Source: Arm ARM DDI 0487, ISS encoding for an exception from MSR, MRS, or System instruction execution. */
+static uint64_t syndrome_of_system(struct mmu_guest *g)
+{
+	uint64_t word;
+
+	if (!guest_peek(g, g->stop.pc, 4, &word))
+		return UNKNOWN_REASON;
+	return SYSTEM_TRAPPED | (word >> 19 & 3) << 20 | (word >> 5 & 7) << 17 | (word >> 16 & 7) << 14 |
+	       (word >> 12 & 15) << 10 | (word & 31) << 5 | (word >> 8 & 15) << 1 | (word >> 21 & 1);
+}
+
 /* What the engine stopped for; *pc is its instruction, or behind it where the CPU reports that. */
 static void event_of_interrupt(struct mmu_guest *g, uint64_t *pc, struct mmu_guest_event *ret)
 {
@@ -95,10 +109,34 @@ static void event_of_interrupt(struct mmu_guest *g, uint64_t *pc, struct mmu_gue
 	}
 	blob = guest_blob_save(g);
 	memcpy(&syndrome, blob + g->c.places.syndrome, sizeof(syndrome));
-	ret->code = syndrome;
+	ret->code = syndrome ? syndrome : syndrome_of_system(g);
 	ret->has_address = number == EXCP_PREFETCH_ABORT || number == EXCP_DATA_ABORT;
 	if (ret->has_address)
 		memcpy(&ret->address, blob + g->c.places.address, sizeof(ret->address));
+}
+
+/*
+ * An ERET that is illegal has been carried out but for the change of EL, and what is at *pc then is in an illegal state.
+ * Source: pseudocode SetPSTATEFromPSR.
+ */
+static uint64_t event_of_trap(struct mmu_guest *g, uint64_t *pc, uint64_t *pstate)
+{
+	const uint64_t taken = GUEST_PSTATE_N | GUEST_PSTATE_Z | GUEST_PSTATE_C | GUEST_PSTATE_V | GUEST_PSTATE_D |
+			       GUEST_PSTATE_A | GUEST_PSTATE_I | GUEST_PSTATE_F | GUEST_PSTATE_PAN;
+	struct system_register spsr = system_register(4, 0, 0, 0);
+
+	switch ((enum mmu_guest_trap)g->stop.number) {
+	case MMU_GUEST_TRAP_FLOATING:
+		return FLOATING_TRAPPED;
+	case MMU_GUEST_TRAP_STACK:
+		return SP_ALIGNMENT;
+	case MMU_GUEST_TRAP_RETURN:
+		break;
+	}
+	guest_system_register(g, &spsr, false);
+	*pstate = (*pstate & ~taken) | (spsr.value & taken) | GUEST_PSTATE_IL;
+	*pc = guest_register(g, g->c.ids.elr);
+	return ILLEGAL_STATE;
 }
 
 /* From SP_EL0 to SP_EL1: the engine keeps the selected one in SP. */
@@ -167,7 +205,7 @@ bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc)
 	case MMU_GUEST_INVALID:
 		break;
 	case MMU_GUEST_TRAP:
-		event.code = g->stop.number == MMU_GUEST_TRAP_STACK ? SP_ALIGNMENT : FLOATING_TRAPPED;
+		event.code = event_of_trap(g, &at, &pstate);
 		break;
 	case MMU_GUEST_HALTED:
 	case MMU_GUEST_SYSCALL:

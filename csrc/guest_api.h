@@ -114,7 +114,8 @@ enum mmu_guest_stop_kind {
 
 enum mmu_guest_trap {
 	MMU_GUEST_TRAP_FLOATING = 0,	/* FP or SIMD, of CPACR_EL1.FPEN */
-	MMU_GUEST_TRAP_STACK = 1	/* SP is not aligned */
+	MMU_GUEST_TRAP_STACK = 1,	/* SP is not aligned */
+	MMU_GUEST_TRAP_RETURN = 2	/* ERET, which the stop stands at, goes where no CPU goes */
 };
 
 enum mmu_guest_event_kind {

@@ -82,7 +82,12 @@ int guest_on_cpuid(void *uc, void *user)
 
 #define ISAR0_RNDR (UINT64_C(15) << 60)
 
-enum what { COUNTER, TIMER, NO_TIMER, RANDOM, FEATURES };
+/* Of ID_AA64PFR0_EL1: SVE, and that EL0 and EL1 have AArch32 as well. */
+#define PFR0_SVE (UINT64_C(15) << 32)
+#define PFR0_AARCH32 UINT64_C(0x22)
+#define PFR0_AARCH64 UINT64_C(0x11)
+
+enum what { COUNTER, TIMER, NO_TIMER, RANDOM, FEATURES, STATES };
 
 /* With op0 = 3. EL0 may read them where one of `rights` is set in CNTKCTL_EL1 or, of the PMU, in PMUSERENR_EL0. */
 struct host_register { uint8_t op1, crn, crm, op2, what; uint16_t rights; };
@@ -98,6 +103,7 @@ static const struct host_register host_registers[] = {
 	{ 3, 2, 4, 0, RANDOM, 0 },		/* RNDR */
 	{ 3, 2, 4, 1, RANDOM, 0 },		/* RNDRRS */
 	{ 0, 0, 6, 0, FEATURES, 0 },		/* ID_AA64ISAR0_EL1 */
+	{ 0, 0, 4, 0, STATES, 0 },		/* ID_AA64PFR0_EL1 */
 };
 
 static const struct host_register *find(const struct system_register *op)
@@ -143,6 +149,7 @@ uint32_t guest_on_mrs(void *uc, int reg, const void *operation, void *user)
 	case TIMER: value = (uint32_t)-mmu_guest_look(g); break;
 	case NO_TIMER: break;
 	case FEATURES: value = system_value(g, *op) & ~ISAR0_RNDR; break;
+	case STATES: value = (system_value(g, *op) & ~(PFR0_SVE | PFR0_AARCH32)) | PFR0_AARCH64; break;
 	case RANDOM:
 		if (g->phase == GUEST_PROBING || guest_stopping(g))
 			return 1;

@@ -1,11 +1,11 @@
 /*
  * What an arm64 CPU checks before an instruction and the engine does not: whether FP is trapped (CPACR_EL1.FPEN), that
- * SP is aligned where memory is accessed through it (SCTLR_EL1.SA and SA0), and that addresses are (SCTLR_EL1.A;
- * ordered accesses always).
+ * SP is aligned where memory is accessed through it (SCTLR_EL1.SA and SA0), that addresses are (SCTLR_EL1.A; ordered
+ * accesses always), and that an ERET goes where there is something.
  *
  * All are sites: code is searched for what the registers, as they are, may have to refuse. Where an instruction may
  * change that, the one behind it is a site as well, and when it did all code is searched again. So a guest whose SP
- * stays aligned, whose FP is on and whose SCTLR_EL1.A is 0 pays for a hook on LDAR and its like, and on what moves SP
+ * stays aligned, whose FP is on and whose SCTLR_EL1.A is 0 pays for a hook on LDAR and its like, on ERET, and on what moves SP
  * otherwise than by multiples of 16.
  * Source: Arm ARM DDI 0487, pseudocode CheckFPEnabled64, CheckSPAlignment, AArch64.CheckAlignment.
  */
@@ -14,6 +14,7 @@
 
 enum { FPEN_SHIFT = 20, FPEN_EL1 = 1, FPEN_NONE = 3 };	/* what traps EL0 alone, and nobody */
 enum { SP_BITS = 15 };
+enum { MODE_RESERVED = 1 << 1, MODE_EL2_OR_EL3 = 1 << 3 };	/* of SPSR_EL1.M */
 
 /* What code is searched for. */
 enum watch {
@@ -117,6 +118,16 @@ static void refuse_address(struct mmu_guest *g, uint64_t va, const struct arm64_
 	g->stop.exact = 1;
 }
 
+/* To AArch32, EL2, EL3, EL0 with a stack of its own, or a reserved mode. Source: pseudocode IllegalExceptionReturn. */
+static bool returns_illegally(struct mmu_guest *g)
+{
+	struct system_register spsr = { .crn = 4, .crm = 0, .op0 = 3, .op1 = 0, .op2 = 0 };
+
+	guest_system_register(g, &spsr, false);
+	return (spsr.value & (GUEST_PSTATE_AARCH32 | MODE_RESERVED | MODE_EL2_OR_EL3)) ||
+	       (spsr.value & (GUEST_PSTATE_EL | GUEST_PSTATE_SP)) == GUEST_PSTATE_SP;
+}
+
 /* Whether the instruction at pc, which comes next, may run; else the engine is told to stop. */
 bool guest_arm64_permitted(struct mmu_guest *g, uint64_t pc, uint32_t word)
 {
@@ -129,6 +140,10 @@ bool guest_arm64_permitted(struct mmu_guest *g, uint64_t pc, uint32_t word)
 	}
 	if (arm64_through_sp(word) && sp_is_misaligned(g)) {
 		trap(g, MMU_GUEST_TRAP_STACK);
+		return false;
+	}
+	if (arm64_is_eret(word) && !at_el0(g) && returns_illegally(g)) {
+		trap(g, MMU_GUEST_TRAP_RETURN);
 		return false;
 	}
 	if (!arm64_operand(word, &o))
@@ -178,7 +193,7 @@ static bool is_watched(const struct mmu_guest *g, uint32_t word)
 {
 	struct arm64_operand o;
 
-	if (((g->watch & WATCH_FLOATING) && arm64_is_floating(word)) ||
+	if (arm64_is_eret(word) || ((g->watch & WATCH_FLOATING) && arm64_is_floating(word)) ||
 	    ((g->watch & WATCH_STACK) && arm64_through_sp(word)))
 		return true;
 	return arm64_operand(word, &o) && (o.ordered || (g->watch & WATCH_ACCESSES));

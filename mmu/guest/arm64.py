@@ -43,7 +43,10 @@ PC_ALIGNMENT = 0x22 << 26 | UNKNOWN_REASON
 TRAPS = {
     lib.MMU_GUEST_TRAP_FLOATING: 0x07 << 26 | UNKNOWN_REASON | 1 << 24 | 0xE << 20,  # CV, COND: always
     lib.MMU_GUEST_TRAP_STACK: 0x26 << 26 | UNKNOWN_REASON,
+    lib.MMU_GUEST_TRAP_RETURN: 0x0E << 26 | UNKNOWN_REASON,
 }
+# What an illegal exception return takes from SPSR_EL1 all the same.
+TAKEN = Pstate.make(N=1, Z=1, C=1, V=1, D=1, A=1, I=1, F=1, PAN=1)
 ALIGNMENT_NUMBERS = (3, 4)  # prefetch and data abort: the engine checks alignment by itself
 
 # Bits that were RES1 before extensions gave some of them a meaning: 29, 28, 23 (SPAN), 22, 20, 11.
@@ -151,7 +154,7 @@ class Arm64Cpu(Cpu):
             fault = self.fault(self._refine(stop))
             return self._deliver(exception(fault, self.walk_registers()), stop.pc, fault)
         if kind == lib.MMU_GUEST_TRAP:
-            return self._deliver(Synchronous(TRAPS[stop.number]), stop.pc)
+            return self._trap(stop)
         if kind == lib.MMU_GUEST_BUS_ERROR:
             return self._deliver(self._external(stop), stop.pc)
         assert kind in (lib.MMU_GUEST_INTERRUPT, lib.MMU_GUEST_INVALID), f"stop kind {kind}"
@@ -160,6 +163,14 @@ class Arm64Cpu(Cpu):
         if stop.number == SECURE_MONITOR_CALL:  # no EL3 here: SMC is undefined. The engine is past it.
             return self._deliver(Synchronous(UNKNOWN_REASON), stop.pc - 4)
         return self._deliver(self._synchronous(stop.number), stop.pc)
+
+    def _trap(self, stop: Any) -> Delivered | Stop:
+        """An ERET that is illegal has been carried out but for the change of EL. Source: SetPSTATEFromPSR."""
+        event = Synchronous(TRAPS[stop.number])
+        if stop.number != lib.MMU_GUEST_TRAP_RETURN or not self.read("vbar_el1"):
+            return self._deliver(event, stop.pc)
+        pstate = (self.read("pstate") & ~TAKEN) | (self.read("spsr_el1") & TAKEN) | Pstate.IL.mask
+        return self._deliver(event, self.read("elr_el1"), pstate=pstate)
 
     def fault(self, stop: Any) -> Fault:
         """The walk that a stop record tells of, as a value."""
@@ -211,13 +222,24 @@ class Arm64Cpu(Cpu):
         places = arm64_places()
         blob = self.engine.save(self.context)
         far = get(blob, places.address, 8) if number in ALIGNMENT_NUMBERS else None
-        return Synchronous(get(blob, places.syndrome, 4), far)
+        return Synchronous(get(blob, places.syndrome, 4) or self._syndrome_of_system(), far)
 
-    def _deliver(self, event: Abort | Synchronous, pc: int, fault: Fault | None = None) -> Delivered | Stop:
+    def _syndrome_of_system(self) -> int:
+        """MSR DAIFSet and DAIFClr of EL0, of which the engine forgets what it trapped."""
+        word = int.from_bytes(self.peek(self.pc, 4), "little")
+        op0, op1, crn, crm, op2 = (word >> at & (1 << n) - 1 for at, n in ((19, 2), (16, 3), (12, 4), (8, 4), (5, 3)))
+        fields = op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | (word & 31) << 5 | crm << 1 | word >> 21 & 1
+        return 0x18 << 26 | UNKNOWN_REASON | fields
+
+    def _deliver(
+        self, event: Abort | Synchronous, pc: int, fault: Fault | None = None, pstate: int | None = None
+    ) -> Delivered | Stop:
+        """*pstate*: of the CPU when it takes the exception, unless it is what the engine has."""
         vbar = self.read("vbar_el1")
         if not vbar:
             return Stop("fault", pc, event, fault, "the guest has no exception vectors (VBAR_EL1 is 0)")
-        pstate = self.read("pstate")
+        if pstate is None:
+            pstate = self.read("pstate")
         el, spx = Pstate.EL.get(pstate), Pstate.SP.get(pstate)
         handler = vbar + (VECTOR_LOWER if el == 0 else VECTOR_SPX if spx else VECTOR_SP0)
         if pc == handler and isinstance(event, Abort) and event.kind == "instruction":

@@ -7,6 +7,7 @@ PAR, FAULTS_C = "csrc/par_arm64.c", "csrc/faults_arm64.c"
 REQUEST, FAULTS, REFERENCE = "mmu/arm64/request.py", "mmu/arm64/faults.py", "mmu/arm64/reference.py"
 
 STRICT, DECODE, DELIVER = "csrc/guest_strict.c", "csrc/decode_arm64.c", "csrc/deliver_arm64.c"
+HOST = "csrc/guest_host.c"
 SITE, FILL, RUN, GUEST = "csrc/guest_site.c", "csrc/guest_fill.c", "csrc/guest_run.c", "mmu/guest/arm64.py"
 
 WALKS = ("tests/arm64/test_maintenance.py",)
@@ -23,6 +24,7 @@ def strict(word: str) -> tuple[str, ...]:
 
 FP, SP, LEFT = strict("test_fp"), strict("through_an_sp"), strict("leaves_unaligned")
 ALIGNED = strict("alignment_checks")
+RIGHTS = ("tests/guest/test_arm64_rights_faults.py",)
 NEXT_PAGE = strict("page_that_ran_before or on_the_next_one")
 
 MUTATIONS = (
@@ -140,4 +142,23 @@ MUTATIONS = (
     Mutation("strict: an instruction that is looked at again counts twice", RUN,
              "\t\t\tif (g->counted_at == g->stop.pc)\n\t\t\t\tuncount(g);\n\t\t\tmmu", "\t\t\tmmu",
              strict("counts_once")),
+    Mutation("return: every one is legal", STRICT, "\tif (arm64_is_eret(word) && !at_el0(g) && returns",
+             "\tif (!word && returns", RIGHTS),
+    Mutation("return: that of EL0 is illegal", STRICT, "arm64_is_eret(word) && !at_el0(g)", "arm64_is_eret(word)",
+             RIGHTS),
+    Mutation("return: EL0 has a stack of its own", STRICT,
+             " ||\n\t       (spsr.value & (GUEST_PSTATE_EL | GUEST_PSTATE_SP)) == GUEST_PSTATE_SP;", ";", RIGHTS),
+    Mutation("return: there is AArch32", STRICT, "GUEST_PSTATE_AARCH32 | MODE_RESERVED", "MODE_RESERVED", RIGHTS),
+    Mutation("return: an illegal one takes no flags", DELIVER, "(spsr.value & taken) | GUEST_PSTATE_IL",
+             "(*pstate & taken) | GUEST_PSTATE_IL", RIGHTS),
+    Mutation("return: an illegal one has not happened", DELIVER, "\t*pc = guest_register(g, g->c.ids.elr);\n",
+             "", RIGHTS),
+    Mutation("return: the twin's illegal one takes no flags", GUEST, 'self.read("spsr_el1") & TAKEN) |', "TAKEN) |",
+             RIGHTS),
+    Mutation("trapped: DAIFSet has no syndrome", DELIVER, "syndrome ? syndrome : syndrome_of_system(g);", "syndrome;",
+             RIGHTS),
+    Mutation("trapped: the twin's DAIFSet has no syndrome", GUEST, " or self._syndrome_of_system(), far)", ", far)",
+             RIGHTS),
+    Mutation("features: there is SVE", HOST, "~(PFR0_SVE | PFR0_AARCH32)", "~PFR0_AARCH32", RIGHTS),
+    Mutation("features: there is AArch32", HOST, " & ~(PFR0_SVE | PFR0_AARCH32)) |", " & ~PFR0_SVE) |", RIGHTS),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from mmu.machine import Machine
 from mmu.tcg import Switches, release
 from mmu.types import Access, FaultKind
 from mmu.x86 import PageFault
-from tests.guest.assembler import known
+from tests.guest.assembler import HERE, known
 from tests.guest.machines import DATA, STACK, asm, places, two_way
 from tests.tcg.machines import Bench
 
@@ -34,8 +34,13 @@ SYSTEM = re.compile(
 RAM = dict.fromkeys(("tables", "code", "data", "stack"), "ram")
 
 
+# Maintenance that faults, SP and addresses that are not aligned: QEMU checks none of that, or not in all releases.
+NOT_CHECKED = HERE / "snippets_arm64rights.json"
+
+
 def programs():
-    rows = [(arch, source, code) for arch, rows in known().items() for source, code in rows.items()]
+    stores = sorted(path for path in HERE.glob("snippets*.json") if path != NOT_CHECKED)
+    rows = [(arch, source, code) for arch, rows in known(stores).items() for source, code in rows.items()]
     rows = [r for r in rows if END[r[0]] in r[1] and not LEFT_OUT.search(r[1]) and not SYSTEM.search(r[1])]
     return sorted(rows)[::STEP]
 

@@ -27,8 +27,14 @@ CAUSES = {
     "int 0x33": "int 0x33", "int 8": "int 8", "int 14": "int 14", "div": "xor ecx, ecx; div ecx", "ud": "ud2",
     "syscall": "syscall", "jump": "jmp r8", "nx": "jmp rdi", "hlt": "hlt", "in": "in al, 0x60",
     "insb": "mov dx, 0x60; insb",
+    "sysenter": "sysenter", "sysexit": "mov rcx, rsp; mov rdx, rdi; rex.w sysexit", "sysexit 32": ".byte 0x0f, 0x35",
+    "clock": "mov ecx, 16; rdmsr; wrmsr", "no msr": "mov ecx, 0x1b; rdmsr", "priority": "mov cr8, rbx; mov rax, cr8",
+    "sysret": "mov rcx, rdi; mov r11d, 0x30002; rex.w sysret", "sysret nowhere": "mov rcx, r10; rex.w sysret",
+    "iret nowhere": "push rbx; push rsp; push 2; push 8; push r10; iretq",
+    "debug": "mov eax, 0x2000; mov dr7, rax; mov rax, dr1",
+    "steps": "push 0x102; popfq; nop; rdtsc; sysenter", "far": "push 8; push r10; rex.w retf",
 }  # fmt: skip
-VECTORS = (0, 3, 6, 8, 10, 11, 12, 13, 14, 0x33)
+VECTORS = (0, 1, 3, 6, 8, 10, 11, 12, 13, 14, 0x33)
 
 gates = st.fixed_dictionaries({
     "kind": st.sampled_from((14, 14, 14, 15, 15, 12, 5)), "dpl": st.sampled_from((0, 3)),
@@ -77,6 +83,8 @@ def run(k, drawn):
     m.set(r8=HOLE, r9=READ_ONLY, r10=ODD, rbx=0x44, efer=efer, star=KERNEL_CODE << 32, lstar=CODE + 0xC00,
           sfmask=1 << 18)
     m.write(CODE + 0xC00, b"\xf4")
+    for number, value in ((0x174, drawn["sce"] and 0x8), (0x175, drawn["rsp0"]), (0x176, CODE + 0xC00)):
+        m.cpu.set_msr(number, value)
     m.write(CODE, asm("x86_64", kernel.ENTER))
     entered = m.run(limit=4)
     assert entered.stop.reason == "limit"
@@ -114,6 +122,11 @@ GATE = {"kind": 14, "dpl": 0, "ist": 0, "present": 1, "selector": KERNEL_CODE}
 @example(PLAIN | {"gates": {6: GATE | {"selector": 4}, 13: GATE}, "cause": "ud"})
 @example(PLAIN | {"sce": True, "cause": "syscall", "user": True, "ac": True})
 @example(PLAIN | {"gates": {13: GATE}, "tss_limit": 0x25, "cause": "in", "user": True})
+@example(PLAIN | {"sce": True, "cause": "sysenter", "user": True})
+@example(PLAIN | {"sce": True, "cause": "sysexit 32", "gates": {14: GATE}})
+@example(PLAIN | {"sce": True, "cause": "steps", "gates": {1: GATE}, "handler": "fix"})
+@example(PLAIN | {"cause": "sysret", "gates": {14: GATE}})
+@example(PLAIN | {"cause": "debug", "gates": {1: GATE}})
 @example(PLAIN | {"gates": {13: GATE}, "tss_limit": 0x25, "cause": "insb", "user": True})
 def test_x86_delivery_in_c_is_that_of_the_reference(drawn):
     native, reference = outcome("native", drawn), outcome("reference", drawn)

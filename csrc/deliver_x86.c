@@ -171,6 +171,21 @@ static bool system_call(struct mmu_guest *g, uint64_t *pc)
 	return true;
 }
 
+/* Of IRET and RETF to another privilege: that the stack's segment is not present is #SS, which the engine takes for that
+   of the code's. */
+static void mend_not_present(struct mmu_guest *g, uint64_t pc, struct mmu_guest_event *event)
+{
+	struct x86_instruction i;
+	uint64_t code;
+
+	if (event->vector != NP || !x86_decode_at(g, pc, &i) ||
+	    (i.opcode != OP_IRET && i.opcode != OP_RETF && i.opcode != OP_RETF_N))
+		return;
+	if (guest_peek_data(g, guest_register(g, g->c.ids.general[RSP]) + (i.wide ? 8 : i.short_operand ? 2 : 4), 2, &code) &&
+	    ((code ^ event->code) & 0xfffc))
+		event->vector = SS;
+}
+
 /* What an instruction that the engine does not know does: INT1 is #DB, as a trap; *pc is then after it. */
 static uint32_t unknown_instruction(struct mmu_guest *g, uint64_t *pc)
 {
@@ -219,6 +234,7 @@ bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc)
 		x86_event_of_fault(g, &g->stop, &event);
 	} else if (g->stop.kind == MMU_GUEST_INTERRUPT) {
 		x86_take_interrupt(g, &event);
+		mend_not_present(g, *pc, &event);
 	} else if (g->stop.kind == MMU_GUEST_PROTECTION) {
 		event.vector = GP;
 		event.has_code = 1;

@@ -37,7 +37,7 @@ struct mmu_guest_ids {
 
 /* Byte offsets in a context blob of what the engine has no register for; see mmu/guest/context.py. */
 struct mmu_guest_places {
-	uint32_t segments, stride, hflags, error_code, software, previous, sse, xcr0;	/* x86 */
+	uint32_t segments, stride, hflags, error_code, software, previous, sse;	/* x86 */
 	uint32_t syndrome, address;						/* arm64 */
 };
 

@@ -16,7 +16,7 @@ from mmu.guest.format import Dr6, Rflags, Segment, Star
 from mmu.guest.stop import Interrupt, Stop
 from mmu.guest.x86_cpuid import rows
 from mmu.guest.x86_decode import LONGEST, decode, new_disassembler, refine
-from mmu.guest.x86_delivery import DB, GP, MC, SS, UD, WITH_CODE, deliver, triple_fault
+from mmu.guest.x86_delivery import DB, GP, MC, NP, SS, UD, WITH_CODE, deliver, triple_fault
 from mmu.guest.x86_system import carry_out
 from mmu.memory import AddressSpace
 from mmu.memory.frames import Frames, LevelFrames
@@ -28,6 +28,7 @@ MSR = {"efer": 0xC0000080, "star": 0xC0000081, "lstar": 0xC0000082, "sfmask": 0x
 ENCODED = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))  # in instructions
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)))
 INT1 = re.compile(rb"[\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\x40-\x4f]*\xf1")  # after prefixes
+FAR_RETURNS = {"iret": 2, "iretd": 4, "iretq": 8, "retf": 4, "retfq": 8}  # bytes of a word of their frames
 FLAT = ("cs", "ss", "ds", "es")  # segments that are the same for all programs
 SHOWN = (
     *GENERAL, "rip", "rflags", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "cr0", "cr2", "cr3", "cr4",
@@ -89,7 +90,7 @@ class X86Cpu(Cpu):
         return AddressSpace()
 
     def places(self) -> Mapping[str, int]:
-        return asdict(x86_places())
+        return {name: place for name, place in asdict(x86_places()).items() if name != "xcr0"}  # which C has no use for
 
     def configure(self, config: Any) -> None:
         for n, (leaf, subleaf, answer) in enumerate(rows(self.PHYS_BITS, self.LINEAR_BITS)):
@@ -219,7 +220,7 @@ class X86Cpu(Cpu):
             fault = self.fault(refine(self, stop))
             return deliver(self, exception(fault, self.walk_registers()), stop.pc, fault)
         if kind == lib.MMU_GUEST_INTERRUPT:
-            return deliver(self, self._interrupt(stop.number), stop.pc)
+            return deliver(self, self._mend_not_present(self._interrupt(stop.number), stop.pc), stop.pc)
         if kind == lib.MMU_GUEST_INVALID:
             return deliver(self, *self._unknown_instruction(stop.pc))
         if kind == lib.MMU_GUEST_PROTECTION:
@@ -264,6 +265,17 @@ class X86Cpu(Cpu):
         put(blob, places.software, 4, 0)
         self.engine.restore(self.context)
         return Interrupt(vector, code, software)
+
+    def _mend_not_present(self, event: Interrupt, pc: int) -> Interrupt:
+        """Of IRET and RETF to another privilege: that the stack's segment is not present is #SS, which the engine takes
+        for that of the code's."""
+        instruction = decode(self, pc) if event.vector == NP else None
+        size = FAR_RETURNS.get(instruction.mnemonic) if instruction else None
+        if size is None or event.error_code is None:
+            return event
+        at = self.translate(self.read("rsp") + size, Access.READ)
+        code = self.peek_physical(at, 1)[0] if isinstance(at, int) else event.error_code
+        return Interrupt(SS, event.error_code) if (code ^ event.error_code) & 0xFFFC else event
 
     def switch(self, segments: Mapping[str, tuple[int, int]], cpl: int) -> None:
         """Load segments, as (selector, descriptor) by name, and the CPL, which the engine keeps apart from both.

@@ -6,7 +6,7 @@ The engine goes there, and faults then, with the stack and the privilege of the 
 import pytest
 
 from mmu.guest.stop import Interrupt
-from tests.guest.kernel import USER, USER_STACK, Kernel
+from tests.guest.kernel import GDTR, USER, USER_STACK, Kernel, segment
 from tests.guest.machines import CODE, DATA, asm, code, machine
 from tests.guest.test_control_registers import LOW, ODD, REFUSED, TOP
 
@@ -181,3 +181,21 @@ def test_no_task_is_gp():
 def test_movntps_is_of_sse_and_no_matter_of_sse4a():
     with machine() as m:
         assert m.load(code("x86_64", "movntps [rdi], xmm0; movntpd [rdi], xmm1")).run().stop.reason == "halt"
+
+
+@pytest.mark.parametrize("cs, ss, vector, code", [
+    (0x53, 0x63, 12, 0x60), (0x5B, 0x63, 11, 0x58), (0x53, 0x1B, None, None), (0x53, 0x5B, 13, 0x58),
+])  # fmt: skip
+@pytest.mark.parametrize("source", ["iretq", "rex.w retf", "iret", "retf"])
+@NATIVE
+def test_a_stack_that_is_not_present_is_ss_and_code_that_is_not_is_np(cs, ss, vector, code, source, deliver):
+    with kernel(deliver, UD, 11, 12, GP) as k:
+        k.machine.write(DATA + 0x50, segment(0xFA, 0xA) + segment(0x7A, 0xA) + segment(0x72, 0xC))
+        k.machine.write(GDTR, (0x67).to_bytes(2, "little"))
+        k.machine.write(USER, asm("x86_64", "ud2"))
+        flags = [2] if "iret" in source else []
+        frame = [USER, cs, *flags, USER_STACK, ss]
+        if source in ("iret", "retf"):  # words of 4 bytes
+            frame = [low | high << 32 for low, high in zip(frame[::2], [*frame[1::2], 0])]
+        (delivered,) = returned(k, source, frame).delivered
+        assert delivered.exception == (Interrupt(UD) if vector is None else Interrupt(vector, code))

@@ -79,6 +79,7 @@ struct mmu_bus {
 	_Atomic uint64_t state;		/* the map's serial << AWAY_BITS | memories behind windows with blocks away from home */
 	_Atomic uint32_t watchers;	/* guests that run code from its memory */
 	_Atomic uint64_t written;	/* while there are any, counts what others write to it */
+	_Atomic bool told;		/* of that: they look by themselves until nothing is written any more */
 	pthread_mutex_t lock;		/* writers and the list of ports; never held across a callback */
 	bool closed;			/* destroyed but for its ports */
 	struct mmu_port *ports;
@@ -196,13 +197,22 @@ static inline uint64_t bus_serial(const struct mmu_bus *bus)
 /* Says which guest runs through the port, NULL: none; it is called when the map changes. */
 void port_own(struct mmu_port *port, struct exclusive *guest);
 
+/* Counts a write of somebody who is no guest, and calls the guests if that is news to them. */
+static inline void bus_wrote(struct mmu_bus *bus)
+{
+	/* Sequentially consistent, as in guest_code.c: of a guest that will look no more and who writes then, the one sees
+	   the count or the other that it must call. And who sees the count sees the bytes. */
+	atomic_fetch_add(&bus->written, 1);
+	if (!atomic_load(&bus->told) && !atomic_exchange(&bus->told, true))
+		exclusive_call_all();
+}
+
 /* Notes that something was written through the port, which may be code of a guest. */
 static inline void port_wrote(struct mmu_port *port)
 {
 	/* Relaxed: a guest that begins later reads its code later. */
 	if (atomic_load_explicit(&port->bus->watchers, memory_order_relaxed) && !port->exclusive)
-		/* Release: pairs with the acquire in guest_code.c: who sees the count sees the bytes. */
-		atomic_fetch_add_explicit(&port->bus->written, 1, memory_order_release);
+		bus_wrote(port->bus);
 }
 
 /* Moves the epoch on and waits until no port can hold a place that it found before. False when one still does

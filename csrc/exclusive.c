@@ -25,15 +25,26 @@ void exclusive_resign(struct exclusive *e)
 	pthread_mutex_unlock(&lock);
 }
 
-void exclusive_tell_of_code(void)
+static void call_all(bool code)
 {
 	pthread_mutex_lock(&lock);
 	for (struct exclusive *e = enrolled; e; e = e->next) {
-		/* Release: pairs with the acquire in exclusive_fetches_anew(): the code is seen. */
-		atomic_store_explicit(&e->fetch_anew, true, memory_order_release);
+		if (code)
+			/* Release: pairs with the acquire in exclusive_fetches_anew(): the code is seen. */
+			atomic_store_explicit(&e->fetch_anew, true, memory_order_release);
 		exclusive_call(e);
 	}
 	pthread_mutex_unlock(&lock);
+}
+
+void exclusive_call_all(void)
+{
+	call_all(false);
+}
+
+void exclusive_tell_of_code(void)
+{
+	call_all(true);
 }
 
 void exclusive_enter(struct exclusive *e)

@@ -45,6 +45,9 @@ static inline void exclusive_call(struct exclusive *e)
 	atomic_store_explicit(&e->attention, true, memory_order_release);
 }
 
+/* Calls all that are enrolled. Any thread; nothing is waited for. */
+void exclusive_call_all(void);
+
 /* Somebody stored code, and says so to all that are enrolled, itself too: IC of arm64, which is broadcast. */
 void exclusive_tell_of_code(void);
 

@@ -134,8 +134,8 @@ void mmu_guest_flush(mmu_guest *g)
 	g->c.engine.control(g->c.engine.uc, CONTROL_FLUSH_TB);
 	guest_flush_tlb(g);
 	guest_sites_forget(g);
-	guest_code_look_often(g);
 	g->watch = g->arch->watch ? g->arch->watch(g) : 0;
+	guest_code_look_later(g);
 	g->tlb.blind = false;
 	serial = guest_map_serial(g);
 	/* Relaxed: who saw the serial of a map sees what was said of it before. */

@@ -183,7 +183,7 @@ struct mmu_guest {
 	bool code_stale;		/* code or its copies may differ from memory */
 	bool watching;			/* the bus counts what others write */
 	uint64_t written;		/* how much they had, when code was last compared */
-	uint32_t look_in;		/* blocks until code is compared whatever happens; 0: it is not */
+	uint32_t look_in;		/* blocks until others' writes are looked for whatever happens; 0: never */
 	bool look;			/* the guest must see now what other machines stored to code */
 	bool serialized;		/* what comes next has looked and begins again, now that code was dropped */
 	uint64_t dropping;		/* what the engine's look-up finds meanwhile */
@@ -281,7 +281,7 @@ int guest_code_shadow(struct mmu_guest *g, struct code_page *code, paddr_t page)
 void guest_code_keep(struct mmu_guest *g, struct code_page *code, const uint8_t *host);
 bool guest_code_changed(struct mmu_guest *g);
 void guest_code_drop(struct mmu_guest *g);
-void guest_code_look_often(struct mmu_guest *g);
+void guest_code_look_later(struct mmu_guest *g);
 bool guest_code_serialize(struct mmu_guest *g);
 void guest_code_forget(struct mmu_guest *g);
 void guest_code_watch(struct mmu_guest *g);

@@ -4,7 +4,8 @@
  * The engine translates code only from plain memory, so of other pages it runs the copy, the shadow. The copy
  * of a page that is plain memory tells what was there when it became code. What the guest itself stores to
  * code is seen as it happens (guest_fill.c); what others write is found by comparing, after the bus counted
- * a write of theirs: when a device was accessed, at a TLB miss, and when the run goes on after a stop.
+ * a write of theirs: when a device was accessed, at a TLB miss, and when the run goes on after a stop, which the
+ * first of these writes asks for. From then on the guest looks now and then until none comes any more.
  *
  * Nobody counts what the guests of other machines store. Where memory is shared with them code is compared when the
  * architecture says that it is seen: on x86 at instructions that serialize, on arm64 after an IC of any machine,
@@ -130,7 +131,7 @@ static bool renew(struct mmu_guest *g, struct code_page *code)
 /* Others wrote to memory since this was last asked. */
 static bool written(struct mmu_guest *g)
 {
-	/* Acquire: pairs with the releases in port_wrote() and places_write(): the bytes are seen. */
+	/* Acquire: pairs with bus_wrote(): the bytes are seen. */
 	uint64_t written = atomic_load_explicit(&g->c.bus->written, memory_order_acquire);
 	bool news = written != g->written;
 
@@ -144,12 +145,10 @@ static bool written(struct mmu_guest *g)
  */
 enum { LOOK_BLOCKS = 1 << 14, LOOK_BLOCKS_PER_PAGE = 1 << 8, LOOK_BLOCKS_AFTER_CHANGE = 1 << 18 };
 
-/* From now on code is compared now and then, if it is shared, or never. */
-void guest_code_look_often(struct mmu_guest *g)
+/* Sees to it that the guest looks in a while, when there may be a reason by then. */
+void guest_code_look_later(struct mmu_guest *g)
 {
-	if (!g->sharing)
-		g->look_in = 0;
-	else if (!g->look_in)
+	if (!g->look_in && (g->sharing || atomic_load_explicit(&g->c.bus->told, memory_order_relaxed)))
 		g->look_in = LOOK_BLOCKS;
 }
 
@@ -159,7 +158,12 @@ static bool suspected(struct mmu_guest *g)
 	bool counted = written(g), told = exclusive_fetches_anew(&g->exclusive), look = g->look;
 
 	g->look = false;
-	return counted || told || look;
+	if (look && !counted) {
+		atomic_store(&g->c.bus->told, false);	/* the next one who writes is to call; see bus_wrote() */
+		counted = g->written != atomic_load(&g->c.bus->written);
+	}
+	guest_code_look_later(g);
+	return counted || told || (look && g->sharing);
 }
 
 /* Whether others wrote to code since this or guest_code_drop() was last called, as far as is known; if so, flush. */
@@ -171,7 +175,7 @@ bool guest_code_changed(struct mmu_guest *g)
 		return false;
 	for (uint32_t i = 0; i < g->code_count; i++)
 		changed |= renew(g, &g->code[g->code_order[i]]);
-	if (g->sharing)
+	if (g->look_in)
 		g->look_in = changed ? LOOK_BLOCKS_AFTER_CHANGE : LOOK_BLOCKS + g->code_count * LOOK_BLOCKS_PER_PAGE;
 	return changed;
 }

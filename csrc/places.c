@@ -242,10 +242,9 @@ int places_write(struct mmu_places *places, uint64_t dpa, const uint8_t *data, u
 		if (hostfile_failed(host, run))
 			rc = MMU_FAULTED;
 	}
-	/* Release: pairs with the acquire in guest_code.c, as in port_wrote(). */
 	for (struct places_bus *shown = places->buses; shown; shown = shown->next)
 		if (atomic_load_explicit(&shown->bus->watchers, memory_order_relaxed))
-			atomic_fetch_add_explicit(&shown->bus->written, 1, memory_order_release);
+			bus_wrote(shown->bus);
 	pthread_mutex_unlock(&places->lock);
 	return rc;
 }

@@ -15,10 +15,10 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   first page. Smaller ones have written nothing.
 - Code is taken by pages. A page outside of RAM is copied before it runs, so all of it must be readable. What the guest
   stores to code runs next, also when it stores through a second window onto the same device memory. What the host or a
-  device stores there is seen after the access that made it act; what another thread of the host stores, at an access to
-  a device, a TLB miss or an exception; what another machine's guest stores, on x86 behind an instruction that
-  serializes (IRET: IRETQ), on arm64 behind its IC and an ISB, and without those some 10000 blocks of instructions
-  later.
+  device stores there is seen after the access that made it act; what another thread of the host stores, some 100000
+  blocks of instructions later at the latest, so that a patched loop ends; what another machine's guest stores, on x86
+  behind an instruction that serializes (IRET: IRETQ), on arm64 behind its IC and an ISB, and without those as late as
+  what the host stores.
 - RAM that is mapped while the guest runs is served access by access until the next run.
 - x86: far JMP and CALL to an address that is not canonical raise #GP there and not where they are. A near CALL to one
   has pushed: what was below RSP is lost.

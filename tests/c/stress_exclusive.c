@@ -1,7 +1,7 @@
 /*
  * Threads that run side by side, and now and then one of them alone. What is alone changes plain numbers that the
  * others only read while they are inside: a thread that is not kept out sees them differ, and ThreadSanitizer sees
- * the race. Some step outside in the middle, as for a device that waits for a third.
+ * the race. Some step outside in the middle, as for a device that waits for a third, or tell the others of code.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@ enum { THREADS = 4, ROUNDS = 200000, NUMBERS = 4 };
 
 static struct exclusive participants[THREADS];
 static unsigned long numbers[NUMBERS];
+static _Atomic bool code;	/* was stored, from the first exclusive_tell_of_code() on */
 static _Atomic unsigned bad, changes, calls;
 
 static void look(void)
@@ -30,6 +31,8 @@ static void *work(void *arg)
 		look();
 		if (exclusive_called(e)) {
 			calls++;
+			if (exclusive_fetches_anew(e))
+				bad += !atomic_load_explicit(&code, memory_order_relaxed);
 			exclusive_leave(e);
 			exclusive_enter(e);
 		}
@@ -46,6 +49,10 @@ static void *work(void *arg)
 		}
 		if (seed >> 28 == 1 && exclusive_pause(e))
 			exclusive_back(e);
+		if (seed >> 28 == 2) {
+			atomic_store_explicit(&code, true, memory_order_relaxed);
+			exclusive_tell_of_code();
+		}
 	}
 	exclusive_leave(e);
 	return NULL;

@@ -1,6 +1,7 @@
 """Code that a device or the host writes over while the guest runs it: seen after the access that made them act."""
 
 import threading
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.guest.programs import DEVICE, FUNCTION
 from tests.guest.world import ALIAS_WINDOW, World
 
 SERVICES = ("exact", "mirror", "direct")
+WAYS = ("dpa", "block", "store", "exchange", "softmmu")
 VALUE = 0x55
 
 
@@ -60,7 +62,6 @@ def calls(world, result):
     return total >> 7, total & 0x7F
 
 
-WAYS = ("dpa", "block", "store", "exchange", "softmmu")
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -105,6 +106,44 @@ def test_code_that_another_thread_writes_over_is_seen_at_an_access_to_a_device(s
         writer = threading.Thread(target=lambda: called.wait(10) and others.dpa())
         writer.start()
         world.load(("spin",))
+        stop = world.machine.run(start=CODE, timeout=10).stop
+        writer.join()
+        assert stop.reason == "halt"
+
+
+# R9 / X9: a loop of nearly no end, which was run once with 1. Then it is said at [RDI], [X0], and it runs again.
+LOOPS = {
+    "x86_64": ("1: dec rcx; jnz 1b; ret", 4, b"\0", "mov ecx, 1; call r9; mov dword ptr [rdi], {n}; xor ecx, ecx;"
+               " call r9; add r9, 64; mov ecx, 600000; 2: dec ecx; jnz 2b"),
+    "aarch64": ("1: subs x1, x1, #1; b.ne 1b; ret", 4, bytes.fromhex("1f2003d5"), "mov x1, #1; blr x9; mov w2, #{n};"
+                " str w2, [x0]; mov x1, xzr; blr x9; add x9, x9, #64; mov w1, #0x90000; 2: subs w1, w1, #1;"
+                " b.ne 2b"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("where, way", [("ram", "block"), *((s, way) for s in SERVICES for way in WAYS[:2])])
+def test_a_loop_ends_that_another_thread_writes_over(arch, where, way):
+    """It asks no device and has no TLB miss. And the same again, when nothing was written for long."""
+    source, offset, data, runs = LOOPS[arch]
+    with World(arch, "auto", code="ram") if where == "ram" else World(arch, where) as world:
+        loop, others = asm(arch, source), Others(world, arch)
+        for n in range(2):
+            world.machine.write(FUNCTION + 64 * n, loop)
+
+        def write():
+            flag, end = WINDOW + 2 * MIB, time.monotonic() + 10
+            for n in range(2):
+                while world.space.load(flag, 4)[0] != n + 1 and time.monotonic() < end:
+                    pass
+                others.pa, others.data = pa + 64 * n + offset, data
+                getattr(others, way)()
+
+        pa = others.pa
+        world.isa.loops = lambda: asm(arch, "; ".join(runs.format(n=n + 1) for n in range(2)))
+        world.load(("loops",))
+        writer = threading.Thread(target=write)
+        writer.start()
         stop = world.machine.run(start=CODE, timeout=10).stop
         writer.join()
         assert stop.reason == "halt"

@@ -9,6 +9,7 @@ def machines(*names: str) -> tuple[str, ...]:
     return ("tests/guest/test_code_of_other_machines.py", "-k", " or ".join(names))
 
 
+HOST = ("tests/guest/test_code_of_others.py", "-k", "loop_ends")
 SECOND = ("tests/guest/test_code_of_others.py", "-k", "second_place")
 SERIALIZES = machines("behind_what_serializes")
 
@@ -40,7 +41,10 @@ MUTATIONS = (
              "\tif (elsewhere || (code &&", "\tif ((elsewhere && type == ENGINE_WRITE) || (code &&", SECOND),
     Mutation("code: a page of RAM has no second place", "csrc/guest_alias.c",
              "\telse if (r->kind == MMU_RANGE_RAM)\n", "\telse if (r->kind == MMU_RANGE_ROM)\n", SECOND),
+    Mutation("code: who writes calls no machine", "csrc/bus.h",
+             "\t\texclusive_call_all();\n", "\t\t(void)0;\n", HOST),
+    Mutation("code: a machine that was called once looks no more", CODE,
+             "(g->sharing || atomic_load_explicit(", "(g->sharing && atomic_load_explicit(", HOST),
     Mutation("code: a loop is compared once and no more", CODE,
-             "\tif (g->sharing)\n\t\tg->look_in = ", "\tif (g->look_in)\n\t\tg->look_in = ",
-             machines("loop_ends", "loop_that_does")),
+             "\tguest_code_look_later(g);\n\treturn counted", "\treturn counted", machines("loop_ends")),
 )

@@ -121,9 +121,8 @@ static bool one(uint32_t word, struct arm64_operand *o)
 		o->option = (uint8_t)field(word, 15, 13);
 		o->shift = (uint8_t)(field(word, 12, 12) ? scale : 0);
 	} else {
-		o->ordered = (word & 0x3ffffc00) == 0x38bfc000;		/* LDAPR */
 		o->write = false;
-		return o->ordered;
+		return (word & 0x3ffffc00) == 0x38bfc000;	/* LDAPR */
 	}
 	return true;
 }
@@ -148,16 +147,14 @@ bool arm64_operand(uint32_t word, struct arm64_operand *ret)
 		return false;
 	switch (field(word, 29, 24)) {
 	case 0x08:
-		ret->ordered = (word & 0x00a00000) == 0x00800000;	/* LDAR, STLR, LDLAR, STLLR */
 		ret->size = (uint8_t)(1u << field(word, 31, 30));
 		ret->write = !field(word, 22, 22);
-		return ret->ordered;
+		return (word & 0x00a00000) == 0x00800000;	/* LDAR, STLR, LDLAR, STLLR */
 	case 0x19:
-		ret->ordered = !(word & 0x00200c00);			/* LDAPUR, STLUR */
 		ret->size = (uint8_t)(1u << field(word, 31, 30));
 		ret->write = !field(word, 23, 22);
 		ret->offset = signed_field(word, 20, 12);
-		return ret->ordered;
+		return !(word & 0x00200c00);		/* LDAPUR, STLUR */
 	case 0x18: case 0x1c:
 		return literal(word, ret);
 	case 0x28: case 0x29: case 0x2c: case 0x2d:

@@ -13,7 +13,6 @@ struct arm64_operand {
 	uint8_t option, shift;
 	uint8_t size;		/* bytes that lie together; the whole may be more of them */
 	bool write;
-	bool ordered;		/* must be aligned whatever SCTLR says */
 	int64_t offset;
 };
 

@@ -1,12 +1,13 @@
 /*
  * What an arm64 CPU checks before an instruction and the engine does not: whether FP is trapped (CPACR_EL1.FPEN), that
- * SP is aligned where memory is accessed through it (SCTLR_EL1.SA and SA0), that addresses are (SCTLR_EL1.A; ordered
- * accesses always), and that an ERET goes where there is something.
+ * SP is aligned where memory is accessed through it (SCTLR_EL1.SA and SA0), that addresses are (SCTLR_EL1.A), and that an
+ * ERET goes where there is something.
  *
  * All are sites: code is searched for what the registers, as they are, may have to refuse. Where an instruction may
  * change that, the one behind it is a site as well, and when it did all code is searched again. So a guest whose SP
- * stays aligned, whose FP is on and whose SCTLR_EL1.A is 0 pays for a hook on LDAR and its like, on ERET, and on what moves SP
- * otherwise than by multiples of 16.
+ * stays aligned, whose FP is on and whose SCTLR_EL1.A is 0 pays for a hook on ERET, and on what moves SP otherwise than by
+ * multiples of 16. LDAR and its like must be aligned in any case, but a kernel is full of them, and the more hooks there
+ * are the more each costs: they are checked with the others.
  * Source: Arm ARM DDI 0487, pseudocode CheckFPEnabled64, CheckSPAlignment, AArch64.CheckAlignment.
  */
 #include "decode_arm64.h"
@@ -149,7 +150,7 @@ bool guest_arm64_permitted(struct mmu_guest *g, uint64_t pc, uint32_t word)
 	if (!arm64_operand(word, &o))
 		return true;
 	va = address_of(g, pc, &o);
-	if (!(va & (o.size - 1u)) || (!o.ordered && !(control(g, 0) & ARM64_SCTLR_A)))
+	if (!(va & (o.size - 1u)) || !(control(g, 0) & ARM64_SCTLR_A))
 		return true;
 	refuse_address(g, va, &o);
 	return false;
@@ -196,7 +197,7 @@ static bool is_watched(const struct mmu_guest *g, uint32_t word)
 	if (arm64_is_eret(word) || ((g->watch & WATCH_FLOATING) && arm64_is_floating(word)) ||
 	    ((g->watch & WATCH_STACK) && arm64_through_sp(word)))
 		return true;
-	return arm64_operand(word, &o) && (o.ordered || (g->watch & WATCH_ACCESSES));
+	return (g->watch & WATCH_ACCESSES) && arm64_operand(word, &o);
 }
 
 static bool add_behind(struct mmu_guest *g, uint64_t at, void (*hook)(void *, uint64_t, uint32_t, void *))

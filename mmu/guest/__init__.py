@@ -41,10 +41,9 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - x86: OUTS without a prefix loads before the I/O permission bit map denies it; a TR that was never loaded has no bit
   map.
 - arm64: EL1 and EL0 in AArch64 only, and no SVE; ID_AA64PFR0_EL1 says so. A walk uses 48 bits.
-- arm64: an unaligned access faults where SCTLR_EL1.A is set or the instruction is ordered or atomic, and not because
-  memory is a device's; a store-exclusive only behind a load-exclusive. With SCTLR_EL1.A every load and store costs
-  tens of ns more, and so does FP while CPACR_EL1.FPEN traps it for anybody; LDAR and its like do always, and 3 ns for
-  each other one in the code that ran.
+- arm64: an unaligned access faults where SCTLR_EL1.A is set or the instruction is an atomic one, and neither because it
+  is ordered (LDAR, STLR) nor because memory is a device's; a store-exclusive only behind a load-exclusive. With
+  SCTLR_EL1.A every load and store costs tens of ns more, and so does FP while CPACR_EL1.FPEN traps it for anybody.
 - arm64: WFE waits for nothing and is not trapped; there is no single step (MDSCR_EL1.SS); PSTATE.IL that a legal return
   takes from SPSR_EL1 has no effect; branch targets (BTI) are not checked.
 - x86: CLFLUSH in code of 32 bits never faults; nor does a prefetch, as it should be. No #AC.

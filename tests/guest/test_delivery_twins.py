@@ -142,7 +142,6 @@ ARM_CAUSES = {
     "unaligned": "add x8, x0, #1; ldxr x9, [x8]", "svc": "svc #5", "brk": "brk #7", "smc": "smc #1", "udf": "udf #0",
     "floating": "msr cpacr_el1, xzr; isb; fmov d0, x8", "clean": "dc cvac, x8", "translate": "at s1e1w, x11",
     "stack": "mrs x9, sctlr_el1; orr x9, x9, #0x8; msr sctlr_el1, x9; isb; mov x9, #24; mov sp, x9; ldr x9, [sp]",
-    "ordered": "add x8, x8, #3; ldar x9, [x8]",
     "strict": "mrs x9, sctlr_el1; orr x9, x9, #0x2; msr sctlr_el1, x9; isb; str x9, [x8, #5]!",
     "jump": "br x8", "nothing": "ldr x9, [x11]", "fetch nothing": "br x12",
     "vector": "add x1, x8, #0; msr vbar_el1, x1; isb; svc #1",
@@ -202,7 +201,6 @@ ARM_PLAIN = {
 @example(ARM_PLAIN | {"cause": "floating"})
 @example(ARM_PLAIN | {"cause": "clean", "el0": True})
 @example(ARM_PLAIN | {"cause": "stack", "handler": "mov x8, x0; eret"})
-@example(ARM_PLAIN | {"cause": "ordered", "el0": True})
 @example(ARM_PLAIN | {"cause": "strict"})
 def test_arm64_delivery_in_c_is_that_of_the_reference(drawn):
     native, reference = arm_outcome("native", drawn), arm_outcome("reference", drawn)

@@ -121,8 +121,6 @@ MUTATIONS = (
     Mutation("strict: SP_EL0 is written unseen", DECODE, "(word & 0xffffffe0) == 0xd5184100", "!word", LEFT),
     Mutation("strict: addresses need not be aligned", STRICT, "(sctlr & ARM64_SCTLR_A) ? WATCH_ACCESSES : 0;",
              "0;", ALIGNED),
-    Mutation("strict: ordered accesses need not be aligned", STRICT, "(o.ordered || (g->watch & WATCH_ACCESSES));",
-             "(g->watch & WATCH_ACCESSES);", strict("ordered")),
     Mutation("strict: offsets count for nothing", STRICT, "base + (uint64_t)o->offset + ", "base + ", ALIGNED),
     Mutation("strict: an index is never signed", STRICT, "o->option & 4 ? (uint64_t)(int64_t)(int32_t)value :",
              "!value ? 0 :",

@@ -10,10 +10,17 @@
 #define MMU_EXCLUSIVE_H
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
+
+/* Between two blocks: 0 for most, so that one look is all it costs. */
+enum exclusive_attention {
+	EXCLUSIVE_CALLED = 1,		/* this one is to come out, or to look at what else it was asked for */
+	EXCLUSIVE_COUNTS = 2		/* it counts its blocks, by itself: see exclusive_count() */
+};
 
 struct exclusive {
 	_Atomic bool inside;
-	_Atomic bool attention;		/* this one is to come out, or to look at what else it was asked for */
+	_Atomic uint8_t attention;
 	_Atomic bool fetch_anew;	/* what it runs may have been stored over; see exclusive_tell_of_code() */
 	bool alone;			/* from exclusive_begin() to exclusive_end() */
 	struct exclusive *next;		/* of all that are enrolled */
@@ -42,7 +49,21 @@ void exclusive_back(struct exclusive *e);
 static inline void exclusive_call(struct exclusive *e)
 {
 	/* Release: pairs with the acquire in exclusive_called(): what was noted is seen. */
-	atomic_store_explicit(&e->attention, true, memory_order_release);
+	atomic_fetch_or_explicit(&e->attention, EXCLUSIVE_CALLED, memory_order_release);
+}
+
+static inline bool exclusive_is_called(const struct exclusive *e)
+{
+	return atomic_load_explicit(&e->attention, memory_order_relaxed) & EXCLUSIVE_CALLED;
+}
+
+/* For the participant itself: whether it counts from now on. */
+static inline void exclusive_count(struct exclusive *e, bool counts)
+{
+	uint8_t now = atomic_load_explicit(&e->attention, memory_order_relaxed) & EXCLUSIVE_COUNTS;
+
+	if (counts != (now != 0))
+		atomic_fetch_xor_explicit(&e->attention, EXCLUSIVE_COUNTS, memory_order_relaxed);
 }
 
 /* Calls all that are enrolled. Any thread; nothing is waited for. */
@@ -61,8 +82,8 @@ static inline bool exclusive_fetches_anew(struct exclusive *e)
 /* Whether it was called, once. */
 static inline bool exclusive_called(struct exclusive *e)
 {
-	return atomic_load_explicit(&e->attention, memory_order_relaxed) &&
-	       atomic_exchange_explicit(&e->attention, false, memory_order_acquire);
+	return exclusive_is_called(e) &&
+	       atomic_fetch_and_explicit(&e->attention, (uint8_t)~EXCLUSIVE_CALLED, memory_order_acquire);
 }
 
 #endif

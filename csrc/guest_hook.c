@@ -36,6 +36,17 @@ static void on_syscall(void *uc, void *user)
 	g->stop.va = guest_register(g, g->c.ids.pc);
 }
 
+/* A block is counted, and nothing else is to do before it. */
+static bool counts_on(struct mmu_guest *g)
+{
+	if (exclusive_is_called(&g->exclusive))
+		return false;
+	if (g->look_in && --g->look_in)
+		return true;
+	g->look = true;
+	return false;
+}
+
 /*
  * Before each block of instructions. A run is ended from outside here and nowhere else: when told at any other time,
  * the engine gives up an instruction that has already stored, and hooks are passed over.
@@ -48,9 +59,7 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
 	g->block = (struct guest_block){ address, size };
 	if (!g->tells_blocks)
 		guest_block_check(g, address, size);
-	if (g->look_in && !--g->look_in)
-		g->look = true;
-	else if (!atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed))
+	if (!atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed) || counts_on(g))
 		return;
 	if (g->phase == GUEST_PROBING) {
 		if (g->probe.begun)

@@ -197,7 +197,7 @@ static int run_atomic(struct mmu_guest *g)
 		g->stop = (struct mmu_guest_stop){ .pc = pc };
 		g->event = GUEST_CALLED;	/* whatever came behind it did not */
 		uncount(g);
-	} while (alone || !atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed));
+	} while (alone || !exclusive_is_called(&g->exclusive));
 	guest_flush_tlb(g);
 	return error;
 }

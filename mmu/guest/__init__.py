@@ -18,7 +18,8 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   device stores there is seen after the access that made it act; what another thread of the host stores, some 100000
   blocks of instructions later at the latest, so that a patched loop ends; what another machine's guest stores, on x86
   behind an instruction that serializes (IRET: IRETQ), on arm64 behind its IC and an ISB, and without those as late as
-  what the host stores.
+  what the host stores. It is found by comparing: what ran for the first time between two stores of others, the second
+  of which put back what the first one stored over, runs on.
 - RAM that is mapped while the guest runs is served access by access until the next run.
 - x86: far JMP and CALL to an address that is not canonical raise #GP there and not where they are. A near CALL to one
   has pushed: what was below RSP is lost.

@@ -89,6 +89,7 @@ struct guest_view {
 
 /* The block of instructions that ran last; size 0: none that the PC comes from. */
 struct guest_block { uint64_t pc; uint32_t size; };
+enum { GUEST_BLOCK_MOST = 2 * 4096 };	/* bytes; the engine ends one before */
 
 /* A page of a window, and where the engine has it as RAM; 0: it has not, accesses go to the bus. */
 struct guest_window { uint64_t hpa, engine; bool used; };

@@ -6,8 +6,6 @@
 #include "decode_x86.h"
 #include "deliver.h"
 
-enum { BLOCK_BYTES = 2 * 4096 };	/* the engine ends one before */
-
 /* Whether a byte and the one behind it may be opcode and ModRM of RCL or RCR of memory. */
 static bool may_rotate(uint8_t opcode, uint8_t modrm)
 {
@@ -25,11 +23,11 @@ static bool worth_a_look(const uint8_t *code, uint32_t size)
 /* The block was translated, and must be anew when a hook belongs into it. */
 static bool lacks_hook(struct mmu_guest *g, uint64_t pc, uint32_t size)
 {
-	uint8_t code[BLOCK_BYTES];
+	uint8_t code[GUEST_BLOCK_MOST];
 	struct x86_instruction i;
 	bool lacks = false;
 
-	if (size > BLOCK_BYTES)
+	if (size > sizeof(code))
 		return false;
 	size = guest_peek_code(g, pc, size, code);
 	if (!worth_a_look(code, size))

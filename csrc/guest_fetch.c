@@ -86,7 +86,7 @@ void guest_branch_undo(struct mmu_guest *g)
 	uint64_t at = g->block.pc, left = g->block.size;
 	struct x86_instruction i;
 
-	if (g->stop.x86.kind != MMU_FAULT_NON_CANONICAL || g->stop.va != g->stop.pc)
+	if (g->stop.x86.kind != MMU_FAULT_NON_CANONICAL || g->stop.va != g->stop.pc || left > GUEST_BLOCK_MOST)
 		return;
 	for (; left && x86_decode_at(g, at, &i) && i.length <= left; left -= i.length, at += i.length)
 		if (i.length == left && undo(g, at + left, &i))

@@ -100,6 +100,20 @@ static void check_entry(const struct engine_tlb_entry *entry, int type)
 		expect(entry->pa < GUEST_SHADOW_BASE + mmu_guest_shadow_size(), "an address behind the copies");
 }
 
+/* A block that is translated, or begins. */
+static void block(void *uc)
+{
+	void (*begins)(void *, uint64_t, uint32_t, void *);
+	uint32_t size = (uint32_t)(next() % 8 ? next() % 300 : next());
+	struct engine_block what = { pc, (uint16_t)next(), (uint16_t)size };
+
+	begins = (void (*)(void *, uint64_t, uint32_t, void *))(uintptr_t)hooks.block;
+	if (next() % 2)
+		guest_on_x86_translated(uc, &what, NULL, guest);
+	else
+		begins(uc, pc, size, guest);
+}
+
 /* Random accesses until told to stop; the error is that of a refused fill or anything else. */
 static int emu_start(void *uc, uint64_t begin, uint64_t until, uint64_t timeout, size_t count)
 {
@@ -132,6 +146,8 @@ static int emu_start(void *uc, uint64_t begin, uint64_t until, uint64_t timeout,
 			guest_bus_write(uc, entry.pa - GUEST_BUS_BASE + va % 4096, 1u << next() % 3, next(), guest);
 		if (site && next() % 4 == 0)
 			site(uc, pc, 4, guest);
+		if (next() % 8 == 0)
+			block(uc);
 		if (next() % 64 == 0)
 			interrupt(uc, (uint32_t)next(), guest);
 	}

@@ -39,40 +39,42 @@ def test_a_rotation_in_the_middle_of_a_block_that_was_translated_for_another_add
     """The block begins before it in one run, and at it in the next; the host lets it store in between."""
     with machine() as m:
         m.tables.map(FIXED, WINDOW + 8 * MIB, PAGE, writable=True, executable=False)
-        code = asm("x86_64", "nop; stc; rcl dword ptr [rbx], 1; inc r15; hlt")
+        code = asm("x86_64", "nop; clc; rcl dword ptr [rbx], 1; inc r15; hlt")
+        m.space.write(WINDOW + 8 * MIB, b"\0\0\0\xc0")
         m.load(code).set(rbx=FIXED)
         assert m.run().registers["r15"] == 1
         m.tables.protect(FIXED, PAGE, writable=False)
         for at in (0, 1, 0):
             found = m.set(rip=CODE + at, rflags=2).run()
-            assert (found.stop.reason, found.registers["rflags"] & 0x8D5) == ("fault", 1)
+            assert (found.stop.reason, found.registers["rflags"] & 0x8D5) == ("fault", 0)
 
 
 def test_rotations_that_can_be_stored_are_counted_once():
     with machine() as m:
-        m.load(asm("x86_64", "mov ecx, 3; 1: stc; rcl dword ptr [rdi], 1; dec ecx; jnz 1b; hlt"))
+        m.load(asm("x86_64", "jmp 2f; 2: mov ecx, 3; 1: stc; rcl dword ptr [rdi], 1; dec ecx; jnz 1b; hlt"))
         result = m.run(limit=1000)
-        assert (result.stop.reason, result.counters.instructions) == ("halt", 1 + 3 * 4 + 1)
+        assert (result.stop.reason, result.counters.instructions) == ("halt", 2 + 3 * 4 + 1)
         assert m.read(DATA, 4) == b"\x07\0\0\0"
 
 
 def test_a_rotation_across_two_pages_of_code():
     with machine() as m:
         m.tables.map(FIXED, WINDOW + 8 * MIB, PAGE, writable=False, executable=False)
+        m.space.write(WINDOW + 8 * MIB, b"\1")
         m.load(asm("x86_64", "jmp rsi"))
         at = CODE + 2 * PAGE - 2
-        m.write(at, asm("x86_64", "stc; rcr qword ptr [rbx], 1; hlt"))
+        m.write(at, asm("x86_64", "clc; rcr qword ptr [rbx], 1; hlt"))
         found = m.set(rbx=FIXED, rsi=at).run()
-        assert (found.stop.reason, found.stop.pc, found.registers["rflags"] & 0x8D5) == ("fault", at + 1, 1)
+        assert (found.stop.reason, found.stop.pc, found.registers["rflags"] & 0x8D5) == ("fault", at + 1, 0)
 
 
 def test_a_rotation_that_a_program_writes_itself():
     with machine() as m:
         m.tables.map(FIXED, WINDOW + 8 * MIB, PAGE, writable=False, executable=False)
-        m.load(asm("x86_64", "jmp rsi"))
+        m.space.write(WINDOW + 8 * MIB, b"\0\0\0\x80")
         at = CODE + 2 * PAGE
-        m.write(at, asm("x86_64", "nop; nop; nop; nop; hlt"))
-        code = asm("x86_64", "stc; rcl dword ptr [rbx], 1; hlt")
-        m.load(asm("x86_64", "mov r8, [rsi]; mov [rsi], rax; jmp rsi"))
+        code = asm("x86_64", "clc; rcl dword ptr [rbx], 1; hlt")
+        m.load(asm("x86_64", "call rsi; mov [rsi], rax; jmp rsi"))
+        m.write(at, b"\xc3")
         found = m.set(rbx=FIXED, rsi=at, rax=int.from_bytes(code.ljust(8, b"\x90"), "little")).run()
-        assert (found.stop.reason, found.stop.pc, found.registers["rflags"] & 0x8D5) == ("fault", at + 1, 1)
+        assert (found.stop.reason, found.stop.pc, found.registers["rflags"] & 0x8D5) == ("fault", at + 1, 0)

@@ -11,12 +11,12 @@ FSGSBASE = "mov rax, cr4; bts rax, 16; mov cr4, rax; cmp ebp, 5"
 DELIVER = pytest.mark.parametrize("deliver", ["native", "reference"])
 
 
-def write(instruction, value, deliver="native", before=FSGSBASE):
+def write(instruction, value, deliver="native", before=FSGSBASE, ebp=4):
     """(result, RFLAGS in the frame) of a user program that writes the base."""
     with Kernel(deliver=deliver) as kernel:
         kernel.handle(GP, "hlt")
         kernel.handle(UD, "hlt")
-        registers = {"rbx": value, "r11": value, "rbp": 4, "fs_base": 0x1000, "gs_base": 0x2000}
+        registers = {"rbx": value, "r11": value, "rbp": ebp, "fs_base": 0x1000, "gs_base": 0x2000}
         r = kernel.run(before, user=f"nop; cmp ebp, 5; {instruction}; inc r15; hlt", **registers)
         words = kernel.words(r.registers["rsp"], 4)
         return r, words[3] if words[2] == 0x23 else words[2]  # with an error code, or without
@@ -43,7 +43,8 @@ def test_a_base_that_a_cpu_holds_is_written(instruction, value, expected):
 
 
 @pytest.mark.parametrize("instruction", ["wrfsbase rbx", "wrgsbase rbx", "rdfsbase rbx"])
-def test_without_fsgsbase_it_is_an_invalid_instruction(instruction):
-    r, flags = write(instruction, ODD, before="nop")
+@pytest.mark.parametrize("ebp, expected", [(0, 0x91), (4, 0x95), (5, 0x44), (0x15, 0)])
+def test_without_fsgsbase_it_is_an_invalid_instruction(instruction, ebp, expected):
+    r, flags = write(instruction, ODD, before="nop", ebp=ebp)
     assert [d.exception for d in r.delivered] == [Interrupt(UD)]
-    assert flags & 0x8D5 == 0x95  # of 4 - 5
+    assert flags & 0x8D5 == expected  # of a comparison with 5

@@ -16,6 +16,7 @@ from tests.guest.kernel import CODE32, DATA, IDT, KERNEL_CODE, KERNEL_DATA, TSS,
 from tests.guest.machines import CODE, MIB, PAGE, STACK, WINDOW, asm, code, machine
 
 HOLE, READ_ONLY, ODD = 0x3000_0000, 0x2000_0000, 1 << 63
+EDGE = (1 << 47) - 16 * 13  # an IDT whose gate 13 is at no address
 ENDS = DATA + 0xE000  # a stack in the data area
 CONFORMING = 0x48
 

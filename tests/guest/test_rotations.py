@@ -52,7 +52,7 @@ def test_a_rotation_in_the_middle_of_a_block_that_was_translated_for_another_add
 def test_rotations_that_can_be_stored_are_counted_once():
     with machine() as m:
         m.load(asm("x86_64", "jmp 2f; 2: mov ecx, 3; 1: stc; rcl dword ptr [rdi], 1; dec ecx; jnz 1b; hlt"))
-        result = m.run(limit=1000)
+        result = m.run(limit=1000, timeout=5)
         assert (result.stop.reason, result.counters.instructions) == ("halt", 2 + 3 * 4 + 1)
         assert m.read(DATA, 4) == b"\x07\0\0\0"
 
@@ -63,7 +63,7 @@ def test_a_rotation_across_two_pages_of_code():
         m.space.write(WINDOW + 8 * MIB, b"\1")
         m.load(asm("x86_64", "jmp rsi"))
         at = CODE + 2 * PAGE - 2
-        m.write(at, asm("x86_64", "clc; rcr qword ptr [rbx], 1; hlt"))
+        m.write(at, asm("x86_64", "clc; rcr dword ptr [rbx], 1; hlt"))
         found = m.set(rbx=FIXED, rsi=at).run()
         assert (found.stop.reason, found.stop.pc, found.registers["rflags"] & 0x8D5) == ("fault", at + 1, 0)
 

@@ -33,8 +33,11 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - x86: no AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging, no APIC, no
   performance counters: CPUID tells of none, nor of other things that are not here. There are the MSRs of
   mmu.guest.format.MSRS.
-- x86: breakpoints on data and ports never trap. One on an instruction may be passed over twice where its handler
-  resumes with RF, which stays until the block ends.
+- x86: IRET and far RET take code that is marked L and D, and no stack segment for code of 32 bits in rings 0 to 2.
+  LTR takes a TSS of 16 bits in long mode. PAE pointers with reserved bits are refused when they are loaded, but each
+  walk reads them anew.
+- x86: breakpoints on data and ports never trap. One on an instruction is passed over where it comes again soon
+  after a handler that resumes with RF: RF stays until the block ends.
 - The engine's TLB is small. What it forgets is answered from a second one, which follows INVLPG, MOV to control
   registers and TLBI as a CPU's would: a guest that changes its tables and flushes nothing sees the old pages for long.
 - A run that is ended from outside, by a clock or an exit device, ends between two blocks of instructions, at a jump at

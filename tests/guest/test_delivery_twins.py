@@ -48,7 +48,7 @@ stacks = st.sampled_from(
 kernels = st.fixed_dictionaries({
     "gates": st.dictionaries(st.sampled_from(VECTORS), gates, max_size=10),
     "rsp0": stacks, "ist": st.tuples(stacks, stacks), "rsp": stacks,
-    "idt": st.sampled_from((IDT, IDT, IDT, IDT, HOLE, READ_ONLY + 0xF40)),
+    "idt": st.sampled_from((IDT, IDT, IDT, IDT, HOLE, READ_ONLY + 0xF40, EDGE)),
     "idt_limit": st.sampled_from((0xFFF, 0xFFF, 0xDF, 14 * 16 + 15, 0)),
     "tss_limit": st.sampled_from((0x67, 0x67, 0x67, 0x0A, 0x25)),
     "cause": st.sampled_from(sorted(CAUSES)), "user": st.booleans(),

@@ -353,6 +353,11 @@ bool guest_mxcsr(struct mmu_guest *g, uint64_t pc, const struct x86_instruction 
 bool guest_sites_scan(struct mmu_guest *g, uint64_t page);
 bool guest_site_add(struct mmu_guest *g, uint64_t first, uint64_t last, void *callback);
 void guest_sites_forget(struct mmu_guest *g);
+void guest_site_run_alone(struct mmu_guest *g, uint64_t pc, uint32_t length);
+
+/* guest_site_x86.c, guest_scan_x86.c */
+void guest_x86_site(struct mmu_guest *g, uint64_t address);
+void guest_x86_scan(struct mmu_guest *g, uint64_t page, const uint8_t *code);
 
 /* guest_block.c */
 void guest_block_check(struct mmu_guest *g, uint64_t pc, uint32_t size);

@@ -2,11 +2,10 @@
  * Who may use which I/O port. The engine permits them all.
  * Source: Intel SDM vol. 1, 'Input/Output', 'Protected-Mode I/O'; vol. 2, 'IN', 'INS/INSB/INSW/INSD'.
  */
-#include "decode_x86.h"
 #include "deliver.h"
+#include "site_x86.h"
 
 enum { PE = 1, IOPL_SHIFT = 12, TSS_FREE = 9, TSS_BUSY = 11, TSS_TYPE_SHIFT = 8, TSS_MAP_BASE = 0x66 };
-enum { OP_INSB = 0x6c, OP_OUTSD = 0x6f };
 
 /* A load of the CPU itself, of two bytes of the TSS. False: g->stop says why. Bytes that nobody answers are 0. */
 static bool load(struct mmu_guest *g, uint64_t va, uint64_t *ret)

@@ -32,7 +32,7 @@ CAUSES = {
     "clock": "mov ecx, 16; rdmsr; wrmsr", "no msr": "mov ecx, 0x1b; rdmsr", "priority": "mov cr8, rbx; mov rax, cr8",
     "sysret": "mov rcx, rdi; mov r11d, 0x30002; rex.w sysret", "sysret nowhere": "mov rcx, r10; rex.w sysret",
     "iret nowhere": "push rbx; push rsp; push 2; push 8; push r10; iretq",
-    "debug": "mov eax, 0x2000; mov dr7, rax; mov rax, dr1",
+    "debug": "xor eax, eax; cmp ebx, 0x44; sete al; shl eax, 13; mov dr7, rax; mov rax, dr1",
     "steps": "push 0x102; popfq; nop; rdtsc; sysenter", "far": "push 8; push r10; rex.w retf",
 }  # fmt: skip
 VECTORS = (0, 1, 3, 6, 8, 10, 11, 12, 13, 14, 0x33)

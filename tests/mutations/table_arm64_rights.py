@@ -8,7 +8,7 @@ REQUEST, FAULTS, REFERENCE = "mmu/arm64/request.py", "mmu/arm64/faults.py", "mmu
 
 STRICT, DECODE, DELIVER = "csrc/guest_strict.c", "csrc/decode_arm64.c", "csrc/deliver_arm64.c"
 HOST = "csrc/guest_host.c"
-SITE, FILL, RUN, GUEST = "csrc/guest_site.c", "csrc/guest_fill.c", "csrc/guest_run.c", "mmu/guest/arm64.py"
+FILL, RUN, GUEST = "csrc/guest_fill.c", "csrc/guest_run.c", "mmu/guest/arm64.py"
 
 WALKS = ("tests/arm64/test_maintenance.py",)
 TWIN = ("tests/arm64/test_twin.py",)

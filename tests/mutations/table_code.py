@@ -2,7 +2,8 @@
 
 from tests.mutations import Mutation
 
-CODE, SITE = "csrc/guest_code.c", "csrc/guest_site.c"
+KINDS = "csrc/site_x86.h"
+CODE = "csrc/guest_code.c"
 
 
 def machines(*names: str) -> tuple[str, ...]:
@@ -21,10 +22,10 @@ MUTATIONS = (
     Mutation("code: CPUID serializes behind its block", "csrc/guest_host.c",
              "\t\tguest_undo(g);\n\t\treturn 1;\n\t}\n\tif (!row)", "\t\treturn 0;\n\t}\n\tif (!row)",
              machines("in_the_block")),
-    Mutation("code: MOV to a debug register does not serialize", SITE, " case OP_MOV_DR:", "", SERIALIZES),
-    Mutation("code: LIDT does not serialize", SITE, "reg == 2 || reg == 3 ||", "reg == 2 ||", SERIALIZES),
-    Mutation("code: IRET does not serialize", SITE,
-             "code[at - 1] == REX_W", "code[at - 1] == OP_IRET", machines("behind_an_iret")),
+    Mutation("code: MOV to a debug register does not serialize", KINDS, " case OP_MOV_DR:", "", SERIALIZES),
+    Mutation("code: LIDT does not serialize", KINDS, "reg == 2 || reg == 3 ||", "reg == 2 ||", SERIALIZES),
+    Mutation("code: IRET does not serialize", KINDS, "case OP_IRET: case OP_INVD:", "case OP_INVD:",
+             machines("behind_an_iret")),
     Mutation("code: an IC is not broadcast", "csrc/exclusive.c",
              "\t\tatomic_store_explicit(&e->fetch_anew, true, memory_order_release);\n", "", machines("behind_an_isb")),
     Mutation("code: an IC is seen when the machine looks next", "csrc/exclusive.c",

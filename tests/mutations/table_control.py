@@ -2,8 +2,9 @@
 
 from tests.mutations import Mutation
 
+SITES = "csrc/guest_site_x86.c"
 C, TWIN, DECODE = "csrc/guest_control.c", "mmu/guest/x86_control.py", "csrc/decode_x86.c"
-SITE, STATE = "csrc/guest_site.c", "csrc/state_x86.c"
+STATE = "csrc/state_x86.c"
 MSR, SYSTEM = "csrc/guest_msr.c", "csrc/guest_x86_system.c"
 TWIN_SYSTEM, CPU = "mmu/guest/x86_system.py", "mmu/guest/x86.py"
 
@@ -18,9 +19,9 @@ CODE32 = tests("test_code_of_32_bits")
 PCIDS = tests("test_pcids")
 
 MUTATIONS = (
-    Mutation("control: nothing is refused", SITE, "\tif (verdict != X86_RUNS) {\n\t\trefuse(",
+    Mutation("control: nothing is refused", SITES, "\tif (verdict != X86_RUNS) {\n\t\trefuse(",
              "\tif (verdict != X86_RUNS && !i.opcode) {\n\t\trefuse(", REFUSED),
-    Mutation("control: what is refused runs all the same", SITE,
+    Mutation("control: what is refused runs all the same", SITES,
              "\tguest_stop(g, kind);\n\tg->c.engine.emu_stop(g->c.engine.uc);\n", "\tguest_stop(g, kind);\n", REFUSED),
     Mutation("control: CR0 has no reserved bits", C, "\tif ((value & X86_CR0_RESERVED) || (", "\tif ((", REFUSED),
     Mutation("control: paging needs no protection", C, "((value & X86_CR0_PG) && !(value & X86_CR0_PE)) ||",

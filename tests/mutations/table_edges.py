@@ -2,7 +2,8 @@
 
 from tests.mutations import Mutation
 
-DELIVER, SITE, X86 = "csrc/deliver_x86.c", "csrc/guest_site.c", "csrc/guest_x86.c"
+SITES = "csrc/guest_site_x86.c"
+DELIVER, X86 = "csrc/deliver_x86.c", "csrc/guest_x86.c"
 DECODE, TWIN = "csrc/decode_x86.c", "mmu/guest/x86_decode.py"
 TESTS = ("tests/guest/test_page_edges.py",)
 
@@ -25,12 +26,11 @@ MUTATIONS = (
     Mutation("edges: CVTPD2DQ has an operand of 8 bytes", DECODE, "i->repeated == X86_REP ?", "i->repeated ?", TESTS),
     Mutation("edges: CVTPD2PS has an operand of 8 bytes", DECODE, "\t\treturn bare ? 8 : 0;", "\t\treturn 8;", TESTS),
     Mutation("edges: what is surplus once is so for ever", "csrc/guest_run.c", "\tg->surplus = 0;\n", "", TESTS),
-    Mutation("edges: a comparison that faults has the flags of its last round", SITE, "\t\tg->flags = s->flags;\n",
+    Mutation("edges: a comparison that faults has the flags of its last round", SITES, "\t\tg->flags = s->flags;\n",
              "\t\t;\n", TESTS),
-    Mutation("edges: a search goes on for ever", SITE, "\t\ts->under_way = false;\n", "", TESTS),
-    Mutation("edges: strings are compared without a site", SITE, "\t\tif (may_compare_strings(code, at))\n",
-             "\t\tif (0)\n",
-             TESTS),
+    Mutation("edges: a search goes on for ever", SITES, "\t\ts->under_way = false;\n", "", TESTS),
+    Mutation("edges: strings are compared without a site", "csrc/guest_scan_x86.c",
+             "\t\treturn may_be_repeated(code, at) ? 1 : NO_SITE;\n", "\t\treturn NO_SITE;\n", TESTS),
     Mutation("edges: a prefix of DS means no stack", DECODE, "i->stack_base = !i->segment &&",
              "i->stack_base = !memchr(b->at - 6, 0x3e, 6) &&", TESTS),
 )

@@ -5,7 +5,7 @@ Those in who runs alone need luck to be seen in a run: tests/memory/test_exclusi
 
 from tests.mutations import Mutation
 
-ATOMIC, RUN, SITE, FILL = "csrc/guest_atomic.c", "csrc/guest_run.c", "csrc/guest_site.c", "csrc/guest_fill.c"
+ATOMIC, RUN, FILL = "csrc/guest_atomic.c", "csrc/guest_run.c", "csrc/guest_fill.c"
 GUEST, GUEST_H = "csrc/guest.c", "csrc/guest.h"
 
 
@@ -24,7 +24,7 @@ MUTATIONS = (
              "    return [other for other in others if", "    return [other for other in others[:0] if", LOST),
     Mutation("shared: an atomic instruction stores although it was lost", ATOMIC,
              "\tg->atomic.lost = true;\n", "\tg->atomic.lost = false;\n", LOST),
-    Mutation("shared: XCHG needs a LOCK", SITE,
+    Mutation("shared: XCHG needs a LOCK", "csrc/site_x86.h",
              "(i->lock || i->opcode == OP_XCHG || i->opcode == OP_XCHG + 1)", "i->lock",
              LOST),
     Mutation("shared: a store-exclusive is not atomic", ATOMIC,

@@ -2,7 +2,8 @@
 
 from tests.mutations import Mutation
 
-GROUP, SITE, X86, DECODE = "csrc/guest_group_15.c", "csrc/guest_site.c", "csrc/guest_x86.c", "csrc/decode_x86.c"
+SITES, SCAN = "csrc/guest_site_x86.c", "csrc/guest_scan_x86.c"
+GROUP, X86, DECODE = "csrc/guest_group_15.c", "csrc/guest_x86.c", "csrc/decode_x86.c"
 LINES, BASES = ("tests/guest/test_flushed_lines.py",), ("tests/guest/test_segment_bases.py",)
 FETCH, RUN, HOOK = "csrc/guest_fetch.c", "csrc/guest_run.c", "csrc/guest_hook.c"
 BRANCHES, ENDS = ("tests/guest/test_branches.py",), ("tests/guest/test_page_ends.py",)
@@ -16,7 +17,7 @@ MUTATIONS = (
     Mutation("x86faults: CLFLUSH is no operation", GROUP, "i->short_operand || i->repeated ||", "i->memory ||", LINES),
     Mutation("x86faults: CLFLUSHOPT is CLFLUSH", GROUP, "i->short_operand || i->repeated", "i->repeated", LINES),
     Mutation("x86faults: REP CLFLUSH is CLFLUSH", GROUP, "i->short_operand || i->repeated", "i->short_operand", LINES),
-    Mutation("x86faults: what is not flushed runs all the same", SITE, "\t\tif (!guest_group_15(g, address, &i))\n"
+    Mutation("x86faults: what is not flushed runs all the same", SITES, "\t\tif (!guest_group_15(g, address, &i))\n"
              "\t\t\tg->c.engine.emu_stop(g->c.engine.uc);\n", "\t\tguest_group_15(g, address, &i);\n", LINES),
     Mutation("x86faults: a flushed line faults on its page", GROUP, "\tg->stop.va = va;", "\tg->stop.va = va & -4096;",
              LINES),
@@ -31,7 +32,7 @@ MUTATIONS = (
     Mutation("x86faults: a base of 32 bits is refused", GROUP, "i->repeated && i->wide)", "i->repeated)", BASES),
     Mutation("x86faults: WRFSBASE is always there", GROUP, " || !(guest_register(g, g->c.ids.cr4) & X86_CR4_FSGSBASE)",
              "", BASES),
-    Mutation("x86faults: no site is put on WRGSBASE", SITE, " || (code[at + 2] & 0x30) == 0x10;", ";", BASES),
+    Mutation("x86faults: no site is put on WRGSBASE", SCAN, " || (code[at + 2] & 0x30) == 0x10;", ";", BASES),
     Mutation("x86faults: MOV of 64 bits has 4", DECODE, "\t\t\treturn 8;", "\t\t\treturn 4;", LENGTHS),
     Mutation("x86faults: NEG has an immediate", DECODE, "return i->reg < 2 ? word : 0;", "return word;", LENGTHS),
     Mutation("x86faults: RET n has none", DECODE, "case 0xc2: case 0xca:\n\t\treturn 2;", "case 0xca:\n\t\treturn 2;",
@@ -47,7 +48,8 @@ MUTATIONS = (
              "", BRANCHES),
     Mutation("x86faults: LOOP has counted", FETCH, "\t\tadd(g, RCX, 1);\n", "\t\t;\n", BRANCHES),
     Mutation("x86faults: a branch that is not taken faults", FETCH, " || g->stop.pc == end)", ")", BRANCHES),
-    Mutation("x86faults: an instruction that leaves the edge is a branch", FETCH, " || g->stop.va != g->stop.pc)", ")",
+    Mutation("x86faults: an instruction that leaves the edge is a branch", FETCH, " || g->stop.va != g->stop.pc ||",
+             " ||",
              BRANCHES),
     Mutation("x86faults: a branch of the run before is one of this", RUN, "\tg->block.size = 0;\n\twhile", "\twhile",
              BRANCHES),
@@ -55,9 +57,9 @@ MUTATIONS = (
              "\t(void)address;\n\t(void)size;\n", BRANCHES),
     Mutation("x86faults: a block faults where it begins", FETCH, "return at == pc ? 0 : at;", "return 0;", ENDS),
     Mutation("x86faults: a block runs over its page", FETCH, " && i.length <= page - at)", " && at < page)", ENDS),
-    Mutation("x86faults: LOCK is nothing to the system", SITE, "\tif (i.lock && !x86_writes_back(&i) &&",
+    Mutation("x86faults: LOCK is nothing to the system", SITES, "\tif (i.lock && !x86_writes_back(&i) &&",
              "\tif (0 && !x86_writes_back(&i) &&", SYSTEM),
-    Mutation("x86faults: LOCK CMPXCHG16B is invalid", SITE, "\tif (i.lock && !x86_writes_back(&i) &&",
+    Mutation("x86faults: LOCK CMPXCHG16B is invalid", SITES, "\tif (i.lock && !x86_writes_back(&i) &&",
              "\tif (i.lock &&", SYSTEM),
     Mutation("x86faults: a task is in a register", TABLES, "(q->i->memory && (!q->wide ||",
              "(q->i->vex && (!q->wide ||", SYSTEM),

@@ -2,10 +2,11 @@
 
 from tests.mutations import Mutation
 
+SITES, SCAN = "csrc/guest_site_x86.c", "csrc/guest_scan_x86.c"
 FORMAT, MSR, TWIN_MSR = "mmu/guest/format.py", "csrc/guest_msr.c", "mmu/guest/x86_msr.py"
 SYSTEM, DONE, TWIN = "csrc/guest_x86_system.c", "csrc/system_x86.c", "mmu/guest/x86_system.py"
 CPUID, HOST, CONTROL = "mmu/guest/x86_cpuid.py", "csrc/guest_host.c", "csrc/guest_control.c"
-DELIVER, STATE, SITE, CPU = "csrc/deliver_x86.c", "csrc/state_x86.c", "csrc/guest_site.c", "mmu/guest/x86.py"
+DELIVER, STATE, CPU = "csrc/deliver_x86.c", "csrc/state_x86.c", "mmu/guest/x86.py"
 
 
 def msrs(word: str = "") -> tuple[str, ...]:
@@ -58,7 +59,7 @@ MUTATIONS = (
              "lib.mmu_guest_set_time(cpu.guest, _pair(cpu) & HALF)", msrs("clock")),
     Mutation("x86system: RDPMC is left to the engine", SYSTEM, "OP_RDPMC: return X86_REFUSED;",
              "OP_RDPMC: return X86_RUNS;", msrs("counters")),
-    Mutation("x86system: no hook on RDPMC", SITE, " case OP_RDPMC & 0xff:", "", msrs("counters")),
+    Mutation("x86system: no hook on RDPMC", SCAN, " case OP_RDPMC & 0xff:", "", msrs("counters")),
     Mutation("x86system: LOCK is no matter", SYSTEM, "if (i->lock)", "if (i->vex)", msrs("lock")),
     Mutation("x86system: SYSENTER leaves IF", DONE, "GUEST_RFLAGS_VM | GUEST_RFLAGS_IF", "GUEST_RFLAGS_VM",
              calls("enters_the_kernel")),
@@ -107,8 +108,8 @@ MUTATIONS = (
              "(MsrRule.BITS,)", ("tests/test_snapshot.py", "-k", "memory_types")),
     Mutation("x86system: XSETBV without CR4.OSXSAVE", SYSTEM, "!(q->now.cr4 & X86_CR4_OSXSAVE) || ", "",
              ("tests/guest/test_cpuid.py", "-k", "one_register")),
-    Mutation("x86system: SSE4A runs", SITE, " || is_sse4a(&i))", ")", ("tests/guest/test_cpuid.py", "-k", "SSE4A")),
-    Mutation("x86system: MOVNTPS is of SSE4A", SITE, "(i->opcode == OP_MOVNT && i->repeated)", "i->opcode == OP_MOVNT",
+    Mutation("x86system: SSE4A runs", SITES, " || is_sse4a(&i))", ")", ("tests/guest/test_cpuid.py", "-k", "SSE4A")),
+    Mutation("x86system: MOVNTPS is of SSE4A", SITES, "(i->opcode == OP_MOVNT && i->repeated)", "i->opcode == OP_MOVNT",
              returns("movntps")),
     Mutation("x86system: IRETQ goes anywhere", SYSTEM,
              "!peek(q, stack, &target) || x86_is_canonical(target)",
@@ -120,7 +121,7 @@ MUTATIONS = (
     Mutation("x86system: IRETQ reads no frame", SYSTEM,
              "return permits(!peek(q, stack + size - WORD, &last));",
              "return permits(size == WORD);", returns("cannot_read")),
-    Mutation("x86system: no hook on IRETQ", SITE, "== REX_W)", "== REX_W + 1)", returns("iretq")),
+    Mutation("x86system: no hook on IRETQ", SCAN, "== REX_W ?", "== REX_W + 1 ?", returns("iretq")),
     Mutation("x86system: SYSRETQ goes anywhere", SYSTEM,
              "q->now.cpl || (q->i->wide && !x86_is_canonical(general(q, RCX)))",
              "q->now.cpl", returns("sysretq")),

@@ -1,6 +1,6 @@
 /*
- * SYS instructions of arm64: maintenance of TLBs and, by address, of caches; and AT. The engine does nothing at all for
- * caches, and AT walks tables that it does not have.
+ * SYS instructions of arm64: maintenance of TLBs and, by address, of caches; DC ZVA; and AT. The engine does nothing at
+ * all for caches, and AT walks tables that it does not have.
  *
  * A cache is never seen here, but its maintenance translates an address, and faults. PAR_EL1 is what our walk says.
  * Source: Arm ARM DDI 0487, D7.5.9 'Data cache maintenance instructions' and 'Permission fault' there; pseudocode
@@ -10,9 +10,9 @@
 
 enum { CRN_TLBI = 8, CRN_CACHE = 7, OP1_EL1 = 0, OP1_EL0 = 3 };
 enum { CRM_IALLUIS = 1, CRM_IC = 5 };
-enum { PSTATE_PAN = 1 << 22 };
+enum { PSTATE_PAN = 1 << 22, DCZID_BS = 15, WORD = 8 };
 
-enum what { CLEAN, INVALIDATE, FETCHED, TRANSLATE };
+enum what { CLEAN, INVALIDATE, FETCHED, TRANSLATE, ZERO };
 
 /* With op0 = 1 and CRn = 7. `access`, `el`, `pan`: of AT. */
 struct operation { uint8_t op1, crm, op2, what, access, el, pan; };
@@ -25,6 +25,7 @@ static const struct operation operations[] = {
 	{ OP1_EL0, 12, 1, CLEAN, MMU_ACCESS_READ, 0, 0 },	/* DC CVAP */
 	{ OP1_EL0, 13, 1, CLEAN, MMU_ACCESS_READ, 0, 0 },	/* DC CVADP */
 	{ OP1_EL0, 14, 1, CLEAN, MMU_ACCESS_READ, 0, 0 },	/* DC CIVAC */
+	{ OP1_EL0, 4, 1, ZERO, MMU_ACCESS_WRITE, 0, 0 },	/* DC ZVA */
 	{ OP1_EL1, 8, 0, TRANSLATE, MMU_ACCESS_READ, 1, 0 },	/* AT S1E1R */
 	{ OP1_EL1, 8, 1, TRANSLATE, MMU_ACCESS_WRITE, 1, 0 },	/* AT S1E1W */
 	{ OP1_EL1, 8, 2, TRANSLATE, MMU_ACCESS_READ, 0, 0 },	/* AT S1E0R */
@@ -49,7 +50,7 @@ static bool permitted(struct mmu_guest *g, const struct operation *op, uint64_t 
 	if (pstate & GUEST_PSTATE_EL)
 		return true;
 	guest_system_register(g, &sctlr, false);
-	return op->op1 == OP1_EL0 && (sctlr.value & ARM64_SCTLR_UCI);
+	return op->op1 == OP1_EL0 && (sctlr.value & (op->what == ZERO ? ARM64_SCTLR_DZE : ARM64_SCTLR_UCI));
 }
 
 /* IC IALLUIS, IALLU and IVAU. IALLU is for its own CPU alone; that others look as well is never wrong. */
@@ -105,6 +106,50 @@ static void translate(struct mmu_guest *g, const struct operation *op, uint64_t 
 	guest_system_register(g, &par, true);
 }
 
+static void store_failed(struct mmu_guest *g, uint64_t hpa, int rc)
+{
+	guest_stop(g, rc < 0 ? MMU_GUEST_CALLBACK : MMU_GUEST_BUS_ERROR);
+	g->stop.hpa = hpa;
+	g->stop.size = WORD;
+	g->stop.access = MMU_ACCESS_WRITE;
+	g->stop.result = (uint32_t)rc;
+	guest_undo(g);
+}
+
+/*
+ * DC ZVA of what is not RAM for the engine, which would go on behind it when the bus refuses. False: it is RAM, or code,
+ * or may not be written, and all is the engine's.
+ */
+static bool zero(struct mmu_guest *g, uint64_t va)
+{
+	struct system_register dczid = { .crn = 0, .crm = 0, .op0 = 3, .op1 = 3, .op2 = 7 };
+	struct guest_translation t;
+	struct guest_place place;
+	struct mmu_guest_stop unused;
+	uint64_t hpa, block;
+
+	if (guest_translate(g, va, MMU_ACCESS_WRITE, &t, &unused) != MMU_OK)
+		return false;
+	place = guest_place(g, pa_of(t.pa.v & GUEST_PAGE_MASK), true);
+	if (place.plain || guest_code_find(g, &place.key))
+		return false;
+	guest_system_register(g, &dczid, false);
+	block = UINT64_C(4) << (dczid.value & DCZID_BS);
+	hpa = (t.pa.v & GUEST_PAGE_MASK) | (va & (GUEST_PAGE - 1) & ~(block - 1));
+	for (uint64_t at = 0; at < block; at += WORD) {
+		int rc;
+
+		g->counters.bus_writes++;
+		rc = mmu_port_store(g->c.data, hpa + at, WORD, 0);
+		guest_device_acted(g);
+		if (rc != MMU_MEMTX_OK) {
+			store_failed(g, hpa + at, rc);
+			break;
+		}
+	}
+	return true;
+}
+
 /* UC_HOOK_INSN, SYS, before the instruction. 0: the engine carries it out, or refuses it. */
 uint32_t guest_on_system(void *uc, int reg, const void *operation, void *user)
 {
@@ -130,6 +175,8 @@ uint32_t guest_on_system(void *uc, int reg, const void *operation, void *user)
 		pstate = guest_register(g, g->c.ids.pstate);
 		if (!permitted(g, op, pstate))
 			return 0;
+		if (op->what == ZERO)
+			return zero(g, r->value);
 		if (op->what == TRANSLATE)
 			translate(g, op, r->value);
 		else

@@ -412,7 +412,9 @@ class Sctlr(Layout, bits=64, source=_REGISTERS + "SCTLR_EL1, SCTLR_EL2, SCTLR_EL
     SA0 = Bits(4, doc="the same at EL0")
     IGN5 = ignored(11, 5)
     I = Bits(12, doc="instruction cacheability; with M=0 fetches are write-through")  # noqa: E741
-    IGN13 = ignored(18, 13)
+    IGN13 = ignored(13)
+    DZE = Bits(14, doc="EL0 may use DC ZVA")
+    IGN15 = ignored(18, 15)
     WXN = Bits(19, doc="writable is not executable")
     IGN20 = ignored(22, 20)
     SPAN = Bits(23, doc="0: exceptions set PSTATE.PAN")

@@ -15,7 +15,7 @@ HOLE, READ_ONLY, EXTERNAL = 0x3000_0000, 0x2000_0000, 0x7F80_0000_0000
 USER, KERNEL = 0x5000_0000, 0x5800_0000
 VECTORS = CODE + 0x2000
 SPX, LOWER = VECTORS + 0x200, VECTORS + 0x400
-CM, WNR, IL, UCI, PAN = 1 << 8, 1 << 6, 1 << 25, 1 << 26, 1 << 22
+CM, WNR, IL, UCI, PAN, DZE = 1 << 8, 1 << 6, 1 << 25, 1 << 26, 1 << 22, 1 << 14
 ABORT, ABORT_LOWER = 0x25 << 26 | IL | CM | WNR, 0x24 << 26 | IL | CM | WNR
 TRANSLATION_2, ACCESS_FLAG_3, PERMISSION_3, WALK_1 = 6, 11, 15, 0x15
 CLEANING = ("dc cvac", "dc cvau", "dc cvap", "dc civac")
@@ -199,3 +199,16 @@ def test_at_is_that_of_the_library(m, drawn, mair, operation, hardware):
     m.load(code("aarch64", f"msr pan, #0; at {operation}, x8; isb; mrs x9, {PAR}"))
     m.set(x8=READ_ONLY + 8, mair_el1=mair, tcr_el1=tcr)
     assert m.run().registers["x9"] == arm64.at(m.space, m.walk_registers(), READ_ONLY + 8, operation.upper())
+
+
+def test_el0_zeroes_a_block_of_a_window_only_with_dze():
+    """That is not RAM for the engine, so it is not the engine that asks."""
+    trapped = 0x18 << 26 | IL | 1 << 20 | 1 << 17 | 3 << 14 | 7 << 10 | 8 << 5 | 4 << 1
+    for dze, expected in (DZE, 0x5600_0003), (0, trapped):
+        with machine("aarch64", dispatch="exact") as m:
+            m.tables.map(USER, WINDOW + 9 * MIB, PAGE, page_size=PAGE, user=1, executable=True)
+            m.tables.map(USER + PAGE, WINDOW + 10 * MIB, PAGE, page_size=PAGE, user=1, executable=False)
+            m.set(sctlr_el1=m.registers["sctlr_el1"] & ~DZE | dze)
+            m.space.write(WINDOW + 10 * MIB, b"\x55" * 64)
+            assert user(m, "dc zva, x8", x8=USER + PAGE)[0] == expected
+            assert m.space.read(WINDOW + 10 * MIB, 64) == (bytes(64) if dze else b"\x55" * 64)

@@ -156,6 +156,56 @@ def test_arm64_aborts_when_one_register_needs_what_another_only_read_ahead():
     assert result.stop.reason == "halt"
 
 
+@pytest.mark.parametrize("at", [NOWHERE, DEVICE])
+@pytest.mark.parametrize("offset", [0, 0x40, 0x7C])
+def test_arm64_zeroing_a_block_aborts_where_it_is(at, offset):
+    """The engine stores it by a helper, and would go on to the end of its block."""
+    device = Mmio(PAGE, read=lambda o, n: 0, write=lambda o, n, v: MemTxResult.ERROR)
+    with broken("aarch64", device) as m:
+        m.load(code("aarch64", "mov x9, #5; dc zva, x8; mov x9, #6; str x9, [x10]"))
+        m.set(x8=at + offset, x10=CODE + 0x800)
+        stop = (result := m.run()).stop
+        block = at + offset // 64 * 64
+        assert (stop.reason, stop.pc, stop.exception.far, result.registers["x9"]) == ("fault", CODE + 4, block, 5)
+        kind = 0 if at == NOWHERE else EA
+        assert stop.exception.esr == DATA_ABORT | WNR | EXTERNAL | kind
+        assert m.read(CODE + 0x800, 8) == bytes(8)
+        assert result.counters.first_bus_error == BusErrorRecord(
+            BASES[at] + block - at, 8, WRITE, MemTxResult.DECODE_ERROR if at == NOWHERE else MemTxResult.ERROR)
+
+
+def test_arm64_zeroing_a_block_of_a_device_that_raises_ends_there():
+    def write(offset, size, value):
+        raise ZeroDivisionError
+
+    with broken("aarch64", Mmio(PAGE, read=lambda o, n: 0, write=write)) as m:
+        m.load(code("aarch64", "mov x9, #5; dc zva, x8; mov x9, #6")).set(x8=DEVICE)
+        with pytest.raises(ZeroDivisionError):
+            m.run()
+        assert (m.registers["pc"], m.registers["x9"]) == (CODE + 4, 5)
+
+
+@pytest.mark.parametrize("service", ["exact", "mirror"])
+@pytest.mark.parametrize("offset", [0, 0x40, 0xFC])
+def test_arm64_zeroing_a_block_of_a_window_zeroes_it_and_no_more(offset, service):
+    space = AddressSpace()
+    space.map(0, Ram(64 * MIB))
+    target = Target("mem0", HostMemory(MIB))
+    window = Striped(MIB, 1 << 36, [target])
+    window.set_route(Route((Span(1 << 36, (1 << 36) + MIB - 1, 8, 0, 256, (Slot(0, 1 << 36, 0, 1, 256),)),)))
+    space.map(1 << 36, window)
+    with Machine(space, "aarch64", dispatch=service) as m:
+        m.load(code("aarch64", "dc zva, x8"))
+        m.tables.map(HALF, 1 << 36, PAGE, page_size=PAGE, executable=False)
+        m.write(HALF, b"\x55" * PAGE)
+        result = m.set(x8=HALF + offset).run()
+        block = offset // 64 * 64
+        expected = bytearray(b"\x55" * PAGE)
+        expected[block : block + 64] = bytes(64)
+        assert (result.stop.reason, m.read(HALF, PAGE)) == ("halt", bytes(expected))
+        assert result.counters.bus_writes == (8 if service == "exact" else 0)
+
+
 def test_arm64_handler_gets_the_abort_and_goes_on():
     with broken("aarch64") as m:
         source = "msr vbar_el1, x1; isb; ldr x9, [x8]; mov x11, #1"

@@ -27,7 +27,17 @@ ALIGNED = strict("alignment_checks")
 RIGHTS = ("tests/guest/test_arm64_rights_faults.py",)
 NEXT_PAGE = strict("page_that_ran_before or on_the_next_one")
 
+ZVA = ("tests/guest/test_bus_errors.py", "-k", "zeroing")
+
 MUTATIONS = (
+    Mutation("zva: the engine goes on behind a block that the bus refuses", SYSTEM,
+             "\tif (place.plain || guest_code_find(g, &place.key))\n", "\tif (1)\n", ZVA),
+    Mutation("zva: the block begins at the address", SYSTEM, "(GUEST_PAGE - 1) & ~(block - 1))",
+             "(GUEST_PAGE - 1))", ZVA),
+    Mutation("zva: a block is twice as large", SYSTEM, "UINT64_C(4) << (dczid", "UINT64_C(8) << (dczid", ZVA),
+    Mutation("zva: a device that raises is a bus error", SYSTEM, "rc < 0 ? MMU_GUEST_CALLBACK :", "", ZVA),
+    Mutation("zva: EL0 needs UCI", SYSTEM, "(op->what == ZERO ? ARM64_SCTLR_DZE : ARM64_SCTLR_UCI)", "ARM64_SCTLR_UCI",
+             maintenance("only_with_dze")),
     Mutation("maintenance C: PAN is for it", PARAMS, " && !(access & MMU_ACCESS_MAINTENANCE);", ";", WALKS),
     Mutation("maintenance C: what cleans needs a right of stage 2", PARAMS,
              "kind == MMU_ACCESS_WRITE || !(access & MMU_ACCESS_MAINTENANCE)", "true", WALKS),

@@ -2,7 +2,7 @@
  * What the engine would take from the host: time and random numbers. With them no run would be like another one.
  *
  * Clocks are one clock, of the guest, which moves on at each look at it. There are no random numbers: RDRAND and RDSEED
- * (guest_site.c), RNDR and RNDRRS are undefined, and CPUID and ID_AA64ISAR0_EL1 say so.
+ * (guest_site_x86.c), RNDR and RNDRRS are undefined, and CPUID and ID_AA64ISAR0_EL1 say so.
  */
 #include "deliver_x86.h"
 
@@ -87,7 +87,9 @@ int guest_on_cpuid(void *uc, void *user)
 #define PFR0_AARCH32 UINT64_C(0x22)
 #define PFR0_AARCH64 UINT64_C(0x11)
 
-enum what { COUNTER, TIMER, NO_TIMER, RANDOM, FEATURES, STATES };
+#define PFR1_BT UINT64_C(15)	/* of ID_AA64PFR1_EL1: branch targets, which nobody checks */
+
+enum what { COUNTER, TIMER, NO_TIMER, RANDOM, FEATURES, STATES, TARGETS };
 
 /* With op0 = 3. EL0 may read them where one of `rights` is set in CNTKCTL_EL1 or, of the PMU, in PMUSERENR_EL0. */
 struct host_register { uint8_t op1, crn, crm, op2, what; uint16_t rights; };
@@ -104,6 +106,7 @@ static const struct host_register host_registers[] = {
 	{ 3, 2, 4, 1, RANDOM, 0 },		/* RNDRRS */
 	{ 0, 0, 6, 0, FEATURES, 0 },		/* ID_AA64ISAR0_EL1 */
 	{ 0, 0, 4, 0, STATES, 0 },		/* ID_AA64PFR0_EL1 */
+	{ 0, 0, 4, 1, TARGETS, 0 },		/* ID_AA64PFR1_EL1 */
 };
 
 static const struct host_register *find(const struct system_register *op)
@@ -149,6 +152,7 @@ uint32_t guest_on_mrs(void *uc, int reg, const void *operation, void *user)
 	case TIMER: value = (uint32_t)-mmu_guest_look(g); break;
 	case NO_TIMER: break;
 	case FEATURES: value = system_value(g, *op) & ~ISAR0_RNDR; break;
+	case TARGETS: value = system_value(g, *op) & ~PFR1_BT; break;
 	case STATES: value = (system_value(g, *op) & ~(PFR0_SVE | PFR0_AARCH32)) | PFR0_AARCH64; break;
 	case RANDOM:
 		if (g->phase == GUEST_PROBING || guest_stopping(g))

@@ -57,10 +57,11 @@ x86:
 
 arm64:
 
-- EL1 and EL0 in AArch64 only, and no SVE; ID_AA64PFR0_EL1 says so. A walk uses 48 bits.
+- EL1 and EL0 in AArch64 only, no SVE, and no check of branch targets (BTI); ID_AA64PFR0_EL1 and ID_AA64PFR1_EL1 say
+  so. A walk uses 48 bits.
 - An unaligned access faults where SCTLR_EL1.A is set or the instruction is an atomic one, and neither because it is
   ordered (LDAR, STLR) nor because memory is a device's; a store-exclusive only behind a load-exclusive. With
   SCTLR_EL1.A every load and store costs tens of ns more, and so does FP while CPACR_EL1.FPEN traps it for anybody.
 - WFE waits for nothing and is not trapped; there is no single step (MDSCR_EL1.SS); PSTATE.IL that a legal return takes
-  from SPSR_EL1 has no effect; branch targets (BTI) are not checked.
+  from SPSR_EL1 has no effect.
 """

@@ -81,7 +81,9 @@ def test_el0_that_masks_interrupts_is_trapped_with_what_it_did(m, source, iss):
     assert user(m, source, uma=True)[0] == 0x5600_0003
 
 
-def test_the_cpu_says_that_it_has_no_sve_and_no_aarch32(m):
-    pfr0 = m.load(code("aarch64", "mrs x9, id_aa64pfr0_el1")).run().registers["x9"]
+def test_the_cpu_says_that_it_has_no_sve_no_aarch32_and_no_bti(m):
+    r = m.load(code("aarch64", "mrs x9, id_aa64pfr0_el1; mrs x10, id_aa64pfr1_el1")).run().registers
+    pfr0 = r["x9"]
+    assert r["x10"] & 15 == 0
     assert (pfr0 & 15, pfr0 >> 4 & 15, pfr0 >> 32 & 15) == (1, 1, 0)
     assert pfr0 >> 16 & 15 != 15  # FP

@@ -167,6 +167,7 @@ MUTATIONS = (
              RIGHTS),
     Mutation("trapped: the twin's DAIFSet has no syndrome", GUEST, " or self._syndrome_of_system(), far)", ", far)",
              RIGHTS),
+    Mutation("features: there is BTI", HOST, "& ~PFR1_BT;", "| 1;", RIGHTS),
     Mutation("features: there is SVE", HOST, "~(PFR0_SVE | PFR0_AARCH32)", "~PFR0_AARCH32", RIGHTS),
     Mutation("features: there is AArch32", HOST, " & ~(PFR0_SVE | PFR0_AARCH32)) |", " & ~PFR0_SVE) |", RIGHTS),
 )  # fmt: skip

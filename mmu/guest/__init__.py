@@ -41,11 +41,12 @@ x86:
 - SSE raises no floating-point exception (no #XM, nor #UD without CR4.OSXMMEXCPT). MXCSR shows all that it met but
   denormal operands (DE), and of RCPPS and RSQRTPS what a division meets. Results of the x87 that are denormal become 0
   under MXCSR.FZ as well. In code of 32 bits LDMXCSR takes reserved bits, and FZ as it was.
-- Some rare instructions are the engine's own: of two NaNs the one with the larger fraction is the result; PHADD and
-  PHSUB of a register with itself have a wrong upper half; CMPXCHG of 32-bit registers that differ clears the upper half
-  of its operand; CMPPS with an immediate above 7, TEST by its second encoding (F7 /1) and MOV by C7 with REX.R are
-  invalid; LAHF and SAHF with a REX prefix work on SPL; RET n with an n above 0x7fff takes it for a negative one; with
-  the prefix 66 and without REX.W, a near branch is one of 16 bits, as AMD's are.
+- Some rare instructions are the engine's own: LOCK NEG leaves the flags of its operand; of two NaNs the one with the
+  larger fraction is the result; PHADD and PHSUB of a register with itself have a wrong upper half; CMPXCHG of 32-bit
+  registers that differ clears the upper half of its operand; CMPPS with an immediate above 7, TEST by its second
+  encoding (F7 /1) and MOV by C7 with REX.R are invalid; LAHF and SAHF with a REX prefix work on SPL; RET n with an n
+  above 0x7fff takes it for a negative one; with the prefix 66 and without REX.W, a near branch is one of 16 bits, as
+  AMD's are.
 - No AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging, no APIC, no performance
   counters: CPUID tells of none, nor of other things that are not here. There are the MSRs of mmu.guest.format.MSRS.
 - IRET and far RET take code that is marked L and D, and no stack segment for code of 32 bits in rings 0 to 2. LTR takes

@@ -183,8 +183,6 @@ enum x86_verdict guest_system_verdict(struct mmu_guest *g, uint64_t pc, const st
 
 	if (!is_judged(i))
 		return X86_RUNS;
-	if (i->lock)
-		return X86_UNDEFINED;
 	q.now = guest_x86_registers(g);
 	verdict = judge(&q);
 	/* To find out whether this is 64-bit code takes longer than all the rest. */

@@ -36,8 +36,8 @@ x86:
 - Far JMP and CALL to an address that is not canonical raise #GP there and not where they are. A near CALL to one has
   pushed: what was below RSP is lost.
 - No #AC; operands of SSE in memory need not be aligned: MOVAPS, ADDPS and the like raise no #GP. LOCK counts for
-  nothing before an instruction that takes none, unless that is one of the system. CLFLUSH in code of 32 bits never
-  faults. ENTER does not ask whether it may write at the new RSP.
+  nothing before an instruction that takes none, unless that is one of the system, in 64-bit code. CLFLUSH in code of
+  32 bits never faults. ENTER does not ask whether it may write at the new RSP.
 - SSE raises no floating-point exception (no #XM, nor #UD without CR4.OSXMMEXCPT). MXCSR shows all that it met but
   denormal operands (DE), and of RCPPS and RSQRTPS what a division meets. Results of the x87 that are denormal become 0
   under MXCSR.FZ as well. In code of 32 bits LDMXCSR takes reserved bits, and FZ as it was.

@@ -376,3 +376,27 @@ def test_a_page_of_which_a_block_is_away_is_not_had_in_place():
         assert one.run(timeout=None).stop.reason == "halt"
         assert seen == [value]
         assert two.run(start=CODE).counters.direct == 1
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_two_pages_that_begin_with_the_same_block_are_two(arch):
+    """One through the window, in the order of both devices, the other through the second window, of one device."""
+    program = ("load", "data", 8, 0), ("load", "alias", 8, 256), ("load", "data", 8, 256)
+    found = []
+    for service in "exact", "mirror":
+        with World(arch, service) as world:
+            found.append(world.run(*program).registers[world.isa.RESULT])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_page_in_place_keeps_its_blocks_when_another_page_that_shows_them_is_touched(arch):
+    """The second window's pages lie in one piece in device 0: the engine has them there, and stores there."""
+    value = 0x1122_3344_5566_7788
+    program = ("load", "alias", 8, 0), ("load", "data", 8, 0), ("store", "alias", 8, 8, value), ("load", "data", 8, 8)
+    found = []
+    for service in "exact", "auto":
+        with World(arch, service) as world:
+            found.append(world.run(*program).registers[world.isa.RESULT])
+            assert world.memories[0].read(MIB + 8, 8) == value.to_bytes(8, "little")
+    assert found[0] == found[1]

@@ -107,13 +107,6 @@ MUTATIONS = (
         OTHERS,
     ),
     Mutation(
-        "guest: code is not compared at a TLB miss",
-        "csrc/guest_fill.c",
-        "guest_map_changed(g) || guest_code_changed(g)",
-        "guest_map_changed(g)",
-        OTHERS,
-    ),
-    Mutation(
         "guest: code is not compared after a stop",
         "csrc/guest_run.c",
         "guest_map_changed(g) || guest_code_changed(g)",

@@ -6,6 +6,7 @@ MIRROR = ("tests/guest/test_mirror.py",)
 # The property test costs seconds, so it is named where only it fails.
 SERVICES = ("tests/guest/test_services.py",)
 
+BLOCKS = ("tests/guest/test_mirror.py", "-k", "two_pages or in_place")
 MUTATIONS = (
     Mutation(
         "mirror: a page in the mirror is no RAM for the softmmu TLB",
@@ -75,14 +76,14 @@ MUTATIONS = (
         "csrc/mirror.c",
         "\tfor (uint32_t i = 1; i < MIRROR_BLOCKS; i++)\n\t\tif (now",
         "\tfor (uint32_t i = MIRROR_BLOCKS; i < MIRROR_BLOCKS; i++)\n\t\tif (now",
-        SERVICES,
+        BLOCKS,
     ),
     Mutation(
         "mirror: a block that an engine has in place is taken away",
         "csrc/places.c",
         "memory_order_relaxed) == PLACE_HOME) {",
         "memory_order_relaxed) != PLACE_MOVING) {",
-        SERVICES,
+        BLOCKS,
     ),
     Mutation(
         "mirror: a page is had in place although a part of it is away",

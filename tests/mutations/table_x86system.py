@@ -60,7 +60,6 @@ MUTATIONS = (
     Mutation("x86system: RDPMC is left to the engine", SYSTEM, "OP_RDPMC: return X86_REFUSED;",
              "OP_RDPMC: return X86_RUNS;", msrs("counters")),
     Mutation("x86system: no hook on RDPMC", SCAN, " case OP_RDPMC & 0xff:", "", msrs("counters")),
-    Mutation("x86system: LOCK is no matter", SYSTEM, "if (i->lock)", "if (i->vex)", msrs("lock")),
     Mutation("x86system: SYSENTER leaves IF", DONE, "GUEST_RFLAGS_VM | GUEST_RFLAGS_IF", "GUEST_RFLAGS_VM",
              calls("enters_the_kernel")),
     Mutation("x86system: the twin's SYSENTER leaves IF", TWIN, " | Rflags.IF.mask", "", calls("enters_the_kernel")),

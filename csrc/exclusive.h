@@ -15,7 +15,8 @@
 /* Between two blocks: 0 for most, so that one look is all it costs. */
 enum exclusive_attention {
 	EXCLUSIVE_CALLED = 1,		/* this one is to come out, or to look at what else it was asked for */
-	EXCLUSIVE_COUNTS = 2		/* it counts its blocks, by itself: see exclusive_count() */
+	EXCLUSIVE_COUNTS = 2,		/* it counts its blocks, by itself: see exclusive_want() */
+	EXCLUSIVE_SEARCHES = 4		/* it searches them, in the same way */
 };
 
 struct exclusive {
@@ -57,13 +58,16 @@ static inline bool exclusive_is_called(const struct exclusive *e)
 	return atomic_load_explicit(&e->attention, memory_order_relaxed) & EXCLUSIVE_CALLED;
 }
 
-/* For the participant itself: whether it counts from now on. */
-static inline void exclusive_count(struct exclusive *e, bool counts)
+static inline bool exclusive_wants(const struct exclusive *e, enum exclusive_attention what)
 {
-	uint8_t now = atomic_load_explicit(&e->attention, memory_order_relaxed) & EXCLUSIVE_COUNTS;
+	return atomic_load_explicit(&e->attention, memory_order_relaxed) & what;
+}
 
-	if (counts != (now != 0))
-		atomic_fetch_xor_explicit(&e->attention, EXCLUSIVE_COUNTS, memory_order_relaxed);
+/* For the participant itself: whether it counts or searches blocks from now on. */
+static inline void exclusive_want(struct exclusive *e, enum exclusive_attention what, bool on)
+{
+	if (on != exclusive_wants(e, what))
+		atomic_fetch_xor_explicit(&e->attention, (uint8_t)what, memory_order_relaxed);
 }
 
 /* Calls all that are enrolled. Any thread; nothing is waited for. */

@@ -43,7 +43,7 @@ int mmu_guest_create(const struct mmu_guest_config *config, mmu_guest **ret)
 	own_ports(g, &g->exclusive);
 	exclusive_enroll(&g->exclusive);
 	g->arch = config->arch == MMU_GUEST_X86_64 ? &guest_x86 : &guest_arm64;
-	g->tells_blocks = !g->arch->notes_blocks;
+	exclusive_want(&g->exclusive, EXCLUSIVE_SEARCHES, g->arch->notes_blocks);
 	*ret = g;
 	return MMU_OK;
 }

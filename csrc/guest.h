@@ -202,7 +202,6 @@ struct mmu_guest {
 	uint64_t hooked_at, flags;	/* x86: the instruction that a code hook was called for, and RFLAGS before it */
 	bool hooked;			/* there is one in what is translated now */
 	uint32_t watch;			/* arm64: what code was searched for */
-	bool tells_blocks;		/* the engine tells of each block that it translates */
 	uint64_t port_pc;
 	bool port_permitted;		/* the INS or OUTS at port_pc was found to be */
 	bool undo;			/* bus_context is what the CPU must go back to */

@@ -58,6 +58,6 @@ void guest_on_x86_translated(void *uc, const struct engine_block *block, const v
 
 	(void)uc;
 	(void)before;
-	g->tells_blocks = true;
+	exclusive_want(&g->exclusive, EXCLUSIVE_SEARCHES, false);
 	guest_block_check(g, block->pc, block->size);
 }

@@ -150,7 +150,7 @@ void guest_code_look_later(struct mmu_guest *g)
 {
 	if (!g->look_in && (g->sharing || atomic_load_explicit(&g->c.bus->told, memory_order_relaxed)))
 		g->look_in = LOOK_BLOCKS;
-	exclusive_count(&g->exclusive, g->look_in);
+	exclusive_want(&g->exclusive, EXCLUSIVE_COUNTS, g->look_in);
 }
 
 /* Whether somebody may have written to code: others were counted, or it is time to look. */

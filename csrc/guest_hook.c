@@ -36,30 +36,23 @@ static void on_syscall(void *uc, void *user)
 	g->stop.va = guest_register(g, g->c.ids.pc);
 }
 
-/* A block is counted, and nothing else is to do before it. */
-static bool counts_on(struct mmu_guest *g)
+/* A block is counted or searched, and nothing else is to do before it. */
+static bool goes_on(struct mmu_guest *g)
 {
+	if (exclusive_wants(&g->exclusive, EXCLUSIVE_SEARCHES))
+		guest_block_check(g, g->block.pc, g->block.size);
 	if (exclusive_is_called(&g->exclusive))
 		return false;
-	if (g->look_in && --g->look_in)
+	if (!exclusive_wants(&g->exclusive, EXCLUSIVE_COUNTS) || (g->look_in && --g->look_in))
 		return true;
 	g->look = true;
 	return false;
 }
 
-/*
- * Before each block of instructions. A run is ended from outside here and nowhere else: when told at any other time,
- * the engine gives up an instruction that has already stored, and hooks are passed over.
- */
-static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
+/* Out of line, so that most blocks save no registers. */
+static __attribute__((noinline)) void attend(struct mmu_guest *g)
 {
-	struct mmu_guest *g = user;
-
-	(void)uc;
-	g->block = (struct guest_block){ address, size };
-	if (!g->tells_blocks)
-		guest_block_check(g, address, size);
-	if (!atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed) || counts_on(g))
+	if (goes_on(g))
 		return;
 	if (g->phase == GUEST_PROBING) {
 		if (g->probe.begun)
@@ -71,6 +64,21 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
 		return;
 	g->event = GUEST_CALLED;
 	g->c.engine.emu_stop(g->c.engine.uc);
+}
+
+/*
+ * Before each block of instructions. A run is ended from outside here and nowhere else: when told at any other time,
+ * the engine gives up an instruction that has already stored, and hooks are passed over.
+ */
+static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
+{
+	struct mmu_guest *g = user;
+
+	(void)uc;
+	g->block.pc = address;
+	g->block.size = size;
+	if (__builtin_expect(atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed) != 0, 0))
+		attend(g);
 }
 
 /* Before each instruction, when instructions are counted. */

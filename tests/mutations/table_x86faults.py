@@ -67,7 +67,8 @@ MUTATIONS = (
              ")", BASES),
     Mutation("x86faults: no block is looked at", BLOCK,
              "\t\t\tlacks |= guest_site_add(g, pc + at, pc + at, NULL);\n", "\t\t\t;\n", ROTATIONS),
-    Mutation("x86faults: the first block is not looked at", "csrc/guest.c", "EXCLUSIVE_SEARCHES, g->arch->notes_blocks);",
+    Mutation("x86faults: the first block is not looked at", "csrc/guest.c",
+             "EXCLUSIVE_SEARCHES, g->arch->notes_blocks);",
              "EXCLUSIVE_SEARCHES, false);", ROTATIONS),
     Mutation("x86faults: a block runs although it lacks a hook", BLOCK,
              "\tg->stop.access = MMU_ACCESS_FETCH;	/* none of its instructions was counted */\n"

@@ -2,15 +2,23 @@
 
 The file that holds the others' tests is named where they are part of something larger:
 
-- exact fault addresses, the W bit of read-modify-writes, page-crossing and long stores: test_x86_faults,
-  test_arm64_faults
+- exact fault addresses, the W bit of read-modify-writes, page-crossing and long stores: test_x86_faults, test_page_edges,
+  test_arm64_faults; fetches: test_page_ends
+- flags at faults: test_x86_faults, test_rotations, test_page_edges
+- cache maintenance, of which the engine tells nobody: test_flushed_lines, test_arm64_maintenance_faults
+- branches to no address: test_branches, test_returns
 - the look-up at the end of a run, at address 0: test_x86_faults
 - supervisor accesses of user programs, LDTR, the double fault that is none, SYSCALL, privilege: test_x86_delivery,
-  test_arm64_faults
-- INVLPG, MOV CR, EFER, TLBI: test_second_tlb
-- code in devices, aliases, stores to code: test_code; code that others write: test_code_of_others
-- bus errors in the middle of an access, loads that have written their destination: test_bus_errors
+  test_arm64_faults; SYSENTER: test_fast_calls
+- INVLPG, MOV CR, EFER, TLBI: test_second_tlb; what they refuse: test_control_registers, test_system_instructions
+- MSRs that no CPU has: test_msrs; CPUID: test_cpuid; debug registers and steps: test_debug
+- alignment, SP and FP of arm64: test_arm64_strict_faults; exception returns: test_arm64_rights_faults
+- the flags of SSE: test_mxcsr
+- code in devices, aliases, stores to code: test_code; code that others write: test_code_of_others,
+  test_code_of_other_machines
+- bus errors in the middle of an access, loads that have written their destination, DC ZVA: test_bus_errors
 - atomic instructions of several machines: test_shared_memory
+- accesses in pieces: test_whole
 - time and random numbers, which are the host's: test_determinism
 - a guest that never ends, limits, engines that leak: tests/test_machine.py
 """

@@ -2,8 +2,8 @@
 
 The file that holds the others' tests is named where they are part of something larger:
 
-- exact fault addresses, the W bit of read-modify-writes, page-crossing and long stores: test_x86_faults, test_page_edges,
-  test_arm64_faults; fetches: test_page_ends
+- exact fault addresses, the W bit of read-modify-writes, page-crossing and long stores: test_x86_faults,
+  test_page_edges, test_arm64_faults; fetches: test_page_ends
 - flags at faults: test_x86_faults, test_rotations, test_page_edges
 - cache maintenance, of which the engine tells nobody: test_flushed_lines, test_arm64_maintenance_faults
 - branches to no address: test_branches, test_returns

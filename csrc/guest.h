@@ -205,6 +205,7 @@ struct mmu_guest {
 	uint64_t port_pc;
 	bool port_permitted;		/* the INS or OUTS at port_pc was found to be */
 	bool undo;			/* bus_context is what the CPU must go back to */
+	bool again;			/* the instruction that is stepped is begun for the second time: it was counted */
 	uint64_t surplus;		/* | 1: a page that the instruction under way loads from and does not need; 0: none */
 	struct guest_string string;
 	uint32_t delivered_count;

@@ -93,6 +93,8 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 	if (g->phase == GUEST_PROBING || (guest_stopping(g) && g->event != GUEST_ATOMIC_NEXT))
 		return;
 	guest_note_flags(g, address);
+	if (g->again && address == g->counted_at)
+		return;
 	if (g->limit && g->counters.instructions >= g->limit) {
 		g->event = GUEST_NO_EVENT;
 		stop_engine(g, MMU_GUEST_LIMIT, 0);

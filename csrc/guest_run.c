@@ -18,8 +18,9 @@ static bool flags_lost(const struct mmu_guest *g, uint64_t pc, int error)
 }
 
 /*
- * Lets the engine run until it ends, also where PC equals `until` if that is not 0, or for one instruction. Returns its
- * error. When it ends it drops what it translated from the byte before `until`.
+ * Lets the engine run until it ends, also where PC equals `until` if that is not 0, or for one instruction; where it
+ * begins this one again, for both. Returns its error. When it ends it drops what it translated from the byte before
+ * `until`.
  *
  * The engine ends by itself where it is told to, and 0 is the only value that costs nothing; so
  * a guest that goes to address 0 comes back here and goes on under an end that it cannot reach.
@@ -37,7 +38,7 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase, ui
 	g->stop = (struct mmu_guest_stop){ 0 };
 	g->until = pc || until ? until : UNREACHABLE;
 	for (;;) {
-		error = e->emu_start(e->uc, pc, g->until, 0, alone);
+		error = e->emu_start(e->uc, pc, g->until, 0, alone + (alone && g->again));
 		pc = guest_register(g, g->c.ids.pc);
 		if (error == ENGINE_EXCEPTION && (g->until || !pc) && !g->event)
 			error = ENGINE_OK;	/* that of the look-up which is_end() refused */
@@ -153,9 +154,26 @@ static bool locate(struct mmu_guest *g)
 	return true;
 }
 
+/*
+ * The instruction at PC was begun, did nothing, and has ended: it stores to the block that it is in. The engine of x86
+ * then begins it once more, as a block of its own, and counts it twice. Returns where it ends; 0: it was not like that.
+ */
+static uint64_t begun_again(struct mmu_guest *g, const uint64_t before[3], int error)
+{
+	struct x86_instruction i;
+
+	if (g->c.arch != MMU_GUEST_X86_64 || error != ENGINE_OK || g->event || g->stop.pc != before[0] ||
+	    guest_register(g, g->c.ids.general[RCX]) != before[1] || guest_register(g, g->c.ids.general[RSP]) != before[2])
+		return 0;
+	return x86_decode_at(g, g->stop.pc, &i) ? g->stop.pc + i.length : 0;
+}
+
 /* Runs the instruction at PC alone, then drops all code. Returns the engine's error. */
 static int step(struct mmu_guest *g)
 {
+	const uint64_t before[] = { g->stop.pc, guest_register(g, g->c.ids.general[RCX]),
+				    guest_register(g, g->c.ids.general[RSP]) };
+	uint64_t end;
 	int error;
 
 	uncount(g);
@@ -163,6 +181,12 @@ static int step(struct mmu_guest *g)
 	for (uint32_t i = 0; i < g->spared_count; i++)
 		g->spared[i].used = false;
 	error = run_once(g, g->stop.pc, GUEST_STEPPING, 0);
+	end = begun_again(g, before, error);
+	if (end) {
+		g->again = true;
+		error = run_once(g, g->stop.pc, GUEST_STEPPING, end);
+		g->again = false;
+	}
 	g->surplus = 0;
 	mmu_guest_flush(g);
 	return error;

@@ -87,6 +87,26 @@ def test_a_store_to_the_code_that_runs_counts_once_and_leaves_the_flags(where):
     assert counted.counters.instructions == LENGTH
 
 
+# lea rax, [rip+6]; mov word ptr [rax], 0xc1ff; nop; nop (these two: inc ecx); hlt
+REWRITES_WHAT_COMES = "488d0506000000 66c700ffc1 90 9090 f4"
+# lea rax, [rip]; mov word ptr [rax], 0xc766 (its own first bytes); inc ecx; hlt
+REWRITES_WHERE_IT_IS = "488d0500000000 66c70066c7 ffc1 f4"
+
+
+@pytest.mark.parametrize("where", [RAM, {}], ids=["ram", "window"])
+@pytest.mark.parametrize("code, length", [(REWRITES_WHAT_COMES, 5), (REWRITES_WHERE_IT_IS, 4)], ids=["next", "own"])
+@pytest.mark.parametrize("step", [1, 2, 3, 1000])
+def test_a_counted_store_to_code_of_its_own_block_does_not_begin_again_for_ever(step, code, length, where):
+    space, _, _ = two_way()
+    with Machine(space).setup(**places(**where)) as m:
+        m.load(bytes.fromhex(code)).set(rcx=0)
+        runs = [m.run(limit=step)]
+        while runs[-1].stop.reason == "limit" and len(runs) < 20:
+            runs.append(m.run(limit=step))
+        assert (runs[-1].stop.reason, m.registers["rcx"]) == ("halt", 1)
+        assert sum(run.counters.instructions for run in runs) == length
+
+
 def test_each_limit_is_one_instruction_further():
     pcs = [run(REWRITES_ITSELF, limit).registers["rip"] for limit in range(1, LENGTH)]
     assert all(a != b for a, b in zip(pcs, pcs[1:]))

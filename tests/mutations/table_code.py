@@ -13,6 +13,7 @@ def machines(*names: str) -> tuple[str, ...]:
 HOST = ("tests/guest/test_code_of_others.py", "-k", "loop_ends")
 SECOND = ("tests/guest/test_code_of_others.py", "-k", "second_place")
 SERIALIZES = machines("behind_what_serializes")
+AGAIN = ("tests/guest/test_limit.py", "-k", "begin_again")
 
 MUTATIONS = (
     Mutation("code: nothing serializes", CODE,
@@ -48,4 +49,8 @@ MUTATIONS = (
              "(g->sharing || atomic_load_explicit(", "(g->sharing && atomic_load_explicit(", HOST),
     Mutation("code: a loop is compared once and no more", CODE,
              "\tguest_code_look_later(g);\n\treturn counted", "\treturn counted", machines("loop_ends")),
+    Mutation("code: an instruction that stores to its own block ends before it", "csrc/guest_run.c",
+             "\tend = begun_again(g, before, error);\n", "\tend = begun_again(g, before, error) & 0;\n", AGAIN),
+    Mutation("code: an instruction that begins again counts again", "csrc/guest_hook.c",
+             "\tif (g->again && address", "\tif (!g && address", AGAIN),
 )

@@ -123,6 +123,17 @@ void guest_flush_tlb(struct mmu_guest *g)
 	g->c.engine.control(g->c.engine.uc, CONTROL_FLUSH_TLB);
 }
 
+/* The engine looks up where the hook was, to forget what it has translated there, and has forgotten all of it. */
+void mmu_guest_unhook(mmu_guest *g, uint64_t hook)
+{
+	enum guest_phase phase = g->phase;
+
+	g->phase = GUEST_DROPPING;
+	g->dropping = GUEST_SCRATCH_BASE;
+	g->c.engine.hook_del(g->c.engine.uc, hook);
+	g->phase = phase;
+}
+
 void mmu_guest_flush(mmu_guest *g)
 {
 	uint64_t serial;
@@ -132,8 +143,8 @@ void mmu_guest_flush(mmu_guest *g)
 	g->sharing = atomic_load_explicit(&g->shared, memory_order_relaxed);
 	g->view.host = NULL;
 	g->c.engine.control(g->c.engine.uc, CONTROL_FLUSH_TB);
-	guest_flush_tlb(g);
 	guest_sites_forget(g);
+	guest_flush_tlb(g);
 	g->watch = g->arch->watch ? g->arch->watch(g) : 0;
 	guest_code_look_later(g);
 	g->tlb.blind = false;
@@ -150,6 +161,7 @@ void mmu_guest_begin(mmu_guest *g, uint64_t instructions, uint64_t exceptions, u
 {
 	guest_windows_give(g);
 	g->windows.services = services;
+	g->sites.too_early = instructions && !g->limit;
 	g->limit = instructions ? g->counters.instructions + instructions : 0;
 	g->exception_limit = exceptions ? g->counters.exceptions + exceptions : 0;
 	g->delivered_count = 0;

@@ -133,6 +133,7 @@ struct guest_sites {
 	struct guest_site at[SITES + 1];
 	uint32_t count;
 	bool full;			/* the last one is on everything */
+	bool too_early;			/* they come before the hook that counts instructions, which is to be the first */
 };
 
 /* The atomic instruction under way: what it loaded last, and how much of that it has stored anew. */

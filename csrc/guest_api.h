@@ -196,6 +196,9 @@ void mmu_guest_set_shared(mmu_guest *guest, bool shared);
 void mmu_guest_share(mmu_guest *guest);
 /* With the hook `access` over the bus, and without: whether accesses come as a whole. Before mmu_guest_begin(). */
 void mmu_guest_set_whole(mmu_guest *guest, bool whole);
+
+/* Takes a hook away, before mmu_guest_flush() or mmu_guest_begin(): of translations, the engine then knows wrong ones. */
+void mmu_guest_unhook(mmu_guest *guest, uint64_t hook);
 /* The mirror, once it is known. Not during a run. */
 void mmu_guest_set_mirror(mmu_guest *guest, mmu_mirror *mirror);
 /* Drops every copy of code, translation and TLB entry: memory or registers changed behind the engine. */

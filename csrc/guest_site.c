@@ -96,10 +96,10 @@ void guest_sites_forget(struct mmu_guest *g)
 {
 	struct guest_sites *s = &g->sites;
 
-	if (s->count <= SITES / 2)
+	if (s->count <= SITES / 2 && !s->too_early)
 		return;
 	for (uint32_t i = 0; i < s->count; i++)
-		g->c.engine.hook_del(g->c.engine.uc, s->at[i].hook);
+		mmu_guest_unhook(g, s->at[i].hook);
 	s->count = 0;
-	s->full = false;
+	s->full = s->too_early = false;
 }

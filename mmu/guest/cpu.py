@@ -309,7 +309,7 @@ class Cpu(ABC):
         if limit and self._limit_hook is None:
             self._limit_hook = self.engine.hook("CODE", self._hooks.code, self.guest)
         elif not limit and self._limit_hook is not None:
-            self.engine.unhook(self._limit_hook)
+            lib.mmu_guest_unhook(self.guest, self._limit_hook)
             self._limit_hook = None
         self._see_whole(whole)
         announce(self)
@@ -323,7 +323,7 @@ class Cpu(ABC):
             for kind in ("MEM_READ", "MEM_WRITE"):
                 self._whole_hooks.append(self.engine.hook(kind, self._hooks.access, self.guest, first, last))
         while not whole and self._whole_hooks:
-            self.engine.unhook(self._whole_hooks.pop())
+            lib.mmu_guest_unhook(self.guest, self._whole_hooks.pop())
         lib.mmu_guest_set_whole(self.guest, whole)
 
     def end(self) -> None:

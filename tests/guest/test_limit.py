@@ -3,7 +3,7 @@
 import pytest
 
 from mmu.machine import Machine
-from tests.guest.machines import CODE, DATA, PAGE, places, two_way
+from tests.guest.machines import CODE, DATA, MIB, PAGE, WINDOW, asm, machine, places, two_way
 
 NOWHERE = 0x3000_0000
 RAM = dict.fromkeys(("tables", "code", "data", "stack"), "ram")
@@ -125,3 +125,58 @@ def test_a_repeated_instruction_that_a_limit_parts_ends_with_its_last_flags(step
         while m.run(limit=step).stop.reason == "limit":
             pass
         assert m.registers["rflags"] == flags
+
+
+# -- behind a run that did not count ------------------------------------------------------------------
+
+ARM64_VECTORS = CODE + 0x2000
+SKIP = "mrs x12, elr_el1; add x12, x12, #4; msr elr_el1, x12; add x14, x14, #1; eret"
+# FP that is off, a stack pointer that is not aligned, on one page and on the next one
+REFUSED = {
+    "fp": "fmov d0, x9; nop; fmov d1, x9; wfi",
+    "sp": "sub sp, sp, #8; ldr x9, [sp]; nop; str x9, [sp]; wfi",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("at", [CODE, CODE + PAGE - 4])
+@pytest.mark.parametrize("source", REFUSED)
+def test_what_is_refused_counts_also_behind_a_run_that_did_not_count(source, at):
+    """There, the hooks on such instructions are older than the one that counts."""
+    seen = []
+    for before in (False, True):
+        with machine("aarch64") as m:
+            m.load(asm("aarch64", "nop"))
+            m.write(at, asm("aarch64", REFUSED[source]))
+            m.write(ARM64_VECTORS + 0x200, asm("aarch64", SKIP))
+            start = {"sp": m.registers["sp"], "sctlr_el1": m.registers["sctlr_el1"] | 1 << 3, "x14": 0}
+            m.set(vbar_el1=ARM64_VECTORS, cpacr_el1=0 if source == "fp" else 3 << 20)
+            if before:
+                m.set(**start).run(start=at)
+            counted = m.set(**start).run(start=at, limit=1000)
+            seen.append((counted.stop.reason, counted.registers["x14"], counted.counters.instructions))
+    assert seen[0] == seen[1]
+    assert seen[0][:2] == ("halt", 2)
+
+
+def test_a_limit_ends_a_run_before_what_would_be_refused():
+    with machine("aarch64") as m:
+        m.load(asm("aarch64", REFUSED["fp"])).set(cpacr_el1=0)
+        assert m.run(start=CODE + 8).stop.reason == "fault"
+        stop = m.run(start=CODE + 4, limit=1).stop
+        assert (stop.reason, stop.pc) == ("limit", CODE + 8)
+        stop = m.run(limit=1).stop
+        assert (stop.reason, stop.pc) == ("fault", CODE + 8)
+
+
+def test_taking_a_hook_away_accesses_no_tables():
+    """The engine looks up where the hook was. What a walk leaves in the tables is for what the guest does."""
+    other = CODE + (64 << 20)
+    with machine("aarch64") as m:
+        m.tables.map(other, WINDOW + 9 * MIB, PAGE, page_size=PAGE, executable=True)
+        m.load(asm("aarch64", "nop; wfi"))
+        m.space.write(WINDOW + 9 * MIB, asm("aarch64", "nop; wfi"))
+        m.run(start=other, limit=10)
+        before = m.cpu.counters.walks
+        m.cpu.begin(0, "exact")
+        m.cpu.end()
+        assert m.cpu.counters.walks == before

@@ -31,7 +31,17 @@ ZVA = ("tests/guest/test_bus_errors.py", "-k", "zeroing")
 
 MUTATIONS = (
     Mutation("zva: the engine goes on behind a block that the bus refuses", SYSTEM,
-             "\tif (place.plain || guest_code_find(g, &place.key))\n", "\tif (1)\n", ZVA),
+             "\tif (place.plain)\n", "\tif (1)\n", ZVA),
+    Mutation("zva: what it stores to code behind it is not seen", SYSTEM, "\tif (code || guest_alias_is_code(g, page, code))\n",
+             "\tif (guest_alias_is_code(g, page, code))\n", ("tests/guest/test_code.py", "-k", "zeroing")),
+    Mutation("zva: what it stores to code through a second window is not seen", SYSTEM,
+             "code || guest_alias_is_code(g, page, code)", "code", ("tests/guest/test_code.py", "-k", "zeroed")),
+    Mutation("clocks are read behind what is refused", HOST, "guest_stopping(g) ? g->time : ", "",
+             ("tests/guest/test_determinism.py", "-k", "has_not_been_read")),
+    Mutation("hooks on instructions come before the one that counts", "csrc/guest_site.c", " && !s->too_early", "",
+             ("tests/guest/test_limit.py", "-k", "refused")),
+    Mutation("taking a hook away is a fetch of the guest", "csrc/guest.c", "\tg->phase = GUEST_DROPPING;\n", "",
+             ("tests/guest/test_limit.py", "-k", "taking_a_hook or refused")),
     Mutation("zva: the block begins at the address", SYSTEM, "(GUEST_PAGE - 1) & ~(block - 1))",
              "(GUEST_PAGE - 1))", ZVA),
     Mutation("zva: a block is twice as large", SYSTEM, "UINT64_C(4) << (dczid", "UINT64_C(8) << (dczid", ZVA),

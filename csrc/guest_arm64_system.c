@@ -116,22 +116,38 @@ static void store_failed(struct mmu_guest *g, uint64_t hpa, int rc)
 	guest_undo(g);
 }
 
+/* It stores to code, maybe to that behind it, which the engine has translated and would still run. False: it is alone. */
+static bool begin_alone(struct mmu_guest *g)
+{
+	if (g->phase != GUEST_RUNNING)
+		return false;
+	g->event = GUEST_CODE_WRITE;
+	guest_undo(g);
+	return true;
+}
+
 /*
- * DC ZVA of what is not RAM for the engine, which would go on behind it when the bus refuses. False: it is RAM, or code,
- * or may not be written, and all is the engine's.
+ * DC ZVA of what is not RAM for the engine, which would go on behind it when the bus refuses. False: it is RAM, or code
+ * and run alone, or may not be written, and all is the engine's.
  */
 static bool zero(struct mmu_guest *g, uint64_t va)
 {
 	struct system_register dczid = { .crn = 0, .crm = 0, .op0 = 3, .op1 = 3, .op2 = 7 };
 	struct guest_translation t;
-	struct guest_place place;
 	struct mmu_guest_stop unused;
+	struct guest_place place;
+	struct code_page *code;
 	uint64_t hpa, block;
+	paddr_t page;
 
 	if (guest_translate(g, va, MMU_ACCESS_WRITE, &t, &unused) != MMU_OK)
 		return false;
-	place = guest_place(g, pa_of(t.pa.v & GUEST_PAGE_MASK), true);
-	if (place.plain || guest_code_find(g, &place.key))
+	page = pa_of(t.pa.v & GUEST_PAGE_MASK);
+	place = guest_place(g, page, true);
+	code = guest_code_find(g, &place.key);
+	if (code || guest_alias_is_code(g, page, code))
+		return begin_alone(g);
+	if (place.plain)
 		return false;
 	guest_system_register(g, &dczid, false);
 	block = UINT64_C(4) << (dczid.value & DCZID_BS);

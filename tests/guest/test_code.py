@@ -4,7 +4,7 @@ import pytest
 
 from mmu.machine import Machine
 from mmu.memory import HostMemory, Mmio, Striped, Target
-from tests.guest.machines import ARCHS, CODE, MIB, PAGE, WINDOW, asm, code, machine, places, route, two_way
+from tests.guest.machines import ARCHS, CODE, MIB, PAGE, SIZE, WINDOW, asm, code, machine, places, route, two_way
 
 WHERE = ("window", "ram")
 
@@ -196,3 +196,31 @@ def test_more_pages_of_code_than_the_guest_remembers(where, dispatch):
         copied = count if where == "window" else 0
         assert (result.counters.shadows, result.counters.mirrored) == (
             (copied, 0) if dispatch == "exact" else (0, copied))
+
+
+SECOND = 0x3800_0000
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+@pytest.mark.parametrize("where", WHERE)
+def test_zeroing_the_code_that_runs_next_makes_it_undefined(where, limit):
+    with machine("aarch64", code=where) as m:
+        m.load(code("aarch64", "nop; nop; dc zva, x9; nop; nop; mov x10, #1")).set(x9=CODE)
+        stop = m.run(limit=limit).stop
+        assert (stop.reason, stop.pc, stop.exception.esr, m.registers["x10"]) == ("fault", CODE + 12, 0x0200_0000, 0)
+
+
+def test_code_that_is_zeroed_through_a_second_window():
+    """The function is called, then a block of it is zeroed where the same memory lies as data, then it is called."""
+    space, targets, _ = two_way(PAGE)
+    again = Striped(SIZE, 1 << 37, targets, "again")
+    again.set_route(route(PAGE, base=1 << 37))
+    space.map(1 << 37, again)
+    function = CODE + 3 * PAGE
+    with Machine(space, "aarch64").setup(**places()) as m:
+        m.tables.map(SECOND, (1 << 37) + MIB + 3 * PAGE, PAGE, page_size=PAGE, executable=False)
+        m.load(code("aarch64", "blr x9; dc zva, x10; dsb ish; isb; blr x9"))
+        m.write(function, asm("aarch64", "add x0, x0, #1; ret"))
+        stop = m.set(x9=function, x10=SECOND, x0=0).run().stop
+        assert m.read(function, 64) == bytes(64)
+        assert (stop.reason, stop.pc, m.registers["x0"]) == ("fault", function, 1)

@@ -17,12 +17,18 @@ uint64_t mmu_guest_look(mmu_guest *g)
 	return g->time;
 }
 
+/* A look by an instruction. Behind one that is not to be in its block, it is none: all of it is undone but the clock. */
+static uint64_t look(struct mmu_guest *g)
+{
+	return guest_stopping(g) ? g->time : mmu_guest_look(g);
+}
+
 /* ---- x86. Hooks before an instruction; 1: it is done ---- */
 
 int guest_on_rdtsc(void *uc, void *user)
 {
 	struct mmu_guest *g = user;
-	uint64_t time = mmu_guest_look(g);
+	uint64_t time = look(g);
 
 	(void)uc;
 	guest_set_register(g, g->c.ids.general[RAX], (uint32_t)time);
@@ -148,8 +154,8 @@ uint32_t guest_on_mrs(void *uc, int reg, const void *operation, void *user)
 	if (!r || !readable(g, r))
 		return 0;
 	switch ((enum what)r->what) {
-	case COUNTER: value = mmu_guest_look(g); break;
-	case TIMER: value = (uint32_t)-mmu_guest_look(g); break;
+	case COUNTER: value = look(g); break;
+	case TIMER: value = (uint32_t)-look(g); break;
 	case NO_TIMER: break;
 	case FEATURES: value = system_value(g, *op) & ~ISAR0_RNDR; break;
 	case TARGETS: value = system_value(g, *op) & ~PFR1_BT; break;

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmu import Machine
+from mmu import Machine, Mmio
 from mmu.guest.stop import Interrupt, Synchronous
 from tests.guest.kernel import USER, Kernel
 from tests.guest.machines import CODE, MIB, PAGE, WINDOW, asm, code, machine, places, two_way
@@ -171,3 +171,31 @@ def test_a_user_reads_a_clock_where_its_kernel_lets_it(register, control, bit):
             permitted = bool(value and bit is not None)
             assert stop.pc == USER + (8 if permitted else 0)
             assert (m.registers["x9"] != 0) == permitted
+
+
+SKIP = "mrs x12, elr_el1; add x12, x12, #4; msr elr_el1, x12; add x14, x14, #1; eret"
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+@pytest.mark.parametrize("refused", ["dc cvac, x8", "dc zva, x7"])
+def test_a_clock_behind_what_is_refused_has_not_been_read(refused, limit):
+    """The engine goes on to the end of its block; all of that is undone, and a look at the clock moves it."""
+    with machine("aarch64") as m:
+        m.tables.map(0x2800_0000, 0xF000_0000, PAGE)  # nothing is there
+        m.load(code("aarch64", f"{refused}; mrs x9, cntvct_el0; mrs x10, cntv_tval_el0"))
+        m.write(CODE + 0x2200, asm("aarch64", SKIP))
+        m.set(x8=0x3000_0000, x7=0x2800_0000, vbar_el1=CODE + 0x2000)
+        r = m.run(limit=limit).registers
+        assert (r["x9"], r["x10"], r["x14"]) == (1000, -2000 & 0xFFFF_FFFF, 1)
+
+
+def test_a_clock_behind_a_port_that_raises_has_not_been_read():
+    def read(offset, size):
+        raise ValueError("out of paper")
+
+    with machine() as m:
+        m.io.map(0x60, Mmio(8, read=read))
+        m.load(code("x86_64", "in al, 0x60; rdtsc"))
+        with pytest.raises(ValueError, match="out of paper"):
+            m.run()
+        assert m.run(start=CODE + 2).registers["rax"] == 1000

@@ -32,7 +32,8 @@ ZVA = ("tests/guest/test_bus_errors.py", "-k", "zeroing")
 MUTATIONS = (
     Mutation("zva: the engine goes on behind a block that the bus refuses", SYSTEM,
              "\tif (place.plain)\n", "\tif (1)\n", ZVA),
-    Mutation("zva: what it stores to code behind it is not seen", SYSTEM, "\tif (code || guest_alias_is_code(g, page, code))\n",
+    Mutation("zva: what it stores to code behind it is not seen", SYSTEM,
+             "\tif (code || guest_alias_is_code(g, page, code))\n",
              "\tif (guest_alias_is_code(g, page, code))\n", ("tests/guest/test_code.py", "-k", "zeroing")),
     Mutation("zva: what it stores to code through a second window is not seen", SYSTEM,
              "code || guest_alias_is_code(g, page, code)", "code", ("tests/guest/test_code.py", "-k", "zeroed")),

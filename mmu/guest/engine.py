@@ -153,9 +153,6 @@ class Engine:
         handle: int = out[0]
         return handle
 
-    def unhook(self, handle: int) -> None:
-        self._check(self.library.uc_hook_del(self.uc, handle), "removing a hook")
-
     # -- registers ----------------------------------------------------------------------------------
 
     def read(self, register: int) -> int:

@@ -274,6 +274,22 @@ bool x86_compares_strings(const struct x86_instruction *i)
 	return i->repeated && !i->vex && ((i->opcode & ~1u) == 0xa6 || (i->opcode & ~1u) == 0xae);
 }
 
+bool x86_keeps_flags(const struct x86_instruction *i)
+{
+	if (i->vex)
+		return false;
+	switch (i->opcode) {
+	case 0xa4: case 0xa5: case 0xaa: case 0xab: case 0xac: case 0xad:
+		return i->repeated;
+	case 0x6c: case 0x6d: case 0x6e: case 0x6f: case 0xe4: case 0xe5: case 0xe6: case 0xe7:
+	case 0xec: case 0xed: case 0xee: case 0xef: case OP_RETF: case OP_RETF_N:
+		return true;
+	case 0xff:
+		return i->memory && (i->reg == 3 || i->reg == 5);
+	}
+	return false;
+}
+
 bool x86_rotates_through_carry(const struct x86_instruction *i)
 {
 	bool shift = i->opcode == 0xc0 || i->opcode == 0xc1 || (i->opcode >= 0xd0 && i->opcode <= 0xd3);

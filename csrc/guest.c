@@ -279,6 +279,13 @@ void guest_note_flags(struct mmu_guest *g, uint64_t pc)
 	g->flags = guest_register(g, g->c.ids.flags);
 }
 
+/* For each look-up and each port: the instruction under way goes on. */
+void guest_keep_flags(struct mmu_guest *g)
+{
+	if (g->hooked && g->arch->keep_flags)
+		g->arch->keep_flags(g);
+}
+
 void guest_set_register(struct mmu_guest *g, int id, uint64_t value)
 {
 	uint64_t wide[2] = { value, 0 };

@@ -251,6 +251,8 @@ struct guest_arch {
 	void (*undo_branch)(struct mmu_guest *g);
 	/* What code must be searched for, as registers are; NULL: always the same. */
 	uint32_t (*watch)(struct mmu_guest *g);
+	/* An instruction that had a hook looks up data, or is at a port; NULL: nothing to do. */
+	void (*keep_flags)(struct mmu_guest *g);
 	bool notes_blocks;	/* guest_block_check() of each that is translated */
 	uint32_t pc_mask;	/* bits of the PC that must be 0 */
 	bool aborts;		/* a bus error is an exception and not a value of 0 */
@@ -394,6 +396,7 @@ int guest_walk(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_t
 void guest_flush_tlb(struct mmu_guest *g);
 uint64_t guest_register(struct mmu_guest *g, int id);
 void guest_note_flags(struct mmu_guest *g, uint64_t pc);
+void guest_keep_flags(struct mmu_guest *g);
 
 /* Another one for each map of the bus, and whenever a page of a file fails. */
 static inline uint64_t guest_map_serial(const struct mmu_guest *g)

@@ -131,6 +131,7 @@ static uint32_t on_port_in(void *uc, uint32_t port, int size, void *user)
 	(void)uc;
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
 		return nothing;
+	guest_keep_flags(g);
 	if (!guest_port_permitted(g, port, (uint32_t)size)) {
 		guest_undo(g);
 		return nothing;
@@ -153,6 +154,7 @@ static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void 
 	(void)uc;
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
 		return;
+	guest_keep_flags(g);
 	if (!guest_port_permitted(g, port, (uint32_t)size)) {
 		guest_undo(g);
 		return;

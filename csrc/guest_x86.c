@@ -206,7 +206,20 @@ static uint32_t x86_kind_of_access(struct mmu_guest *g, uint64_t va)
 	return descriptor_instruction(g) && !operand_on_page(g, va) ? MMU_ACCESS_IMPLICIT : 0;
 }
 
+/*
+ * Before a look-up or a port the engine goes back to what the flags of a hooked instruction were worked out from, and leaves what
+ * they are. Most instructions say so again behind their accesses; these have said it before them, and change none.
+ */
+static void x86_keep_flags(struct mmu_guest *g)
+{
+	struct x86_instruction i;
+
+	if (guest_register(g, g->c.ids.pc) == g->hooked_at && x86_decode_at(g, g->hooked_at, &i) && x86_keeps_flags(&i))
+		guest_set_register(g, g->c.ids.flags, g->flags);
+}
+
 const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access,
 				       .tlb_registers = x86_tlb_registers, .handle = guest_x86_handle,
 				       .loads_too_much = x86_loads_too_much, .fetch_reaches = guest_fetch_reaches,
-				       .undo_branch = guest_branch_undo, .notes_blocks = true };
+				       .undo_branch = guest_branch_undo, .keep_flags = x86_keep_flags,
+				       .notes_blocks = true };

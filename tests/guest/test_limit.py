@@ -87,6 +87,18 @@ def test_a_store_to_the_code_that_runs_counts_once_and_leaves_the_flags(where):
     assert counted.counters.instructions == LENGTH
 
 
+# mov ecx, 3; add al, 0xff; (one of these); pushfq; pop r12; hlt
+STRINGS = {"stosb": "f3aa", "movsb": "f3a4", "lodsb": "f3ac", "outsb": "f36e", "insb": "f36c", "stosq": "f348ab"}
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+@pytest.mark.parametrize("string", STRINGS)
+def test_a_repeated_instruction_leaves_the_flags_of_what_comes_before_it(string, limit):
+    """Also counted: the engine looked its page up and took the flags for the operand of the addition."""
+    found = run(f"b903000000 04ff {STRINGS[string]} 9c 415c f4", limit, rax=0x49, rsi=DATA, rdi=DATA + 512)
+    assert (found.stop.reason, found.registers["rcx"], found.registers["r12"]) == ("halt", 0, 0x17)
+
+
 # lea rax, [rip+6]; mov word ptr [rax], 0xc1ff; nop; nop (these two: inc ecx); hlt
 REWRITES_WHAT_COMES = "488d0506000000 66c700ffc1 90 9090 f4"
 # lea rax, [rip]; mov word ptr [rax], 0xc766 (its own first bytes); inc ecx; hlt

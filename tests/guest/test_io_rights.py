@@ -277,3 +277,13 @@ def test_the_page_of_a_kernel_is_looked_at_again_when_a_user_runs_it():
         r = k.run(f"mov edi, {TARGET}; mov edx, {PORT}; mov eax, {USER + 0x100}; call rax; {start}")
         assert (only(r).exception, only(r).pc, k.seen) == (DENIED, USER + 0x100, [(0, 1)])
         assert m.read(TARGET, 8) == b"\x5aefore!!"
+
+
+@pytest.mark.parametrize("string", ["outsb", "insb"])
+@pytest.mark.parametrize("iopl", [0, 3])
+def test_repeated_port_strings_of_a_user_program_leave_the_flags(string, iopl):
+    with Ports() as ports:
+        ports.handle(6, "hlt")
+        ports.enter(f"mov ecx, 3; mov eax, 0x49; mov rdi, rsi; add al, 0xff; rep {string}; pushfq; pop r12; ud2", iopl,
+                    rsi=TARGET, rdx=PORT)
+        assert (ports.machine.registers["rcx"], ports.machine.registers["r12"] & 0x8D5) == (0, 0x15)

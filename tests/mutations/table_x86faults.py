@@ -96,4 +96,9 @@ MUTATIONS = (
     Mutation("x86faults: a state that is given does not flush", STATE, 'state["floating"]["mxcsr"] >> 15 & 1', "0",
              FLOATING),
     Mutation("x86faults: what was translated stays in the way", RUN, "approaches < 2)", "approaches < 1)", ENDS),
+    Mutation("x86: a look-up loses the flags of a repeated string instruction", "csrc/guest_fill.c",
+             "\telse\n\t\tguest_keep_flags(g);\n", "", ("tests/guest/test_limit.py", "-k", "leaves_the_flags_of")),
+    Mutation("x86: a port loses the flags of a repeated string instruction", "csrc/guest_hook.c",
+             "\t\treturn;\n\tguest_keep_flags(g);\n", "\t\treturn;\n",
+             ("tests/guest/test_io_rights.py", "-k", "leave_the_flags")),
 )

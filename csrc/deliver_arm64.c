@@ -116,7 +116,8 @@ static void event_of_interrupt(struct mmu_guest *g, uint64_t *pc, struct mmu_gue
 }
 
 /*
- * An ERET that is illegal has been carried out but for the change of EL, and what is at *pc then is in an illegal state.
+ * An ERET that is illegal has been carried out but for the change of EL, and what is at *pc then is in an illegal
+ * state.
  * Source: pseudocode SetPSTATEFromPSR.
  */
 static uint64_t event_of_trap(struct mmu_guest *g, uint64_t *pc, uint64_t *pstate)

@@ -1,6 +1,6 @@
 /*
- * What instructions of group 15 (0F AE) do and the engine leaves out: it takes CLFLUSH for no operation, and a base of FS
- * or GS that no CPU holds. For what it does with MXCSR see guest_mxcsr.c.
+ * What instructions of group 15 (0F AE) do and the engine leaves out: it takes CLFLUSH for no operation, and a base of
+ * FS or GS that no CPU holds. For what it does with MXCSR see guest_mxcsr.c.
  * Source: Intel SDM vol. 2, 'CLFLUSH', 'WRFSBASE/WRGSBASE'.
  */
 #include "decode_x86.h"

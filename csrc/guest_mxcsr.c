@@ -1,7 +1,7 @@
 /*
  * MXCSR. The engine keeps the exceptions that SSE met apart from it, and never looks at them again; it takes bits of it
- * that are reserved; what FZ says it tells the x87 and not SSE. So before an instruction that stores MXCSR, or loads it,
- * the flags go to where they belong, and FZ to what computes.
+ * that are reserved; what FZ says it tells the x87 and not SSE. So before an instruction that stores MXCSR, or loads
+ * it, the flags go to where they belong, and FZ to what computes.
  * Source: Intel SDM vol. 1, 'MXCSR Control and Status Register'; vol. 2, 'LDMXCSR', 'FXRSTOR', 'XRSTOR', 'XSAVE'.
  */
 #include "decode_x86.h"

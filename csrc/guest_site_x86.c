@@ -1,9 +1,9 @@
 /*
- * Before x86 instructions that the engine does not tell of, or gets wrong: what flushes the TLB (INVLPG, INVPCID, MOV to a
- * control register, WRMSR); what guest_x86_system.c and guest_group_15.c are for, and LOCK before any of these; AVX and
- * SSE4A; RDRAND and RDSEED; INS and OUTS of user programs; CMPXCHG8B and 16B, which take the flags for those of an earlier
- * instruction, and SETcc to memory and repeated comparisons, whose faults lose them: the hook has them worked out before;
- * and, where memory is shared, atomic instructions and those that serialize.
+ * Before x86 instructions that the engine does not tell of, or gets wrong: what flushes the TLB (INVLPG, INVPCID, MOV
+ * to a control register, WRMSR); what guest_x86_system.c and guest_group_15.c are for, and LOCK before any of these;
+ * AVX and SSE4A; RDRAND and RDSEED; INS and OUTS of user programs; CMPXCHG8B and 16B, which take the flags for those of
+ * an earlier instruction, and SETcc to memory and repeated comparisons, whose faults lose them: the hook has them
+ * worked out before; and, where memory is shared, atomic instructions and those that serialize.
  */
 #include "deliver_x86.h"
 #include "site_x86.h"
@@ -37,8 +37,8 @@ static void refuse(struct mmu_guest *g, enum mmu_guest_stop_kind kind)
 }
 
 /*
- * Each round of a repeated CMPS or SCAS comes here, and the instruction behind it. A round that faults leaves the flags as
- * they were before the first. Source: Intel SDM vol. 2, 'REP/REPE/REPZ/REPNE/REPNZ'.
+ * Each round of a repeated CMPS or SCAS comes here, and the instruction behind it. A round that faults leaves the flags
+ * as they were before the first. Source: Intel SDM vol. 2, 'REP/REPE/REPZ/REPNE/REPNZ'.
  */
 static void keep_flags(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i)
 {

@@ -1,13 +1,13 @@
 /*
  * What an arm64 CPU checks before an instruction and the engine does not: whether FP is trapped (CPACR_EL1.FPEN), that
- * SP is aligned where memory is accessed through it (SCTLR_EL1.SA and SA0), that addresses are (SCTLR_EL1.A), and that an
- * ERET goes where there is something.
+ * SP is aligned where memory is accessed through it (SCTLR_EL1.SA and SA0), that addresses are (SCTLR_EL1.A), and that
+ * an ERET goes where there is something.
  *
  * All are sites: code is searched for what the registers, as they are, may have to refuse. Where an instruction may
  * change that, the one behind it is a site as well, and when it did all code is searched again. So a guest whose SP
- * stays aligned, whose FP is on and whose SCTLR_EL1.A is 0 pays for a hook on ERET, and on what moves SP otherwise than by
- * multiples of 16. LDAR and its like must be aligned in any case, but a kernel is full of them, and the more hooks there
- * are the more each costs: they are checked with the others.
+ * stays aligned, whose FP is on and whose SCTLR_EL1.A is 0 pays for a hook on ERET, and on what moves SP otherwise than
+ * by multiples of 16. LDAR and its like must be aligned in any case, but a kernel is full of them, and the more hooks
+ * there are the more each costs: they are checked with the others.
  * Source: Arm ARM DDI 0487, pseudocode CheckFPEnabled64, CheckSPAlignment, AArch64.CheckAlignment.
  */
 #include "decode_arm64.h"

@@ -141,8 +141,9 @@ static int find_stack(struct delivery *d, uint64_t ist, uint32_t cpl, uint64_t *
 static int push_frame(struct delivery *d, uint32_t kind, uint64_t *stack)
 {
 	bool resume = !d->event.software && !in_set(NO_RESUME, d->event.vector);
-	uint64_t words[FRAME_WORDS] = { d->ss, d->rsp, d->flags | (resume ? GUEST_RFLAGS_RF : 0), d->cs,
-					d->pc, d->event.code };
+	/* The engine keeps RF for longer than the instruction behind an IRET that sets it. */
+	uint64_t flags = (d->flags & ~GUEST_RFLAGS_RF) | (resume ? GUEST_RFLAGS_RF : 0);
+	uint64_t words[FRAME_WORDS] = { d->ss, d->rsp, flags, d->cs, d->pc, d->event.code };
 	bool with_code = in_set(WITH_CODE, d->event.vector) && !d->event.software;
 	int rc = MMU_OK;
 

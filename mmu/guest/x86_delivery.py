@@ -164,7 +164,7 @@ def _stack(cpu: X86Cpu, ist: int, cpl: int, ext: int) -> int:
 
 def _frame(cpu: X86Cpu, event: Any, pc: int, software: bool) -> list[int]:
     """What is pushed, first word first."""
-    flags = cpu.read("rflags")
+    flags = cpu.read("rflags") & ~Rflags.RF.mask  # the engine keeps it for longer than one instruction
     if not software and event.vector not in NO_RESUME and not isinstance(event, External):
         flags |= Rflags.RF.mask
     frame = [cpu.read("ss"), cpu.read("rsp"), flags, cpu.read("cs"), pc]

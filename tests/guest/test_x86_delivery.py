@@ -55,6 +55,16 @@ def test_the_frame_of_a_fault_at_the_same_privilege(kernel):
     assert (rip, flags & (RF | 1)) == (result.delivered[0].pc, RF | 1)
 
 
+@pytest.mark.parametrize("after", ["int 0x30", "int3"])
+def test_an_interrupt_behind_what_was_resumed_has_no_resume_flag(kernel, after):
+    """RF is for the one instruction that an IRET goes back to."""
+    kernel.handle(PF, "mov rbx, rdi; " + DROP)
+    for vector in 3, 0x30:
+        kernel.handle(vector, "mov rbp, rsp; hlt", dpl=3)
+    r = kernel.run(f"mov rbx, 0x30000000; mov al, [rbx]; {after}").registers
+    assert kernel.words(r["rbp"], 3)[2] & RF == 0
+
+
 def test_a_fault_of_a_user_program_switches_stacks_and_back(kernel):
     kernel.handle(PF, "mov rbp, rsp; mov r9d, cs; mov r10d, ss; mov rbx, [rsp+32]; sub rbx, 16; " + DROP)
     kernel.handle(GP, "hlt")

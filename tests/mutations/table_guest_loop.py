@@ -43,6 +43,8 @@ DECODE = ("tests/guest/test_decode.py",)
 ARM = ("tests/guest/test_arm64_faults.py",)
 FLUSHES = second("test_x86_instructions_that_flush")
 
+RESUMED = delivery("test_an_interrupt_behind_what_was_resumed_has_no_resume_flag")
+
 MUTATIONS = (
     Mutation("loop: the engine remembers an exception", STATE,
              "\tblob_put(blob, at->previous, UINT32_MAX);\n", "",
@@ -76,6 +78,10 @@ MUTATIONS = (
     Mutation("loop: a read-modify-write faults as a read", X86,
              "x86_writes_back(&i);", "false;",
              delivery("test_a_fault_of_a_user_program_switches_stacks_and_back")),
+    Mutation("loop: RF is for all that comes", "csrc/enter_x86.c", "(d->flags & ~GUEST_RFLAGS_RF) |", "d->flags |",
+             RESUMED),
+    Mutation("loop: the twin's RF is for all that comes", "mmu/guest/x86_delivery.py",
+             " & ~Rflags.RF.mask  # the engine", "  # the engine", RESUMED),
     Mutation("loop: a fault through the stack is a general protection fault", X86,
              "\tif (non_canonical && x86_through_stack(&i, again.access))\n", "\tif (non_canonical && false)\n", TWINS),
     Mutation("loop: INT n that fails is reported behind itself", X86,

@@ -49,11 +49,11 @@ static int64_t writeback(uint32_t word)
 	unsigned opc = field(word, 31, 30), vector = field(word, 26, 26);
 
 	if ((word & 0x3a800000) == 0x28800000)		/* pairs */
-		return signed_field(word, 21, 15) << (vector ? 2 + opc : 2 + opc / 2);
+		return signed_field(word, 21, 15) * (INT64_C(1) << (vector ? 2 + opc : 2 + opc / 2));
 	if ((word & 0x3b200400) == 0x38000400)		/* post- and pre-indexed */
 		return signed_field(word, 20, 12);
 	if ((word & 0xff200c00) == 0xf8200c00)		/* LDRAA, LDRAB */
-		return signed_field(word, 20, 12) << 3;
+		return signed_field(word, 20, 12) * 8;
 	return (word & 0xbe800000) == 0x0c800000;	/* structures of SIMD */
 }
 
@@ -100,7 +100,7 @@ static bool pair(uint32_t word, struct arm64_operand *o)
 	unsigned opc = field(word, 31, 30), scale = field(word, 26, 26) ? 2 + opc : 2 + opc / 2;
 
 	o->size = (uint8_t)(1u << scale);
-	o->offset = field(word, 24, 23) == 1 ? 0 : signed_field(word, 21, 15) << scale;
+	o->offset = field(word, 24, 23) == 1 ? 0 : signed_field(word, 21, 15) * (INT64_C(1) << scale);
 	o->write = !field(word, 22, 22);
 	return true;
 }

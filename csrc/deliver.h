@@ -2,7 +2,7 @@
 #ifndef MMU_DELIVER_H
 #define MMU_DELIVER_H
 #include <string.h>
-#include "guest.h"
+#include "guest_arch.h"
 
 enum { MSR_CLOCK = 0x10, MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176,
        MSR_EFER = 0xc0000080u, MSR_STAR = 0xc0000081u, MSR_LSTAR = 0xc0000082u, MSR_SFMASK = 0xc0000084u,

@@ -309,10 +309,6 @@ void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, 
 void guest_on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
 bool guest_whole_piece(struct mmu_guest *g, enum engine_access type, uint64_t hpa, uint32_t size, uint64_t *ret);
 
-/* guest_fetch.c */
-uint64_t guest_fetch_reaches(struct mmu_guest *g);
-void guest_branch_undo(struct mmu_guest *g);
-
 /* guest_fill.c */
 bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, void *user);
 bool guest_unmapped(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
@@ -328,29 +324,10 @@ void guest_tlb_flush_page(struct mmu_guest *g, uint64_t va);
 struct system_register;
 void guest_tlb_invalidate(struct mmu_guest *g, const struct system_register *op);
 
-/* guest_arm64_system.c */
-uint32_t guest_on_system(void *uc, int reg, const void *operation, void *user);
-
 /* guest_atomic.c */
 void guest_atomic_read(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value);
 int guest_atomic_write(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value);
 bool guest_atomic_arm64(uint32_t word);
-
-/* guest_port.c */
-struct x86_instruction;
-bool guest_port_permitted(struct mmu_guest *g, uint32_t port, uint32_t size);
-bool guest_port_is_string(const struct x86_instruction *i);
-bool guest_port_string_permitted(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);
-
-/* guest_x86_system.c; what is to become of an instruction: #GP(0), #UD, #DB, or the host carries it out */
-enum x86_verdict { X86_RUNS, X86_REFUSED, X86_UNDEFINED, X86_DEBUG, X86_OURS };
-enum x86_verdict guest_system_verdict(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);
-
-/* guest_group_15.c */
-bool guest_group_15(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i);
-
-/* guest_mxcsr.c */
-bool guest_mxcsr(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i, bool wide);
 
 /* guest_site.c */
 bool guest_sites_scan(struct mmu_guest *g, uint64_t page);
@@ -358,36 +335,9 @@ bool guest_site_add(struct mmu_guest *g, uint64_t first, uint64_t last, void *ca
 void guest_sites_forget(struct mmu_guest *g);
 void guest_site_run_alone(struct mmu_guest *g, uint64_t pc, uint32_t length);
 
-/* guest_site_x86.c, guest_scan_x86.c */
-void guest_x86_site(struct mmu_guest *g, uint64_t address);
-void guest_x86_scan(struct mmu_guest *g, uint64_t page, const uint8_t *code);
-
-/* guest_block.c */
-void guest_block_check(struct mmu_guest *g, uint64_t pc, uint32_t size);
-
-/* deliver_x86.c, deliver_arm64.c */
-bool guest_x86_handle(struct mmu_guest *g, uint64_t *pc);
-bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc);
-
-/* guest_arm64.c */
-struct engine_block { uint64_t pc; uint16_t instructions, size; };	/* uc_tb */
-void guest_on_translated(void *uc, const struct engine_block *block, const void *before, void *user);
-void guest_on_x86_translated(void *uc, const struct engine_block *block, const void *before, void *user);
-
-/* guest_strict.c */
-uint32_t guest_arm64_watch(struct mmu_guest *g);
-bool guest_arm64_permitted(struct mmu_guest *g, uint64_t pc, uint32_t word);
-bool guest_arm64_scan(struct mmu_guest *g, uint64_t page, const uint8_t *code);
-
 /* guest_hook.c */
 void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
 void guest_undo(struct mmu_guest *g);
-
-/* guest_host.c */
-int guest_on_rdtsc(void *uc, void *user);
-int guest_on_rdtscp(void *uc, void *user);
-int guest_on_cpuid(void *uc, void *user);
-uint32_t guest_on_mrs(void *uc, int reg, const void *operation, void *user);
 
 /* guest.c */
 void guest_count_walk(struct mmu_guest *g, int rc);

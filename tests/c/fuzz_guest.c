@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "guest.h"
+#include "guest_arch.h"
 
 enum { PAGES = 64, MORE = 4, RUNS = 1500 };	/* MORE pages are not plain RAM for the engine */
 enum { ID_PC = 1, ID_TABLE, ID_MSR, ID_CS, ID_SYSTEM, ID_OTHER };

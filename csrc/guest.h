@@ -114,7 +114,7 @@ struct guest_windows {
 
 /*
  * Translations that outlive the engine's, which has few entries and drops them often. They go when the
- * architecture says so: the hooks on TLBI, and on the x86 instructions that guest_site.c finds.
+ * architecture says so: the hooks on TLBI, and on the x86 instructions that guest_scan_x86.c finds.
  */
 enum { GUEST_TLB_ENTRIES = 4096 };
 struct guest_tlb {
@@ -337,6 +337,7 @@ void guest_site_run_alone(struct mmu_guest *g, uint64_t pc, uint32_t length);
 
 /* guest_hook.c */
 void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
+void guest_refuse(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
 void guest_undo(struct mmu_guest *g);
 
 /* guest.c */

@@ -10,6 +10,13 @@ void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind)
 	g->stop.kind = kind;
 }
 
+/* The instruction that comes next is not to be. */
+void guest_refuse(struct mmu_guest *g, enum mmu_guest_stop_kind kind)
+{
+	guest_stop(g, kind);
+	g->c.engine.emu_stop(g->c.engine.uc);
+}
+
 static void stop_engine(struct mmu_guest *g, enum mmu_guest_stop_kind kind, uint32_t number)
 {
 	if (g->phase == GUEST_PROBING || guest_stopping(g))

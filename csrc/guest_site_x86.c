@@ -29,18 +29,11 @@ static void flush_page(struct mmu_guest *g, uint64_t pc, const struct x86_instru
 		guest_tlb_flush(g);
 }
 
-/* The instruction that comes next is not to be. */
-static void refuse(struct mmu_guest *g, enum mmu_guest_stop_kind kind)
-{
-	guest_stop(g, kind);
-	g->c.engine.emu_stop(g->c.engine.uc);
-}
-
 /*
  * Each round of a repeated CMPS or SCAS comes here, and the instruction behind it. A round that faults leaves the flags
  * as they were before the first. Source: Intel SDM vol. 2, 'REP/REPE/REPZ/REPNE/REPNZ'.
  */
-static void keep_flags(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i)
+static void follow_string(struct mmu_guest *g, uint64_t pc, const struct x86_instruction *i)
 {
 	struct guest_string *s = &g->string;
 	uint64_t count = guest_register(g, g->c.ids.general[RCX]);
@@ -72,14 +65,14 @@ void guest_x86_site(struct mmu_guest *g, uint64_t address)
 	}
 	if (i.opcode == OP_GROUP_9 && i.reg == REG_CMPXCHG8B && i.memory)
 		guest_set_register(g, g->c.ids.flags, g->flags);	/* now they are worked out for good */
-	keep_flags(g, address, &i);
+	follow_string(g, address, &i);
 	if (i.lock && !x86_writes_back(&i) && x86_in_64_bit_code(g)) {
-		refuse(g, MMU_GUEST_INVALID);
+		guest_refuse(g, MMU_GUEST_INVALID);
 		return;
 	}
 	verdict = guest_system_verdict(g, address, &i);
 	if (verdict != X86_RUNS) {
-		refuse(g, stop_of[verdict]);
+		guest_refuse(g, stop_of[verdict]);
 		if (verdict == X86_DEBUG)
 			x86_debug_access(g);
 	} else if (site_serializes(i.opcode, i.reg) && guest_code_serialize(g)) {
@@ -95,7 +88,7 @@ void guest_x86_site(struct mmu_guest *g, uint64_t address)
 		if (!guest_group_15(g, address, &i))
 			g->c.engine.emu_stop(g->c.engine.uc);
 	} else if (site_is_avx(&i) || is_random(&i) || is_sse4a(&i)) {
-		refuse(g, MMU_GUEST_INVALID);
+		guest_refuse(g, MMU_GUEST_INVALID);
 	} else if (guest_port_is_string(&i)) {
 		if (!guest_port_string_permitted(g, address, &i))
 			g->c.engine.emu_stop(g->c.engine.uc);

@@ -94,15 +94,9 @@ static uint64_t address_of(struct mmu_guest *g, uint64_t pc, const struct arm64_
 	return base + (uint64_t)o->offset + (o->index == ARM64_XZR ? 0 : extended(general(g, o->index), o));
 }
 
-static void stop_engine(struct mmu_guest *g, enum mmu_guest_stop_kind kind)
-{
-	guest_stop(g, kind);
-	g->c.engine.emu_stop(g->c.engine.uc);
-}
-
 static void trap(struct mmu_guest *g, enum mmu_guest_trap number)
 {
-	stop_engine(g, MMU_GUEST_TRAP);
+	guest_refuse(g, MMU_GUEST_TRAP);
 	g->stop.number = number;
 }
 
@@ -111,7 +105,7 @@ static void refuse_address(struct mmu_guest *g, uint64_t va, const struct arm64_
 {
 	uint32_t access = o->write ? MMU_ACCESS_WRITE : MMU_ACCESS_READ;
 
-	stop_engine(g, MMU_GUEST_FAULT);
+	guest_refuse(g, MMU_GUEST_FAULT);
 	g->stop.arm64 = (struct mmu_arm64_fault){ .va = va, .kind = MMU_FAULT_ALIGNMENT, .access = access, .stage = 1 };
 	g->stop.va = va;
 	g->stop.access = access;

@@ -19,9 +19,9 @@ CODE32 = tests("test_code_of_32_bits")
 PCIDS = tests("test_pcids")
 
 MUTATIONS = (
-    Mutation("control: nothing is refused", SITES, "\tif (verdict != X86_RUNS) {\n\t\trefuse(",
-             "\tif (verdict != X86_RUNS && !i.opcode) {\n\t\trefuse(", REFUSED),
-    Mutation("control: what is refused runs all the same", SITES,
+    Mutation("control: nothing is refused", SITES, "\tif (verdict != X86_RUNS) {\n\t\tguest_refuse(",
+             "\tif (verdict != X86_RUNS && !i.opcode) {\n\t\tguest_refuse(", REFUSED),
+    Mutation("control: what is refused runs all the same", "csrc/guest_hook.c",
              "\tguest_stop(g, kind);\n\tg->c.engine.emu_stop(g->c.engine.uc);\n", "\tguest_stop(g, kind);\n", REFUSED),
     Mutation("control: CR0 has no reserved bits", C, "\tif ((value & X86_CR0_RESERVED) || (", "\tif ((", REFUSED),
     Mutation("control: paging needs no protection", C, "((value & X86_CR0_PG) && !(value & X86_CR0_PE)) ||",

@@ -266,26 +266,6 @@ uint64_t guest_register(struct mmu_guest *g, int id)
 	return value;
 }
 
-/*
- * For each code hook: the engine works out the flags for it, and what it notes to go back to when the instruction
- * cannot be carried out is what they were worked out from. See run_once().
- */
-void guest_note_flags(struct mmu_guest *g, uint64_t pc)
-{
-	if (!g->c.ids.flags)
-		return;
-	g->hooked = true;
-	g->hooked_at = pc;
-	g->flags = guest_register(g, g->c.ids.flags);
-}
-
-/* For each look-up and each port: the instruction under way goes on. */
-void guest_keep_flags(struct mmu_guest *g)
-{
-	if (g->hooked && g->arch->keep_flags)
-		g->arch->keep_flags(g);
-}
-
 void guest_set_register(struct mmu_guest *g, int id, uint64_t value)
 {
 	uint64_t wide[2] = { value, 0 };

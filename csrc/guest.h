@@ -59,6 +59,7 @@ enum guest_phase {
 enum guest_event {
 	GUEST_NO_EVENT, GUEST_STOPPED, GUEST_CODE_WRITE, GUEST_CODE_FULL, GUEST_ATOMIC_NEXT,
 	GUEST_MAP_CHANGED,
+	GUEST_AFRESH,		/* the instruction at PC is to begin a block: see guest_flags.c */
 	GUEST_STRICTER,		/* code is to be searched for other things than it was: see guest_strict.c */
 	GUEST_CALLED		/* exclusive_call(): between two blocks, the run loop looks at what it is */
 };
@@ -88,7 +89,11 @@ struct guest_view {
 };
 
 /* The block of instructions that ran last; size 0: none that the PC comes from. */
-struct guest_block { uint64_t pc; uint32_t size; };
+struct guest_block {
+	uint64_t pc;
+	uint32_t size;
+	uint32_t hooks;		/* x86: how many of its instructions had one, the first not counted: see guest_flags.c */
+};
 enum { GUEST_BLOCK_MOST = 2 * 4096 };	/* bytes; the engine ends one before */
 
 /* A page of a window, and where the engine has it as RAM; 0: it has not, accesses go to the bus. */
@@ -340,14 +345,19 @@ void guest_stop(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
 void guest_refuse(struct mmu_guest *g, enum mmu_guest_stop_kind kind);
 void guest_undo(struct mmu_guest *g);
 
+/* guest_flags.c */
+bool guest_flags_afresh(struct mmu_guest *g, uint64_t pc);
+bool guest_flags_known(struct mmu_guest *g, uint64_t pc);
+void guest_flags_note(struct mmu_guest *g, uint64_t pc);
+void guest_flags_keep(struct mmu_guest *g);
+void guest_flags_put_back(struct mmu_guest *g, uint64_t pc, bool invalid);
+
 /* guest.c */
 void guest_count_walk(struct mmu_guest *g, int rc);
 int guest_walk(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,
 	       struct mmu_guest_stop *stop);
 void guest_flush_tlb(struct mmu_guest *g);
 uint64_t guest_register(struct mmu_guest *g, int id);
-void guest_note_flags(struct mmu_guest *g, uint64_t pc);
-void guest_keep_flags(struct mmu_guest *g);
 
 /* Another one for each map of the bus, and whenever a page of a file fails. */
 static inline uint64_t guest_map_serial(const struct mmu_guest *g)

@@ -303,7 +303,7 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 	if (type == ENGINE_FETCH)
 		g->hooked = false;	/* other instructions come, and their hooks before them */
 	else
-		guest_keep_flags(g);
+		guest_flags_keep(g);
 	return fill(g, va, type, ret);
 }
 

@@ -84,6 +84,7 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
 	(void)uc;
 	g->block.pc = address;
 	g->block.size = size;
+	g->block.hooks = 0;
 	if (__builtin_expect(atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed) != 0, 0))
 		attend(g);
 }
@@ -99,7 +100,7 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 		return;
 	if (g->phase == GUEST_PROBING || (guest_stopping(g) && g->event != GUEST_ATOMIC_NEXT))
 		return;
-	guest_note_flags(g, address);
+	guest_flags_note(g, address);
 	if (g->again && address == g->counted_at)
 		return;
 	if (g->limit && g->counters.instructions >= g->limit) {
@@ -138,7 +139,7 @@ static uint32_t on_port_in(void *uc, uint32_t port, int size, void *user)
 	(void)uc;
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
 		return nothing;
-	guest_keep_flags(g);
+	guest_flags_keep(g);
 	if (!guest_port_permitted(g, port, (uint32_t)size)) {
 		guest_undo(g);
 		return nothing;
@@ -161,7 +162,7 @@ static void on_port_out(void *uc, uint32_t port, int size, uint32_t value, void 
 	(void)uc;
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
 		return;
-	guest_keep_flags(g);
+	guest_flags_keep(g);
 	if (!guest_port_permitted(g, port, (uint32_t)size)) {
 		guest_undo(g);
 		return;

@@ -8,15 +8,6 @@ enum { ENGINE_OK = 0, ENGINE_INSN_INVALID = 10, ENGINE_EXCEPTION = 21 };
 /* Where no program counter ever is: not canonical, odd. */
 #define UNREACHABLE ((UINT64_C(1) << 63) | 1)
 
-/* Whether the engine ended in an instruction that had a hook, which it did not carry out; SYSCALL it passes over. */
-static bool flags_lost(const struct mmu_guest *g, uint64_t pc, int error)
-{
-	if (!g->hooked || g->event == GUEST_CALLED || (g->event == GUEST_NO_EVENT && error != ENGINE_INSN_INVALID))
-		return false;
-	return pc == g->hooked_at ||
-	       (g->event == GUEST_STOPPED && g->stop.kind == MMU_GUEST_SYSCALL && pc - g->hooked_at < X86_LONGEST);
-}
-
 /*
  * Lets the engine run until it ends, also where PC equals `until` if that is not 0, or for one instruction; where it
  * begins this one again, for both. Returns its error. When it ends it drops what it translated from the byte before
@@ -51,8 +42,7 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase, ui
 		pc = guest_register(g, g->c.ids.pc);
 		g->undo = false;
 	}
-	if (flags_lost(g, pc, error))
-		guest_set_register(g, g->c.ids.flags, g->flags);
+	guest_flags_put_back(g, pc, error == ENGINE_INSN_INVALID);
 	g->until = 0;
 	g->phase = GUEST_RUNNING;
 	g->stop.pc = pc;
@@ -251,6 +241,10 @@ static bool handle(struct mmu_guest *g, int error)
 			if (g->counted_at == g->stop.pc)
 				uncount(g);
 			mmu_guest_flush(g);
+			return true;
+		case GUEST_AFRESH:
+			if (g->counted_at == g->stop.pc)
+				uncount(g);
 			return true;
 		case GUEST_CALLED:
 			return true;

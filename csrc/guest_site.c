@@ -41,7 +41,9 @@ static void on_site(void *uc, uint64_t address, uint32_t size, void *user)
 			g->c.engine.emu_stop(g->c.engine.uc);
 		return;
 	}
-	guest_note_flags(g, address);
+	if (!guest_flags_known(g, address))
+		return;
+	guest_flags_note(g, address);
 	if (g->c.arch == MMU_GUEST_X86_64)
 		guest_x86_site(g, address);
 	else

@@ -63,8 +63,11 @@ void guest_x86_site(struct mmu_guest *g, uint64_t address)
 		guest_tlb_flush(g);
 		return;
 	}
-	if (i.opcode == OP_GROUP_9 && i.reg == REG_CMPXCHG8B && i.memory)
+	if (i.opcode == OP_GROUP_9 && i.reg == REG_CMPXCHG8B && i.memory) {
+		if (!guest_flags_afresh(g, address))
+			return;
 		guest_set_register(g, g->c.ids.flags, g->flags);	/* now they are worked out for good */
+	}
 	follow_string(g, address, &i);
 	if (i.lock && !x86_writes_back(&i) && x86_in_64_bit_code(g)) {
 		guest_refuse(g, MMU_GUEST_INVALID);

@@ -53,8 +53,6 @@ x86:
   a TSS of 16 bits in long mode. A TR that was never loaded has no I/O permission bit map, and OUTS without a prefix
   loads before that denies it. PAE pointers with reserved bits are refused when they are loaded, but each walk reads
   them anew.
-- CF, AF and OF that an instruction refused by us saves may be wrong where a load behind an ADD or the like missed the
-  TLB since an earlier instruction with a hook in its block, and CLC, STC or CMC came between.
 - Breakpoints on data and ports never trap. One on an instruction is passed over where it comes again soon after a
   handler that resumes with RF: RF stays until the block ends.
 

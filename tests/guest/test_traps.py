@@ -4,7 +4,7 @@ The file that holds the others' tests is named where they are part of something 
 
 - exact fault addresses, the W bit of read-modify-writes, page-crossing and long stores: test_x86_faults,
   test_page_edges, test_arm64_faults; fetches: test_page_ends
-- flags at faults: test_x86_faults, test_rotations, test_page_edges
+- flags at faults: test_x86_faults, test_rotations, test_page_edges; before hooks, of wide exchanges: test_lazy_flags
 - cache maintenance, of which the engine tells nobody: test_flushed_lines, test_arm64_maintenance_faults
 - branches to no address: test_branches, test_returns
 - the look-up at the end of a run, at address 0: test_x86_faults

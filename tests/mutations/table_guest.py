@@ -129,8 +129,8 @@ MUTATIONS = (
     ),
     Mutation(
         "guest: flags at a fault are those that counting left",
-        "csrc/guest_run.c",
-        "\tif (flags_lost(g, pc, error))\n",
+        "csrc/guest_flags.c",
+        "\tif (are_lost(g, pc, invalid))\n",
         "\tif (false)\n",
         LIMIT,
     ),
@@ -144,7 +144,7 @@ MUTATIONS = (
     Mutation(
         "guest: flags are kept of the hooks that count, and of no others",
         "csrc/guest_site.c",
-        "\tguest_note_flags(g, address);\n",
+        "\tguest_flags_note(g, address);\n",
         "",
         LIMIT,
     ),

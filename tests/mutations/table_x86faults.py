@@ -10,6 +10,7 @@ BRANCHES, ENDS = ("tests/guest/test_branches.py",), ("tests/guest/test_page_ends
 MXCSR, STATE = "csrc/guest_mxcsr.c", "mmu/guest/state.py"
 FLOATING = ("tests/guest/test_mxcsr.py",)
 TABLES, SYSTEM = "csrc/guest_x86_system.c", ("tests/guest/test_system_instructions.py",)
+FLAGS, LAZY = "csrc/guest_flags.c", ("tests/guest/test_lazy_flags.py",)
 BLOCK, ROTATIONS = "csrc/guest_block.c", ("tests/guest/test_rotations.py",)
 LENGTHS, SECOND = ("tests/guest/test_decode.py",), ("tests/guest/test_second_tlb.py", "-k", "invlpg")
 
@@ -63,8 +64,16 @@ MUTATIONS = (
     Mutation("x86faults: a task is in a register", TABLES, "(q->i->memory && (!q->wide ||",
              "(q->i->vex && (!q->wide ||", SYSTEM),
     Mutation("x86faults: DR0 has 32 bits", TABLES, "!write || number < 4 || !q->wide", "!write || !q->wide", SYSTEM),
-    Mutation("x86faults: an invalid instruction with a hook loses the flags", RUN, " && error != ENGINE_INSN_INVALID)",
+    Mutation("x86faults: an invalid instruction with a hook loses the flags", FLAGS, " && !invalid)",
              ")", BASES),
+    Mutation("x86faults: flags are known before each hook", FLAGS,
+             "\treturn !g->block.hooks++ || guest_flags_afresh(g, pc);\n", "\treturn true;\n", LAZY),
+    Mutation("x86faults: flags are known before the third hook", FLAGS, "!g->block.hooks++", "g->block.hooks++ < 2", LAZY),
+    Mutation("x86faults: a wide exchange anywhere in a block leaves the flags", SITES,
+             "\t\tif (!guest_flags_afresh(g, address))\n\t\t\treturn;\n", "", LAZY),
+    Mutation("x86faults: what begins a block of its own is counted twice", RUN,
+             "\t\tcase GUEST_AFRESH:\n\t\t\tif (g->counted_at == g->stop.pc)\n\t\t\t\tuncount(g);\n",
+             "\t\tcase GUEST_AFRESH:\n", LAZY),
     Mutation("x86faults: no block is looked at", BLOCK,
              "\t\t\tlacks |= guest_site_add(g, pc + at, pc + at, NULL);\n", "\t\t\t;\n", ROTATIONS),
     Mutation("x86faults: the first block is not looked at", "csrc/guest.c",
@@ -97,8 +106,8 @@ MUTATIONS = (
              FLOATING),
     Mutation("x86faults: what was translated stays in the way", RUN, "approaches < 2)", "approaches < 1)", ENDS),
     Mutation("x86: a look-up loses the flags of a repeated string instruction", "csrc/guest_fill.c",
-             "\telse\n\t\tguest_keep_flags(g);\n", "", ("tests/guest/test_limit.py", "-k", "leaves_the_flags_of")),
+             "\telse\n\t\tguest_flags_keep(g);\n", "", ("tests/guest/test_limit.py", "-k", "leaves_the_flags_of")),
     Mutation("x86: a port loses the flags of a repeated string instruction", "csrc/guest_hook.c",
-             "\t\treturn;\n\tguest_keep_flags(g);\n", "\t\treturn;\n",
+             "\t\treturn;\n\tguest_flags_keep(g);\n", "\t\treturn;\n",
              ("tests/guest/test_io_rights.py", "-k", "leave_the_flags")),
 )

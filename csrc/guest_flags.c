@@ -1,0 +1,64 @@
+/*
+ * x86: the flags before an instruction that has a code hook.
+ *
+ * The engine works flags out when somebody wants them: it keeps what they follow from, and a word that says how. A hook
+ * wants them, and what the engine notes to go back to when the instruction cannot be carried out is what they were
+ * worked out from; so they are noted here.
+ *
+ * Before a hook the engine writes that word unless it is the one of the hook before in the block; but in between a load
+ * that misses the TLB, or CLC, may have written another one, and the hook is told wrong flags. The word of the first
+ * instruction of a block is none that any other has.
+ */
+#include "decode_x86.h"
+#include "deliver.h"
+
+/* Whether the instruction at pc, whose hook this is, is the first of its block. False: it will be, the engine is stopped. */
+bool guest_flags_afresh(struct mmu_guest *g, uint64_t pc)
+{
+	if (pc == g->block.pc)
+		return true;
+	g->event = GUEST_AFRESH;
+	g->c.engine.emu_stop(g->c.engine.uc);
+	return false;
+}
+
+/* Whether the engine tells the flags before the instruction at pc, whose hook this is. False: it will, it is stopped. */
+bool guest_flags_known(struct mmu_guest *g, uint64_t pc)
+{
+	if (!g->c.ids.flags || pc == g->block.pc || (g->hooked && g->hooked_at == pc && g->block.hooks))
+		return true;
+	return !g->block.hooks++ || guest_flags_afresh(g, pc);
+}
+
+/* For each code hook. */
+void guest_flags_note(struct mmu_guest *g, uint64_t pc)
+{
+	if (!g->c.ids.flags)
+		return;
+	g->hooked = true;
+	g->hooked_at = pc;
+	g->flags = guest_register(g, g->c.ids.flags);
+}
+
+/* For each look-up and each port: the instruction under way goes on. */
+void guest_flags_keep(struct mmu_guest *g)
+{
+	if (g->hooked && g->arch->keep_flags)
+		g->arch->keep_flags(g);
+}
+
+/* Whether the engine ended in an instruction that had a hook, which it did not carry out; SYSCALL it passes over. */
+static bool are_lost(const struct mmu_guest *g, uint64_t pc, bool invalid)
+{
+	if (!g->hooked || g->event == GUEST_CALLED || (g->event == GUEST_NO_EVENT && !invalid))
+		return false;
+	return pc == g->hooked_at ||
+	       (g->event == GUEST_STOPPED && g->stop.kind == MMU_GUEST_SYSCALL && pc - g->hooked_at < X86_LONGEST);
+}
+
+/* The engine has ended at pc; `invalid`: at an instruction that is none. */
+void guest_flags_put_back(struct mmu_guest *g, uint64_t pc, bool invalid)
+{
+	if (are_lost(g, pc, invalid))
+		guest_set_register(g, g->c.ids.flags, g->flags);
+}

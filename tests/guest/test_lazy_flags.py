@@ -77,7 +77,8 @@ def test_random_blocks_tell_the_flags_where_they_are_refused(seed, limit):
 
 @pytest.mark.parametrize("limit", [5, 9, 100])
 def test_an_instruction_that_begins_a_block_of_its_own_is_counted_once(limit):
-    code = f"nop; {LOOKED_AT[0]}; nop; {LOOKED_AT[1]}; cmpxchg16b [rdi+16]; {LOOKED_AT[2]}; cmpxchg8b [rdi+16]; nop; hlt"
+    one, two, three = LOOKED_AT
+    code = f"nop; {one}; nop; {two}; cmpxchg16b [rdi+16]; {three}; cmpxchg8b [rdi+16]; nop; hlt"
     with machine() as m:
         result = m.load(asm("x86_64", code)).run(limit=limit)
         assert result.counters.instructions == min(limit, 9)

@@ -88,11 +88,14 @@ struct guest_view {
 	const uint8_t *host;	/* NULL: none */
 };
 
+enum guest_undo { UNDO_NOTHING, UNDO_REGISTERS /* but PC */, UNDO_ALL };
+
 /* The block of instructions that ran last; size 0: none that the PC comes from. */
 struct guest_block {
 	uint64_t pc;
 	uint32_t size;
-	uint32_t hooks;		/* x86: how many of its instructions had one, the first not counted: see guest_flags.c */
+	uint16_t hooks;		/* x86: how many of its instructions had one, the first not counted: see guest_flags.c */
+	bool hooked;		/* one of them had; mmu_guest.hooked_at is the last */
 };
 enum { GUEST_BLOCK_MOST = 2 * 4096 };	/* bytes; the engine ends one before */
 
@@ -205,12 +208,12 @@ struct mmu_guest {
 	uint64_t counted_at;		/* the instruction that was counted last */
 	uint64_t time;			/* what the time stamp counter or the timer counter shows */
 	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
-	uint64_t hooked_at, flags;	/* x86: the instruction that a code hook was called for, and RFLAGS before it */
-	bool hooked;			/* there is one in what is translated now */
+	uint64_t hooked_at, flags;	/* the instruction that a code hook was called for; of x86, RFLAGS before it */
+	bool devices, unhooked;		/* the guest has accessed one; code lacks hooks for that: see guest_raise.c */
 	uint32_t watch;			/* arm64: what code was searched for */
 	uint64_t port_pc;
 	bool port_permitted;		/* the INS or OUTS at port_pc was found to be */
-	bool undo;			/* bus_context is what the CPU must go back to */
+	enum guest_undo undo;		/* what the CPU must go back to bus_context for */
 	bool again;			/* the instruction that is stepped is begun for the second time: it was counted */
 	uint64_t surplus;		/* | 1: a page that the instruction under way loads from and does not need; 0: none */
 	struct guest_string string;
@@ -258,6 +261,8 @@ struct guest_arch {
 	uint32_t (*watch)(struct mmu_guest *g);
 	/* An instruction that had a hook looks up data, or is at a port; NULL: nothing to do. */
 	void (*keep_flags)(struct mmu_guest *g);
+	/* Whether the engine goes on with the instruction at pc when an access of it has failed. */
+	bool (*goes_on)(struct mmu_guest *g, uint64_t pc);
 	bool notes_blocks;	/* guest_block_check() of each that is translated */
 	uint32_t pc_mask;	/* bits of the PC that must be 0 */
 	bool aborts;		/* a bus error is an exception and not a value of 0 */
@@ -305,6 +310,7 @@ void guest_alias_forget(struct mmu_guest *g);
 
 /* guest_bus.c */
 void guest_device_acted(struct mmu_guest *g);
+bool guest_is_device(const struct mmu_guest *g, uint64_t hpa);
 void guest_bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result);
 void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result);
 uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user);
@@ -351,6 +357,11 @@ bool guest_flags_known(struct mmu_guest *g, uint64_t pc);
 void guest_flags_note(struct mmu_guest *g, uint64_t pc);
 void guest_flags_keep(struct mmu_guest *g);
 void guest_flags_put_back(struct mmu_guest *g, uint64_t pc, bool invalid);
+
+/* guest_raise.c */
+bool guest_meets_device(struct mmu_guest *g, paddr_t page);
+void guest_raised(struct mmu_guest *g);
+bool guest_hook_going_on(struct mmu_guest *g, uint64_t pc, uint32_t length);
 
 /* guest.c */
 void guest_count_walk(struct mmu_guest *g, int rc);

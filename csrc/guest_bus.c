@@ -12,7 +12,7 @@
 #include "memory.h"
 #include "window.h"
 
-static bool is_device(const struct mmu_guest *g, uint64_t hpa)
+bool guest_is_device(const struct mmu_guest *g, uint64_t hpa)
 {
 	struct port_read read = port_enter(g->c.probe);
 	const struct mmu_map *map = read.map;
@@ -53,8 +53,7 @@ static bool spared(struct mmu_guest *g, uint64_t hpa)
 void guest_bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result)
 {
 	if (result < 0) {
-		guest_stop(g, MMU_GUEST_CALLBACK);
-		g->c.engine.emu_stop(g->c.engine.uc);
+		guest_raised(g);
 		return;
 	}
 	if (spared(g, hpa))
@@ -153,7 +152,7 @@ static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t
 	int rc;
 
 	if (g->phase == GUEST_PROBING) {
-		if (!is_device(g, hpa))
+		if (!guest_is_device(g, hpa))
 			mmu_port_load(g->c.probe, hpa, size, &value);
 		return value;
 	}
@@ -183,7 +182,7 @@ static __attribute__((noinline)) void write_far(struct mmu_guest *g, uint64_t hp
 	if (guest_whole_piece(g, ENGINE_WRITE, hpa, size, &unused))
 		return;
 	g->counters.bus_writes++;
-	if (g->phase == GUEST_ATOMIC && !is_device(g, hpa))
+	if (g->phase == GUEST_ATOMIC && !guest_is_device(g, hpa))
 		rc = guest_atomic_write(g, hpa, size, value);
 	else
 		rc = mmu_port_store(g->c.data, hpa, size, value);

@@ -196,6 +196,8 @@ static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_trans
 	bool elsewhere = t->allowed & MMU_ACCESS_WRITE && guest_alias_is_code(g, page, code);
 	int permissions = 0;
 
+	if (!place.plain && guest_meets_device(g, page))
+		return refuse(g, GUEST_MAP_CHANGED, type);
 	if (t->allowed & MMU_ACCESS_READ)
 		permissions |= ENGINE_MAY_READ;
 	if (t->allowed & MMU_ACCESS_WRITE)
@@ -301,7 +303,7 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 	if (guest_stopping(g))
 		return false;
 	if (type == ENGINE_FETCH)
-		g->hooked = false;	/* other instructions come, and their hooks before them */
+		g->block.hooked = false;	/* other instructions come, and their hooks before them */
 	else
 		guest_flags_keep(g);
 	return fill(g, va, type, ret);

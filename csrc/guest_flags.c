@@ -25,7 +25,7 @@ bool guest_flags_afresh(struct mmu_guest *g, uint64_t pc)
 /* Whether the engine tells the flags before the instruction at pc, whose hook this is. False: it will, it is stopped. */
 bool guest_flags_known(struct mmu_guest *g, uint64_t pc)
 {
-	if (!g->c.ids.flags || pc == g->block.pc || (g->hooked && g->hooked_at == pc && g->block.hooks))
+	if (!g->c.ids.flags || pc == g->block.pc || (g->block.hooked && g->hooked_at == pc && g->block.hooks))
 		return true;
 	return !g->block.hooks++ || guest_flags_afresh(g, pc);
 }
@@ -33,24 +33,23 @@ bool guest_flags_known(struct mmu_guest *g, uint64_t pc)
 /* For each code hook. */
 void guest_flags_note(struct mmu_guest *g, uint64_t pc)
 {
-	if (!g->c.ids.flags)
-		return;
-	g->hooked = true;
+	g->block.hooked = true;
 	g->hooked_at = pc;
-	g->flags = guest_register(g, g->c.ids.flags);
+	if (g->c.ids.flags)
+		g->flags = guest_register(g, g->c.ids.flags);
 }
 
 /* For each look-up and each port: the instruction under way goes on. */
 void guest_flags_keep(struct mmu_guest *g)
 {
-	if (g->hooked && g->arch->keep_flags)
+	if (g->block.hooked && g->arch->keep_flags)
 		g->arch->keep_flags(g);
 }
 
 /* Whether the engine ended in an instruction that had a hook, which it did not carry out; SYSCALL it passes over. */
 static bool are_lost(const struct mmu_guest *g, uint64_t pc, bool invalid)
 {
-	if (!g->hooked || g->event == GUEST_CALLED || (g->event == GUEST_NO_EVENT && !invalid))
+	if (!g->c.ids.flags || !g->block.hooked || g->event == GUEST_CALLED || (g->event == GUEST_NO_EVENT && !invalid))
 		return false;
 	return pc == g->hooked_at ||
 	       (g->event == GUEST_STOPPED && g->stop.kind == MMU_GUEST_SYSCALL && pc - g->hooked_at < X86_LONGEST);

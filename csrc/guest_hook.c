@@ -82,9 +82,7 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
 	struct mmu_guest *g = user;
 
 	(void)uc;
-	g->block.pc = address;
-	g->block.size = size;
-	g->block.hooks = 0;
+	g->block = (struct guest_block){ .pc = address, .size = size };
 	if (__builtin_expect(atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed) != 0, 0))
 		attend(g);
 }
@@ -117,7 +115,7 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 void guest_undo(struct mmu_guest *g)
 {
 	g->c.engine.context_save(g->c.engine.uc, g->c.bus_context);
-	g->undo = true;
+	g->undo = UNDO_ALL;
 	g->c.engine.emu_stop(g->c.engine.uc);
 	guest_flush_tlb(g);
 }

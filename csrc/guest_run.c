@@ -24,7 +24,7 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase, ui
 
 	g->phase = phase;
 	g->event = GUEST_NO_EVENT;
-	g->hooked = false;
+	g->block.hooked = false;
 	g->whole.kind = 0;
 	g->stop = (struct mmu_guest_stop){ 0 };
 	g->until = pc || until ? until : UNREACHABLE;
@@ -39,8 +39,10 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase, ui
 	}
 	if (g->undo) {
 		e->context_restore(e->uc, g->c.bus_context);
+		if (g->undo == UNDO_REGISTERS)
+			guest_set_register(g, g->c.ids.pc, pc);
 		pc = guest_register(g, g->c.ids.pc);
-		g->undo = false;
+		g->undo = UNDO_NOTHING;
 	}
 	guest_flags_put_back(g, pc, error == ENGINE_INSN_INVALID);
 	g->until = 0;

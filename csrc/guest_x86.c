@@ -163,7 +163,7 @@ uint64_t guest_operand(struct mmu_guest *g, uint64_t pc, const struct x86_instru
 	return at + base.value;
 }
 
-/* Little-endian bytes of data, at most 8, without an effect on tables or counters. False: there are none. */
+/* Little-endian bytes of data, at most 8, without an effect on tables, counters or devices. False: there are none. */
 bool guest_peek_data(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret)
 {
 	struct mmu_guest_stop unused;
@@ -177,7 +177,7 @@ bool guest_peek_data(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *
 
 		part = room < size ? 1 : size - i;
 		if (x86_walk(g, g->c.probe, at, MMU_ACCESS_READ, false, &t, &unused) != MMU_OK ||
-		    mmu_port_load(g->c.probe, t.pa.v, part, &bytes) != MMU_MEMTX_OK)
+		    guest_is_device(g, t.pa.v) || mmu_port_load(g->c.probe, t.pa.v, part, &bytes) != MMU_MEMTX_OK)
 			return false;
 		*ret |= bytes << (8 * i);
 	}
@@ -219,8 +219,16 @@ static void x86_keep_flags(struct mmu_guest *g)
 		guest_set_register(g, g->c.ids.flags, g->flags);
 }
 
+static bool x86_goes_on(struct mmu_guest *g, uint64_t pc)
+{
+	struct x86_instruction i;
+
+	return x86_decode_at(g, pc, &i) && x86_is_one_call(&i);
+}
+
 const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access,
 				       .tlb_registers = x86_tlb_registers, .handle = guest_x86_handle,
 				       .loads_too_much = x86_loads_too_much, .fetch_reaches = guest_fetch_reaches,
 				       .undo_branch = guest_branch_undo, .keep_flags = x86_keep_flags,
+				       .goes_on = x86_goes_on,
 				       .notes_blocks = true };

@@ -22,8 +22,8 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - The engine's TLB is small. What it forgets is answered from a second one, which follows INVLPG, MOV to control
   registers and TLBI as a CPU's would: a guest that changes its tables and flushes nothing sees the old pages for long.
 - A run that is ended from outside, by a clock or an exit device, ends between two blocks of instructions, at a jump at
-  the latest. Where a device raises, the guest stands at that instruction; but of x86, FXSAVE, XSAVE, FSTP of 80 bits
-  and other long accesses may be passed, with what comes behind them in their block.
+  the latest. Where a device raises, the guest stands at that instruction, with the registers of before it; what was
+  stored in pieces before stays stored.
 - Nothing is the host's, so the same program has the same trace. Clocks are one clock, which moves on by 1000 at each
   look at it: the time stamp counter of x86, the counter and the cycle counter of arm64. There are no random numbers:
   RDRAND, RDSEED and RNDR are undefined, and CPUID and ID_AA64ISAR0_EL1 say so. arm64's timers stay at 0.
@@ -40,7 +40,7 @@ x86:
   32 bits never faults. ENTER does not ask whether it may write at the new RSP.
 - SSE raises no floating-point exception (no #XM, nor #UD without CR4.OSXMMEXCPT). MXCSR shows all that it met but
   denormal operands (DE), and of RCPPS and RSQRTPS what a division meets. Results of the x87 that are denormal become 0
-  under MXCSR.FZ as well. In code of 32 bits LDMXCSR takes reserved bits, and FZ as it was.
+  under MXCSR.FZ as well. In code of 32 bits, and from a device, LDMXCSR takes reserved bits, and FZ as it was.
 - Some rare instructions are the engine's own: LOCK NEG leaves the flags of its operand; of two NaNs the one with the
   larger fraction is the result; PHADD and PHSUB of a register with itself have a wrong upper half; CMPXCHG of 32-bit
   registers that differ clears the upper half of its operand; CMPPS with an immediate above 7, TEST by its second

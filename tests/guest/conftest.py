@@ -8,7 +8,7 @@ import pytest
 from mmu.machine import Machine
 
 WITHOUT_GUEST = ("tests.guest.test_loader", "tests.guest.test_decode")
-OWN_CHOICE = ("services", "mirror", "twins", "programs", "other_machines")
+OWN_CHOICE = ("services", "mirror", "twins", "programs", "other_machines", "raising_devices")
 WITH_EXCEPTIONS = ("delivery", "faults")
 
 

@@ -16,7 +16,8 @@ The file that holds the others' tests is named where they are part of something 
 - the flags of SSE: test_mxcsr
 - code in devices, aliases, stores to code: test_code; code that others write: test_code_of_others,
   test_code_of_other_machines
-- bus errors in the middle of an access, loads that have written their destination, DC ZVA: test_bus_errors
+- bus errors in the middle of an access, loads that have written their destination, DC ZVA: test_bus_errors; devices
+  that raise there, FXSAVE and others that do not end: test_raising_devices
 - atomic instructions of several machines: test_shared_memory
 - accesses in pieces: test_whole
 - time and random numbers, which are the host's: test_determinism

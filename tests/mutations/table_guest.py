@@ -67,8 +67,8 @@ MUTATIONS = (
     Mutation(
         "guest: the search for an address asks devices",
         "csrc/guest_bus.c",
-        "\t\tif (!is_device(g, hpa))\n",
-        "\t\tif (is_device(g, hpa) || hpa)\n",
+        "\t\tif (!guest_is_device(g, hpa))\n",
+        "\t\tif (guest_is_device(g, hpa) || hpa)\n",
         BUS,
     ),
     Mutation(

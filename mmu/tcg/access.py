@@ -169,7 +169,8 @@ class Accesses:
     def see_changes(self) -> None:
         """After a device was asked: take over a change of the memory map, and let the main loop look."""
         self.asked = True
-        if self.memory.changed and not self.memory.defers:
+        memory = self.memory
+        if memory.view is not memory.space.view and not memory.defers:
             self.take_over()
 
     def _pieces(

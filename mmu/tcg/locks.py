@@ -14,6 +14,8 @@ from mmu.tcg.stops import Deadlock, EmulatorAbort
 from mmu.tcg.switches import Switches
 from mmu.tcg.trace import Exclusive, Lock, Recorder
 
+TAKEN, RELEASED = Lock("lock", "+"), Lock("lock", "-")
+
 
 class Hold:
     """The big lock for the length of a block. What ends the emulator ends it with the lock as it is."""
@@ -37,6 +39,7 @@ class Locks:
 
     def __init__(self, switches: Switches, trace: Recorder) -> None:
         self.switches, self.trace = switches, trace
+        self._hold, self._pass = Hold(self, True), Hold(self, False)
         self.reset()
 
     def reset(self) -> None:
@@ -53,23 +56,23 @@ class Locks:
         if self.depth:
             raise EmulatorAbort("bql_relock")
         self.depth = 1
-        self.trace.append(Lock("lock", "+"))
+        self.trace.append(TAKEN)
 
     def release(self) -> None:
         self.depth = 0
-        self.trace.append(Lock("lock", "-"))
+        self.trace.append(RELEASED)
 
     def held(self) -> Hold:
         """Taken by the main loop."""
-        return Hold(self, True)
+        return self._hold
 
     def for_access(self) -> Hold:
         """As the helpers of generated code do around an access to a device."""
-        return Hold(self, self.switches.double_lock or not self.depth)
+        return self._hold if self.switches.double_lock or not self.depth else self._pass
 
     def if_needed(self) -> Hold:
         """As accesses to an address space do: never twice."""
-        return Hold(self, not self.depth)
+        return self._pass if self.depth else self._hold
 
     # -- exclusive sections -------------------------------------------------------------------------
 

@@ -75,14 +75,18 @@ class Memory:
         return bool(self.flags(pa)[0] & MMIO)
 
     def _map(self) -> AddressSpace | None:
-        """A space of the regions as they were, while the CPU does not see a change; None: ours will do."""
-        if not self.defers or not self.changed:
+        """A space of the regions as they were, where the CPU does not see a change yet; None: ours will do."""
+        if not self.changed:
             return None
         if self._past is None:
             self._past = AddressSpace("as it was")
             for r in self.view.ranges:
                 self._past.map(r.first, self._as_it_was(r))
         return self._past
+
+    def _present(self) -> AddressSpace:
+        """What the CPU sees."""
+        return (self._map() if self.defers else None) or self.space
 
     def _as_it_was(self, r: FlatRange) -> Any:
         region = r.region
@@ -96,8 +100,8 @@ class Memory:
 
     def load(self, pa: int, size: int, tag: Tag) -> tuple[int, int]:
         """(value, result as a number) of one access of 1, 2, 4 or 8 bytes."""
-        past, out = self._map(), self._out
-        if past is not None:
+        out = self._out
+        if self.defers and (past := self._map()) is not None:
             value, result = past.load(pa, size)
             return value, result.value
         status = lib.mmu_port_load(self._ports[tag], pa, size, out)
@@ -106,29 +110,28 @@ class Memory:
         return out[0], status
 
     def store(self, pa: int, size: int, value: int, tag: Tag) -> int:
-        past = self._map()
-        if past is not None:
+        if self.defers and (past := self._map()) is not None:
             return past.store(pa, size, value).value
         status: int = lib.mmu_port_store(self._ports[tag], pa, size, value)
         return memtx(status, f"store of {size} bytes at {pa:#x}").value if status else 0
 
     def exchange(self, pa: int, size: int, expected: int, desired: int) -> int:
         """What was there: *desired* is there now if that was *expected*. Memory with a host address only."""
-        old, _ = (self._map() or self.space).exchange(pa, size, expected, desired)
+        old, _ = self._present().exchange(pa, size, expected, desired)
         return old
 
     def read(self, pa: int, size: int) -> bytes:
         """Bytes that have a host address, or of ROM."""
         if size in (1, 2, 4, 8):
             return self.load(pa, size, "data")[0].to_bytes(size, "little")
-        data, _ = (self._map() or self.space).access(pa, size)
+        data, _ = self._present().access(pa, size)
         return data
 
     def write(self, pa: int, data: bytes) -> None:
         if len(data) in (1, 2, 4, 8):
             self.store(pa, len(data), int.from_bytes(data, "little"), "data")
         else:
-            (self._map() or self.space).access(pa, data=data)
+            self._present().access(pa, data=data)
 
     def dispatch(self, pa: int, size: int, value: int | None, tag: Tag) -> tuple[int, int]:
         """One load (*value* None) or store to a region without host memory, recorded."""

@@ -26,6 +26,10 @@ LOOP = """
 """
 PER_ROUND = 4
 INSTRUCTION = SECOND / 20_000
+PLACES = (
+    ("RAM", "r", "r", "r"), ("data in a window", "r", "w", "r"), ("code in a window", "w", "r", "r"),
+    ("all in a window", "w", "w", "w"),
+)  # fmt: skip
 WORD = DATA + PAGE  # not in the slot of the TLB that the code has
 SHELL = "from cxl.cli.main import entry; entry()"
 COMMANDS = {"bug list": 1.0, "bug run ptw-retaddr": 1.0, "bug run straddle-jump-cache": 1.0}
@@ -78,10 +82,10 @@ def _matrix(bench: Bench) -> Row:
 
 def _model(bench: Bench) -> Iterator[Row]:
     rounds = bench.items(2000)
-    for name, code, data in (("RAM", "r", "r"), ("data in a window", "r", "w"), ("code in a window", "w", "r")):
-        rig = Rig("x86_64", release("10.0"))
-        rig.code(CODE, LOOP, code)
-        rig.fill(rig.map(WORD, data), b"\x03")
+    for name, code, data, table in PLACES:
+        rig = Rig("x86_64", release("10.0"), root=table)
+        rig.code(CODE, LOOP, code, 3 * table)
+        rig.fill(rig.map(WORD, data, 3 * table), b"\x03")
         with rig.machine as machine:
 
             def run(machine: Machine = machine) -> None:

@@ -25,8 +25,8 @@ MUTATIONS = (
     _always(
         "double-lock",
         "mmu/tcg/locks.py",
-        "return Hold(self, self.switches.double_lock or not self.depth)",
-        "return Hold(self, True)  # always",
+        "return self._hold if self.switches.double_lock or not self.depth else self._pass",
+        "return self._hold  # always",
         "interrupt_through_mmio_tables_takes_the_lock_twice",
     ),
     _always(

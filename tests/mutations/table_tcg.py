@@ -209,8 +209,8 @@ MUTATIONS = (
     Mutation(
         "tcg: the old memory map is not kept for the rest of a block",
         "mmu/tcg/access.py",
-        "        if self.memory.changed and not self.memory.defers:\n",
-        "        if self.memory.changed:\n",
+        "        if memory.view is not memory.space.view and not memory.defers:\n",
+        "        if memory.view is not memory.space.view:\n",
         IO,
     ),
     Mutation(

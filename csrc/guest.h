@@ -5,31 +5,15 @@
 #include "address.h"
 #include "bus.h"
 #include "exclusive.h"
+#include "guest_engine.h"
 #include "hostfile.h"
 #include "mirror.h"
 #include "mmu.h"
-
-#define GUEST_PAGE UINT64_C(4096)
-#define GUEST_PAGE_MASK (~(GUEST_PAGE - 1))
-
-/* The engine's physical address map; see guest_api.h. Guest-physical addresses end at 2^52. */
-#define GUEST_BUS_BASE (UINT64_C(1) << 52)
-#define GUEST_BUS_SIZE (UINT64_C(1) << 52)
-#define GUEST_RAM_BASE (UINT64_C(1) << 53)
-#define GUEST_SHADOW_BASE (UINT64_C(1) << 54)
-#define GUEST_SCRATCH_BASE (UINT64_C(3) << 53)
-#define GUEST_MIRROR_BASE (UINT64_C(5) << 53)
-#define GUEST_NOWHERE_BASE (UINT64_C(1) << 55)
 
 /* Pages of code that the guest ran since the last flush: a hash by address, a slot's number is also
    the number of its shadow page. */
 #define CODE_SLOTS 8192u
 #define CODE_LIMIT (CODE_SLOTS / 4 * 3)
-
-/* The engine's types of accesses (unicorn.h, uc_mem_type) and TLB permissions (uc_prot). */
-enum engine_access { ENGINE_READ = 16, ENGINE_WRITE = 17, ENGINE_FETCH = 18 };
-enum engine_permission { ENGINE_MAY_READ = 1, ENGINE_MAY_WRITE = 2, ENGINE_MAY_FETCH = 4 };
-struct engine_tlb_entry { uint64_t pa; int permissions; };	/* uc_tlb_entry */
 
 /* A page by what it is and not by where it is shown: RAM by its engine address, a window's by the
    address in the window, a device's by the device and the offset. */

@@ -73,11 +73,6 @@ bool arm64_moves_sp(uint32_t word)
 	       ((word & 0x1f800000) == 0x12000000 && field(word, 30, 29) != 3);	/* AND, ORR, EOR (immediate) */
 }
 
-bool arm64_is_one_call(uint32_t word)
-{
-	return (word & 0xbfe00000) == 0x88200000;
-}
-
 bool arm64_is_eret(uint32_t word)
 {
 	return word == 0xd69f03e0 || (word | 0x400) == 0xd69f0fff;

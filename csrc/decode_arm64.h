@@ -24,8 +24,6 @@ bool arm64_through_sp(uint32_t word);
 bool arm64_moves_sp(uint32_t word);
 /* ERET, ERETAA, ERETAB. */
 bool arm64_is_eret(uint32_t word);
-/* STXP, STLXP: the engine makes their accesses within one call. */
-bool arm64_is_one_call(uint32_t word);
 /* MSR of SCTLR_EL1 or CPACR_EL1. */
 bool arm64_writes_control(uint32_t word);
 /* False for what accesses nothing, and for what the engine checks itself: exclusives and atomics. */

@@ -297,47 +297,6 @@ bool x86_rotates_through_carry(const struct x86_instruction *i)
 	return i->memory && !i->vex && shift && (i->reg == 2 || i->reg == 3);
 }
 
-/* ModRM.reg, a bit for each, of what with memory is one call. */
-static uint32_t one_call_regs(uint32_t opcode)
-{
-	switch (opcode) {
-	case 0x8e:				/* MOV to a segment register */
-	case MAP_0F | 0x02: case MAP_0F | 0x03:	/* LAR, LSL */
-	case MAP_0F | 0xb2: case MAP_0F | 0xb4: case MAP_0F | 0xb5:	/* LSS, LFS, LGS */
-		return 0xff;
-	case OP_TABLES:
-		return 0x3c;			/* LLDT, LTR, VERR, VERW */
-	case 0xd9:
-		return 1 << 4 | 1 << 6;		/* FLDENV, FNSTENV */
-	case 0xdb:
-		return 1 << 5 | 1 << 7;		/* FLD, FSTP of 80 bits */
-	case 0xdd: case 0xdf:
-		return 1 << 4 | 1 << 6;		/* FRSTOR, FNSAVE; FBLD, FBSTP */
-	case 0xff:
-		return 1 << 3 | 1 << 5;		/* far CALL, JMP */
-	case OP_GROUP_15:
-		return 0x73;			/* FXSAVE, FXRSTOR, XSAVE, XRSTOR, XSAVEOPT */
-	case MAP_0F | 0xc7:
-		return 1 << 1;			/* CMPXCHG8B, CMPXCHG16B */
-	}
-	return 0;
-}
-
-bool x86_is_one_call(const struct x86_instruction *i)
-{
-	if (i->vex)
-		return false;
-	switch (i->opcode) {
-	case OP_RETF: case OP_RETF_N: case OP_IRET:
-	case MAP_0F | 0xa1: case MAP_0F | 0xa9:	/* POP FS, POP GS */
-	case MAP_0F | 0xf7:			/* MASKMOVQ, MASKMOVDQU */
-		return true;
-	case 0x8e: case MAP_0F | 0x02: case MAP_0F | 0x03: case OP_TABLES:	/* descriptors, also of a register's */
-		return one_call_regs(i->opcode) >> i->reg & 1;
-	}
-	return i->memory && (one_call_regs(i->opcode) >> i->reg & 1);
-}
-
 /* What an instruction does to the stack without saying so; its memory operand is for the opposite. */
 static uint32_t stack_access(const struct x86_instruction *i)
 {

@@ -55,8 +55,6 @@ bool x86_bit_string(const struct x86_instruction *i);
 bool x86_compares_strings(const struct x86_instruction *i);
 /* Whether it is IN, OUT, INS, OUTS, a repeated MOVS, STOS or LODS, or a far branch: they leave the flags. */
 bool x86_keeps_flags(const struct x86_instruction *i);
-/* Whether the engine makes its accesses to memory within one call: FXSAVE, FSTP of 80 bits, IRET, ... */
-bool x86_is_one_call(const struct x86_instruction *i);
 /* Whether it is RCL or RCR of memory. */
 bool x86_rotates_through_carry(const struct x86_instruction *i);
 /* Whether an access of that kind (MMU_ACCESS_*) goes through SS. */

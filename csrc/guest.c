@@ -10,6 +10,7 @@ enum { CLOSE_TRIES = 1 << 20 };	/* yields of the CPU, until a run has ended */
 
 uint64_t mmu_guest_bus_base(void) { return GUEST_BUS_BASE; }
 uint64_t mmu_guest_bus_size(void) { return GUEST_BUS_SIZE; }
+uint64_t mmu_guest_whole_base(void) { return GUEST_WHOLE_BASE; }
 uint64_t mmu_guest_ram_base(void) { return GUEST_RAM_BASE; }
 uint64_t mmu_guest_shadow_base(void) { return GUEST_SHADOW_BASE; }
 uint64_t mmu_guest_shadow_size(void) { return CODE_SLOTS * GUEST_PAGE; }

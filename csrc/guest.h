@@ -48,10 +48,6 @@ enum guest_event {
 	GUEST_CALLED		/* exclusive_call(): between two blocks, the run loop looks at what it is */
 };
 
-/* Pieces that fail but are only read ahead by the engine around an unaligned load, of the instruction
-   that is being run alone. One of them may fail once; again, and the instruction needs it. */
-struct guest_spared { uint64_t hpa; bool used; };
-#define SPARED_PIECES 4u
 #define DELIVERED_KEPT 4096u
 
 struct guest_probe {
@@ -71,8 +67,6 @@ struct guest_view {
 	uint64_t va;
 	const uint8_t *host;	/* NULL: none */
 };
-
-enum guest_undo { UNDO_NOTHING, UNDO_REGISTERS /* but PC */, UNDO_ALL };
 
 /* The block of instructions that ran last; size 0: none that the PC comes from. */
 struct guest_block {
@@ -137,10 +131,11 @@ struct guest_atomic {
 	bool alone;			/* no other machine runs meanwhile */
 };
 
-/* The access under way that the bus had as a whole: enum engine_access, 0: none. `end`: of its last piece. */
+/* The access under way that the bus had as a whole: enum engine_access, 0: none. Pieces at first..end - 1 are of it; it
+   has `size` bytes from hpa on, and `rest` more on the next page. */
 struct guest_whole {
-	uint32_t kind, size;
-	uint64_t hpa, value, end;
+	uint32_t kind, size, rest;
+	uint64_t hpa, value, first, end;
 };
 
 /* A repeated CMPS or SCAS: RCX at its next round, RFLAGS before its first. */
@@ -171,8 +166,6 @@ struct mmu_guest {
 	struct guest_view view;
 	struct guest_block block;
 	uint64_t until;			/* where the engine ends by itself; see run_once() */
-	struct guest_spared spared[SPARED_PIECES];
-	uint32_t spared_count;
 	uint64_t serial;		/* of the bus's map that all is true of */
 	bool code_stale;		/* code or its copies may differ from memory */
 	bool watching;			/* the bus counts what others write */
@@ -187,17 +180,16 @@ struct mmu_guest {
 	bool sharing;			/* what of that was known when code was searched for atomic instructions */
 	struct guest_atomic atomic;
 	struct guest_whole whole;
-	bool in_whole;			/* this run asks for them */
+	bool in_whole;			/* this run asks for that in windows as well */
 	uint64_t atomic_pc, atomic_next;	/* the instruction under way, and the one behind it */
 	uint64_t counted_at;		/* the instruction that was counted last */
 	uint64_t time;			/* what the time stamp counter or the timer counter shows */
 	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
 	uint64_t hooked_at, flags;	/* the instruction that a code hook was called for; of x86, RFLAGS before it */
-	bool devices, unhooked;		/* the guest has accessed one; code lacks hooks for that: see guest_raise.c */
 	uint32_t watch;			/* arm64: what code was searched for */
 	uint64_t port_pc;
 	bool port_permitted;		/* the INS or OUTS at port_pc was found to be */
-	enum guest_undo undo;		/* what the CPU must go back to bus_context for */
+	bool undo;			/* bus_context is what the CPU must go back to */
 	bool again;			/* the instruction that is stepped is begun for the second time: it was counted */
 	uint64_t surplus;		/* | 1: a page that the instruction under way loads from and does not need; 0: none */
 	struct guest_string string;
@@ -245,8 +237,6 @@ struct guest_arch {
 	uint32_t (*watch)(struct mmu_guest *g);
 	/* An instruction that had a hook looks up data, or is at a port; NULL: nothing to do. */
 	void (*keep_flags)(struct mmu_guest *g);
-	/* Whether the engine goes on with the instruction at pc when an access of it has failed. */
-	bool (*goes_on)(struct mmu_guest *g, uint64_t pc);
 	bool notes_blocks;	/* guest_block_check() of each that is translated */
 	uint32_t pc_mask;	/* bits of the PC that must be 0 */
 	bool aborts;		/* a bus error is an exception and not a value of 0 */
@@ -297,12 +287,15 @@ void guest_device_acted(struct mmu_guest *g);
 bool guest_is_device(const struct mmu_guest *g, uint64_t hpa);
 void guest_bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result);
 void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result);
+uint64_t guest_bus_read_far(struct mmu_guest *g, uint64_t hpa, uint32_t size);
+void guest_bus_write_far(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value);
 uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user);
 void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, void *user);
 
 /* guest_whole.c */
-void guest_on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
-bool guest_whole_piece(struct mmu_guest *g, enum engine_access type, uint64_t hpa, uint32_t size, uint64_t *ret);
+bool guest_on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
+uint64_t guest_whole_read(void *uc, uint64_t hpa, unsigned int size, void *user);
+void guest_whole_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, void *user);
 
 /* guest_fill.c */
 bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, void *user);
@@ -341,11 +334,6 @@ bool guest_flags_known(struct mmu_guest *g, uint64_t pc);
 void guest_flags_note(struct mmu_guest *g, uint64_t pc);
 void guest_flags_keep(struct mmu_guest *g);
 void guest_flags_put_back(struct mmu_guest *g, uint64_t pc, bool invalid);
-
-/* guest_raise.c */
-bool guest_meets_device(struct mmu_guest *g, paddr_t page);
-void guest_raised(struct mmu_guest *g);
-bool guest_hook_going_on(struct mmu_guest *g, uint64_t pc, uint32_t length);
 
 /* guest.c */
 void guest_count_walk(struct mmu_guest *g, int rc);

@@ -79,6 +79,7 @@ struct mmu_guest_config {
    may be mapped at MMU_GUEST_NOWHERE (one page); MMU_GUEST_SCRATCH is one page of RAM. */
 uint64_t mmu_guest_bus_base(void);
 uint64_t mmu_guest_bus_size(void);
+uint64_t mmu_guest_whole_base(void);
 uint64_t mmu_guest_ram_base(void);
 uint64_t mmu_guest_shadow_base(void);
 uint64_t mmu_guest_shadow_size(void);
@@ -90,7 +91,7 @@ uint64_t mmu_guest_nowhere_base(void);
 struct mmu_guest_hooks {
 	void *fill, *unmapped, *interrupt, *block, *code, *system, *mrs, *rdtsc, *rdtscp, *cpuid, *syscall;
 	void *port_in, *port_out, *translated, *x86_translated, *access;
-	void *bus_read, *bus_write;
+	void *bus_read, *bus_write, *whole_read, *whole_write;
 };
 void mmu_guest_hooks(struct mmu_guest_hooks *ret);
 

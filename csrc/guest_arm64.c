@@ -1,5 +1,4 @@
 /* arm64 for the guest: which registers a walk needs, and what the instruction under way is. */
-#include "decode_arm64.h"
 #include "deliver.h"
 
 enum { PSTATE_EL_SHIFT = 2, PSTATE_PAN = 1 << 22, PSTATE_UAO = 1 << 23 };
@@ -106,15 +105,8 @@ void guest_on_translated(void *uc, const struct engine_block *block, const void 
 	g->c.engine.emu_stop(g->c.engine.uc);
 }
 
-static bool arm64_goes_on(struct mmu_guest *g, uint64_t pc)
-{
-	uint64_t word;
-
-	return guest_peek(g, pc, 4, &word) && arm64_is_one_call((uint32_t)word);
-}
-
 const struct guest_arch guest_arm64 = {
 	.walk = arm64_walk, .kind_of_access = arm64_kind_of_access, .tlb_registers = arm64_tlb_registers,
-	.handle = guest_arm64_handle, .watch = guest_arm64_watch, .goes_on = arm64_goes_on,
+	.handle = guest_arm64_handle, .watch = guest_arm64_watch,
 	.pc_mask = 3, .aborts = true,
 };

@@ -1,10 +1,24 @@
 /*
  * Blocks of x86 code that the engine has translated and not run yet. Here instructions begin where they are seen to, so
  * what is too frequent among bytes that only look like it is found here and not by guest_sites_scan(): RCL and RCR of
- * memory, whose faults lose the flags unless a hook has noted them before; and what guest_raise.c is for.
+ * memory, whose faults lose the flags unless a hook has noted them before.
  */
 #include "decode_x86.h"
 #include "deliver.h"
+
+/* Whether a byte and the one behind it may be opcode and ModRM of RCL or RCR of memory. */
+static bool may_rotate(uint8_t opcode, uint8_t modrm)
+{
+	return ((opcode & 0xfe) == 0xc0 || (opcode & 0xfc) == 0xd0) && (modrm >> 4 & 3) == 1 && modrm >> 6 != 3;
+}
+
+static bool worth_a_look(const uint8_t *code, uint32_t size)
+{
+	for (uint32_t i = 0; i + 1 < size; i++)
+		if (may_rotate(code[i], code[i + 1]))
+			return true;
+	return false;
+}
 
 /* The block was translated, and must be anew when a hook belongs into it. */
 static bool lacks_hook(struct mmu_guest *g, uint64_t pc, uint32_t size)
@@ -16,12 +30,11 @@ static bool lacks_hook(struct mmu_guest *g, uint64_t pc, uint32_t size)
 	if (size > sizeof(code))
 		return false;
 	size = guest_peek_code(g, pc, size, code);
-	for (uint32_t at = 0; at < size && x86_decode(code + at, size - at, &i); at += i.length) {
+	if (!worth_a_look(code, size))
+		return false;
+	for (uint32_t at = 0; at < size && x86_decode(code + at, size - at, &i); at += i.length)
 		if (x86_rotates_through_carry(&i))
 			lacks |= guest_site_add(g, pc + at, pc + at, NULL);
-		if (x86_is_one_call(&i))
-			lacks |= guest_hook_going_on(g, pc + at, i.length);
-	}
 	return lacks;
 }
 

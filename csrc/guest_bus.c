@@ -36,28 +36,14 @@ void guest_bus_error(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t 
 	}
 }
 
-static bool spared(struct mmu_guest *g, uint64_t hpa)
-{
-	for (uint32_t i = 0; i < g->spared_count; i++) {
-		struct guest_spared *s = &g->spared[i];
-
-		if (s->hpa == hpa && !s->used) {
-			s->used = true;
-			return true;
-		}
-	}
-	return false;
-}
-
 /* A piece of an access failed: an abort where the architecture has one, else only counted. */
 void guest_bus_failed(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint32_t access, int result)
 {
-	if (result < 0) {
-		guest_raised(g);
+	if (result < 0) {	/* by a device, whose accesses all have the PC of their instruction: guest_on_access() */
+		guest_stop(g, MMU_GUEST_CALLBACK);
+		guest_undo(g);
 		return;
 	}
-	if (spared(g, hpa))
-		return;
 	if (!g->arch->aborts) {
 		guest_bus_error(g, hpa, size, access, result);
 		return;
@@ -81,7 +67,7 @@ static struct guest_near *near_slot(struct mmu_guest *g, uint64_t hpa)
 	return &g->near[hpa / NEAR_BLOCK % NEAR_SLOTS];
 }
 
-/* The access is one for read_far() or write_far() from the start: while an instruction is run alone or the
+/* The access is one for guest_bus_read_far() or guest_bus_write_far() from the start: while an instruction is run alone or the
    engine is being stopped, and when accesses are traced. The engine runs nothing within another access. */
 static inline bool is_far(const struct mmu_guest *g)
 {
@@ -146,7 +132,7 @@ static bool is_aborted(const struct mmu_guest *g)
 }
 
 /* Out of line, so that the near way saves no registers. */
-static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t hpa, uint32_t size)
+__attribute__((noinline)) uint64_t guest_bus_read_far(struct mmu_guest *g, uint64_t hpa, uint32_t size)
 {
 	uint64_t value = 0;
 	int rc;
@@ -158,8 +144,6 @@ static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t
 	}
 	if (guest_stopping(g))	/* the rest of an access that is being given up */
 		return 0;
-	if (guest_whole_piece(g, ENGINE_READ, hpa, size, &value))
-		return value;
 	g->counters.bus_reads++;
 	rc = mmu_port_load(g->c.data, hpa, size, &value);
 	guest_device_acted(g);
@@ -172,14 +156,11 @@ static __attribute__((noinline)) uint64_t read_far(struct mmu_guest *g, uint64_t
 	return value;
 }
 
-static __attribute__((noinline)) void write_far(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value)
+__attribute__((noinline)) void guest_bus_write_far(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value)
 {
-	uint64_t unused;
 	int rc;
 
 	if (g->phase == GUEST_PROBING || (guest_stopping(g) && !is_aborted(g)))
-		return;
-	if (guest_whole_piece(g, ENGINE_WRITE, hpa, size, &unused))
 		return;
 	g->counters.bus_writes++;
 	if (g->phase == GUEST_ATOMIC && !guest_is_device(g, hpa))
@@ -204,16 +185,16 @@ uint64_t guest_bus_read(void *uc, uint64_t hpa, unsigned int size, void *user)
 
 	(void)uc;
 	if (is_far(g))
-		return read_far(g, hpa, size);
+		return guest_bus_read_far(g, hpa, size);
 	read = port_note(port);
 	if (__builtin_expect(!near_holds(port, near, hpa, size), 0)) {
 		port_leave(port, read);
-		return read_far(g, hpa, size);
+		return guest_bus_read_far(g, hpa, size);
 	}
 	value = memory_load_aligned(near->host + hpa % NEAR_BLOCK, size);
 	if (hostfile_any_failed()) {	/* of this block, perhaps: the port finds out */
 		port_leave(port, read);
-		return read_far(g, hpa, size);
+		return guest_bus_read_far(g, hpa, size);
 	}
 	near->count->single[0][size / 2]++;
 	g->counters.bus_reads++;
@@ -230,13 +211,13 @@ void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, 
 
 	(void)uc;
 	if (is_far(g)) {
-		write_far(g, hpa, size, value);
+		guest_bus_write_far(g, hpa, size, value);
 		return;
 	}
 	read = port_note(port);
 	if (__builtin_expect(!near_holds(port, near, hpa, size), 0)) {
 		port_leave(port, read);
-		write_far(g, hpa, size, value);
+		guest_bus_write_far(g, hpa, size, value);
 		return;
 	}
 	if (__builtin_expect(size == 4, 1))
@@ -245,7 +226,7 @@ void guest_bus_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, 
 		memory_store_aligned(near->host + hpa % NEAR_BLOCK, size, value);
 	if (hostfile_any_failed()) {
 		port_leave(port, read);
-		write_far(g, hpa, size, value);
+		guest_bus_write_far(g, hpa, size, value);
 		return;
 	}
 	near->count->single[1][size / 2]++;

@@ -196,8 +196,6 @@ static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_trans
 	bool elsewhere = t->allowed & MMU_ACCESS_WRITE && guest_alias_is_code(g, page, code);
 	int permissions = 0;
 
-	if (!place.plain && guest_meets_device(g, page))
-		return refuse(g, GUEST_MAP_CHANGED, type);
 	if (t->allowed & MMU_ACCESS_READ)
 		permissions |= ENGINE_MAY_READ;
 	if (t->allowed & MMU_ACCESS_WRITE)
@@ -216,7 +214,7 @@ static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_trans
 		return answer(ret, place.engine, permissions);
 	if ((code || elsewhere) && (permissions & ENGINE_MAY_WRITE))
 		g->code_stale = true;
-	return answer(ret, GUEST_BUS_BASE + page.v, permissions);
+	return answer(ret, place.plain ? GUEST_BUS_BASE + page.v : place.engine, permissions);
 }
 
 /* While probing: the page in question is nowhere, writes to any other go to a scratch page. */

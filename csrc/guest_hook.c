@@ -115,7 +115,7 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 void guest_undo(struct mmu_guest *g)
 {
 	g->c.engine.context_save(g->c.engine.uc, g->c.bus_context);
-	g->undo = UNDO_ALL;
+	g->undo = true;
 	g->c.engine.emu_stop(g->c.engine.uc);
 	guest_flush_tlb(g);
 }
@@ -195,5 +195,7 @@ void mmu_guest_hooks(struct mmu_guest_hooks *ret)
 		.access = (void *)(uintptr_t)guest_on_access,
 		.bus_read = (void *)(uintptr_t)guest_bus_read,
 		.bus_write = (void *)(uintptr_t)guest_bus_write,
+		.whole_read = (void *)(uintptr_t)guest_whole_read,
+		.whole_write = (void *)(uintptr_t)guest_whole_write,
 	};
 }

@@ -40,10 +40,11 @@ bool guest_ram_find(struct mmu_guest *g, paddr_t pa, uint64_t *engine_ret)
 	       is_still(g, pa.v & GUEST_PAGE_MASK, *engine_ret);
 }
 
-/* What a page is that is no RAM for the engine. */
-static struct page_key bus_key(struct mmu_guest *g, paddr_t page)
+/* A page that is no RAM for the engine. Accesses come whole but to windows, where that costs as much again. */
+static struct guest_place bus_place(struct mmu_guest *g, paddr_t page)
 {
 	struct page_key key = { NULL, page.v };
+	bool whole = true;
 	const struct mmu_range *r;
 	struct port_read read;
 	uint64_t offset;
@@ -54,15 +55,17 @@ static struct page_key bus_key(struct mmu_guest *g, paddr_t page)
 	r = &read.map->ranges[i];
 	if (i < read.map->count && page.v >= r->first && r->last - page.v >= GUEST_PAGE - 1) {
 		offset = r->offset + (page.v - r->first);
-		if (r->kind == MMU_RANGE_STRIPED)
+		if (r->kind == MMU_RANGE_STRIPED) {
 			offset += r->route->base;
+			whole = g->in_whole;
+		}
 		if (!(offset & (GUEST_PAGE - 1)) && r->kind == MMU_RANGE_IO)
 			key = (struct page_key){ r->io, offset };
 		else if (!(offset & (GUEST_PAGE - 1)) && r->kind == MMU_RANGE_STRIPED)
 			key = (struct page_key){ NULL, offset };
 	}
 	port_leave(g->c.probe, read);
-	return key;
+	return (struct guest_place){ key, (whole ? GUEST_WHOLE_BASE : GUEST_BUS_BASE) + page.v, false };
 }
 
 /* RAM over a file that cannot give the page any more: accesses must come to the bus, which says so. */
@@ -80,7 +83,7 @@ struct guest_place guest_place(struct mmu_guest *g, paddr_t page, bool claim)
 
 	if ((guest_ram_find(g, page, &engine) && !ram_failed(g, page)) || guest_window_find(g, page, claim, &engine))
 		return (struct guest_place){ { NULL, engine }, engine, true };
-	return (struct guest_place){ bus_key(g, page), GUEST_BUS_BASE + page.v, false };
+	return bus_place(g, page);
 }
 
 /* ---- what the CPU itself reads and writes ---- */

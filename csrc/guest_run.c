@@ -25,7 +25,7 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase, ui
 	g->phase = phase;
 	g->event = GUEST_NO_EVENT;
 	g->block.hooked = false;
-	g->whole.kind = 0;
+	g->whole = (struct guest_whole){ 0 };
 	g->stop = (struct mmu_guest_stop){ 0 };
 	g->until = pc || until ? until : UNREACHABLE;
 	for (;;) {
@@ -39,10 +39,8 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase, ui
 	}
 	if (g->undo) {
 		e->context_restore(e->uc, g->c.bus_context);
-		if (g->undo == UNDO_REGISTERS)
-			guest_set_register(g, g->c.ids.pc, pc);
 		pc = guest_register(g, g->c.ids.pc);
-		g->undo = UNDO_NOTHING;
+		g->undo = false;
 	}
 	guest_flags_put_back(g, pc, error == ENGINE_INSN_INVALID);
 	g->until = 0;
@@ -91,43 +89,14 @@ static void uncount(struct mmu_guest *g)
 		g->counters.instructions--;
 }
 
-/*
- * Whether the failed piece was only read ahead. The engine reads an unaligned n bytes as the two aligned
- * blocks of n around them; what lies in these and not in the access is no part of it.
- */
-static bool read_ahead(const struct mmu_guest *g)
-{
-	uint64_t at = g->probe.va, size = g->probe.bytes, block, piece;
-
-	if (!g->probe.hit || g->probe.type != ENGINE_READ || !size || size & (size - 1) ||
-	    !(at & (size - 1)))
-		return false;
-	block = at & ~(size - 1);
-	piece = g->probe.page | (g->stop.hpa & (GUEST_PAGE - 1));
-	return piece >= block && piece - block < 2 * size &&
-	       (piece >= at + size || at >= piece + g->stop.size);
-}
-
-/* Notes the piece, unless it was spared already: then the instruction needs it. */
-static bool spare(struct mmu_guest *g)
-{
-	for (uint32_t i = 0; i < g->spared_count; i++)
-		if (g->spared[i].hpa == g->stop.hpa)
-			return false;
-	if (g->spared_count == SPARED_PIECES)
-		return false;
-	g->spared[g->spared_count++].hpa = g->stop.hpa;
-	return true;
-}
-
-/* Makes the address of a fault or a bus error exact. Returns false when the bus error is none of the guest's. */
-static bool locate(struct mmu_guest *g)
+/* Makes the address of a fault or a bus error exact. */
+static void locate(struct mmu_guest *g)
 {
 	uint64_t pc = g->stop.pc;
 	bool bus = g->stop.kind == MMU_GUEST_BUS_ERROR;
 
 	if (!bus && g->stop.exact)
-		return true;		/* an access of the CPU itself */
+		return;		/* an access of the CPU itself */
 	if (g->stop.access & MMU_ACCESS_FETCH) {
 		if (!g->stop.exact && (pc & GUEST_PAGE_MASK) == g->stop.va)
 			g->stop.va = pc;
@@ -138,12 +107,9 @@ static bool locate(struct mmu_guest *g)
 		if (bus)
 			g->c.engine.context_restore(g->c.engine.uc, g->c.bus_context);
 		guest_probe(g);
-		if (bus && read_ahead(g) && spare(g))
-			return false;
 	}
 	if (bus)
 		guest_bus_error(g, g->stop.hpa, g->stop.size, g->stop.access, (int)g->stop.result);
-	return true;
 }
 
 /*
@@ -170,8 +136,6 @@ static int step(struct mmu_guest *g)
 
 	uncount(g);
 	mmu_guest_flush(g);
-	for (uint32_t i = 0; i < g->spared_count; i++)
-		g->spared[i].used = false;
 	error = run_once(g, g->stop.pc, GUEST_STEPPING, 0);
 	end = begun_again(g, before, error);
 	if (end) {
@@ -266,10 +230,11 @@ static bool handle(struct mmu_guest *g, int error)
 				until = g->arch->fetch_reaches(g);
 			if (until)
 				break;
-			if (g->arch->loads_too_much && g->arch->loads_too_much(g))
-				g->surplus = g->stop.va | 1;
-			else if (locate(g))
+			if (!g->arch->loads_too_much || !g->arch->loads_too_much(g)) {
+				locate(g);
 				return false;
+			}
+			g->surplus = g->stop.va | 1;
 			break;
 		}
 		if (until)
@@ -307,7 +272,6 @@ static void run_to_stop(struct mmu_guest *g, uint64_t pc)
 		}
 		if (g->code_stale || guest_map_changed(g) || guest_code_changed(g))
 			mmu_guest_flush(g);
-		g->spared_count = 0;
 		error = run_once(g, pc, GUEST_RUNNING, 0);
 		if (handle(g, error)) {
 			pc = g->stop.pc;

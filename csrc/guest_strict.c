@@ -211,8 +211,6 @@ bool guest_arm64_scan(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 			guest_site_add(g, page + at, page + at + 4, NULL);
 		else if (is_watched(g, word))
 			guest_site_add(g, page + at, page + at, NULL);
-		if (arm64_is_one_call(word))
-			guest_hook_going_on(g, page + at, sizeof(word));
 		if (arm64_writes_control(word))
 			late |= add_behind(g, page + at, behind_control);
 		else if ((g->watch & WATCH_SP) && arm64_moves_sp(word))

@@ -1,58 +1,141 @@
 /*
  * Accesses in one piece. The engine hands over what is not RAM in pieces: 4 bytes of 8, the aligned words around an
- * unaligned load, single bytes of an unaligned store. Where a run asks for it, a hook sees each access before it is
- * cut. It goes to the bus there, and the pieces that follow are answered from it. That hook takes all loads and stores
- * of the guest off the engine's fast way, also those to RAM, so it is there only when asked for.
+ * unaligned load, single bytes of an unaligned store. So the bus is there a second time, as a region that permits
+ * nothing: of each access that is not permitted the engine tells before it cuts it, with the PC of its instruction, and
+ * goes on when it is told to. The access goes to the bus there, and the pieces that follow are answered from it.
  *
- * An access that leaves its page is in pieces all the same, for it lies in two places; and so is one of an atomic
- * instruction that is run alone.
+ * A load that leaves its page goes to the bus in two parts, the second one when its first piece comes; a store that does,
+ * byte by byte. The engine does not tell of an access that only ends here: it comes in pieces.
  */
 #include "guest.h"
 
-/* UC_HOOK_MEM_READ, _WRITE over the bus: `address` is the engine's. */
-void guest_on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user)
+/* `size`: 1 to 8. */
+static int load(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t *ret)
+{
+	int result = MMU_MEMTX_OK;
+
+	*ret = 0;
+	for (uint32_t done = 0, n; done < size; done += n) {
+		uint64_t part;
+		int rc;
+
+		n = UINT32_C(1) << (31 - __builtin_clz(size - done));
+		rc = mmu_port_load(g->c.data, hpa + done, n, &part);
+		if (rc < 0)
+			return rc;
+		result |= rc;
+		*ret |= part << (8 * done);
+	}
+	return result;
+}
+
+static bool begin_load(struct mmu_guest *g, uint64_t hpa, uint32_t size)
+{
+	uint64_t room = GUEST_PAGE - (hpa & (GUEST_PAGE - 1)), first = hpa & ~(uint64_t)(size - 1);
+	struct guest_whole *w = &g->whole;
+	int rc;
+
+	*w = (struct guest_whole){ .kind = ENGINE_READ, .size = size < room ? size : (uint32_t)room, .hpa = hpa,
+		.first = first, .end = first + (size <= room && first != hpa ? 2 * size : size) };
+	w->rest = size - w->size;
+	g->counters.bus_reads++;
+	rc = load(g, hpa, w->size, &w->value);
+	if (rc != MMU_MEMTX_OK)
+		guest_bus_failed(g, hpa, w->size, MMU_ACCESS_READ, rc);
+	return rc >= 0;
+}
+
+static bool begin_store(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value)
+{
+	struct guest_whole *w = &g->whole;
+	int rc;
+
+	*w = (struct guest_whole){ 0 };
+	if ((hpa & (GUEST_PAGE - 1)) + size > GUEST_PAGE)
+		return true;
+	*w = (struct guest_whole){ .kind = ENGINE_WRITE, .size = size, .hpa = hpa, .first = hpa, .end = hpa + size };
+	g->counters.bus_writes++;
+	rc = mmu_port_store(g->c.data, hpa, size, value);
+	if (rc != MMU_MEMTX_OK)
+		guest_bus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);
+	return rc >= 0;
+}
+
+/* Not while an instruction is replayed or given up; memory of one that is run alone is for guest_atomic.c. */
+static bool wants(const struct mmu_guest *g, uint64_t hpa)
+{
+	if (g->phase == GUEST_PROBING || guest_stopping(g))
+		return false;
+	return g->phase != GUEST_ATOMIC || guest_is_device(g, hpa);
+}
+
+/* UC_HOOK_MEM_READ_PROT, _WRITE_PROT over GUEST_WHOLE_BASE. False: the engine must end here. */
+bool guest_on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user)
+{
+	struct mmu_guest *g = user;
+	const struct guest_whole *w = &g->whole;
+	uint64_t hpa = address - GUEST_WHOLE_BASE;
+
+	(void)uc;
+	if (!wants(g, hpa) || size <= 0 || size > 8 || size & (size - 1))
+		return true;
+	guest_flags_keep(g);
+	if (type == ENGINE_READ_DENIED)
+		return begin_load(g, hpa, (uint32_t)size);
+	if (w->kind == ENGINE_WRITE && hpa >= w->first && hpa < w->end)
+		return true;		/* a byte of one that is not aligned: the engine asks for each */
+	return begin_store(g, hpa, (uint32_t)size, (uint64_t)value);
+}
+
+/* A piece of a load on the next page, of which `rest` bytes are wanted. */
+static uint64_t load_rest(struct mmu_guest *g, uint64_t hpa, uint32_t size)
+{
+	uint32_t at = hpa & (GUEST_PAGE - 1), left = g->whole.rest > at ? g->whole.rest - at : 0;
+	uint64_t value = 0;
+	int rc;
+
+	if (!left)
+		return 0;
+	g->counters.bus_reads++;
+	rc = load(g, hpa, left < size ? left : size, &value);
+	guest_device_acted(g);
+	if (rc != MMU_MEMTX_OK)
+		guest_bus_failed(g, hpa, left < size ? left : size, MMU_ACCESS_READ, rc);
+	return value;
+}
+
+/* Called by the engine; hpa is the offset in its region. */
+uint64_t guest_whole_read(void *uc, uint64_t hpa, unsigned int size, void *user)
 {
 	struct mmu_guest *g = user;
 	struct guest_whole *w = &g->whole;
-	uint64_t hpa = address - GUEST_BUS_BASE, n = (uint32_t)size, first = hpa & ~(n - 1);
-	int rc;
+	uint64_t value = 0;
 
 	(void)uc;
-	w->kind = 0;
-	if ((g->phase != GUEST_RUNNING && g->phase != GUEST_STEPPING) || guest_stopping(g) ||
-	    !n || n > 8 || n & (n - 1) || (hpa & (GUEST_PAGE - 1)) + n > GUEST_PAGE)
-		return;
-	w->kind = (uint32_t)type;
-	w->hpa = hpa;
-	w->size = (uint32_t)n;
-	w->value = (uint64_t)value;
-	if (type == ENGINE_READ) {
-		g->counters.bus_reads++;
-		w->end = first == hpa ? hpa + n : first + 2 * n;
-		rc = mmu_port_load(g->c.data, hpa, w->size, &w->value);
-	} else {
-		g->counters.bus_writes++;
-		w->end = hpa + n;
-		rc = mmu_port_store(g->c.data, hpa, w->size, w->value);
-	}
-	if (rc != MMU_MEMTX_OK)
-		guest_bus_failed(g, hpa, w->size, type == ENGINE_READ ? MMU_ACCESS_READ : MMU_ACCESS_WRITE, rc);
-}
-
-/* Whether a piece belongs to what was accessed as a whole. Of a load *ret are its bytes, 0 where they are outside. */
-bool guest_whole_piece(struct mmu_guest *g, enum engine_access type, uint64_t hpa, uint32_t size, uint64_t *ret)
-{
-	struct guest_whole *w = &g->whole;
-	uint64_t end = hpa + size;
-
-	*ret = 0;
-	if (w->kind != type || end > w->end || end <= (w->hpa & ~(uint64_t)(w->size - 1)))
-		return false;
+	if (!wants(g, hpa) || (w->kind != ENGINE_READ && !w->rest))
+		return guest_bus_read_far(g, hpa, size);
+	if (w->kind != ENGINE_READ)
+		return load_rest(g, hpa, size);
 	for (uint32_t i = 0; i < size; i++)
 		if (hpa + i - w->hpa < w->size)
-			*ret |= (w->value >> (8 * (hpa + i - w->hpa)) & 0xff) << (8 * i);
-	if (end == w->end)
+			value |= (w->value >> (8 * (hpa + i - w->hpa)) & 0xff) << (8 * i);
+	if (hpa + size == w->end)
 		w->kind = 0;
 	guest_device_acted(g);
-	return true;
+	return value;
+}
+
+void guest_whole_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value, void *user)
+{
+	struct mmu_guest *g = user;
+	struct guest_whole *w = &g->whole;
+
+	(void)uc;
+	if (w->kind != ENGINE_WRITE || hpa < w->first || hpa >= w->end) {
+		guest_bus_write_far(g, hpa, size, value);
+		return;
+	}
+	if (hpa + size == w->end)
+		w->kind = 0;
+	guest_device_acted(g);
 }

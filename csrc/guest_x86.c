@@ -219,16 +219,8 @@ static void x86_keep_flags(struct mmu_guest *g)
 		guest_set_register(g, g->c.ids.flags, g->flags);
 }
 
-static bool x86_goes_on(struct mmu_guest *g, uint64_t pc)
-{
-	struct x86_instruction i;
-
-	return x86_decode_at(g, pc, &i) && x86_is_one_call(&i);
-}
-
 const struct guest_arch guest_x86 = { .walk = x86_walk, .kind_of_access = x86_kind_of_access,
 				       .tlb_registers = x86_tlb_registers, .handle = guest_x86_handle,
 				       .loads_too_much = x86_loads_too_much, .fetch_reaches = guest_fetch_reaches,
 				       .undo_branch = guest_branch_undo, .keep_flags = x86_keep_flags,
-				       .goes_on = x86_goes_on,
 				       .notes_blocks = true };

@@ -338,9 +338,9 @@ class Machine:
             limit: instructions until it is stopped with reason "limit"; counting makes a run much slower.
             trace: how many bus accesses to record at most; the oldest are kept. What goes to pages that are RAM for
                 the engine is none.
-            whole: accesses to what is not RAM for the engine reach the bus uncut, up to 8 bytes, as they do on a CPU
-                and in a model of an emulator. Without it they come in pieces of at most 4, an unaligned load as the
-                aligned words around it. All loads and stores of the guest are then about ten times slower.
+            whole: accesses to windows reach the bus uncut, up to 8 bytes, as those to devices always do and all do in a
+                model of an emulator. Without it they come in pieces of at most 4, an unaligned load as the aligned
+                words around it. Where windows are served access by access, that then takes twice as long.
             exceptions: stopped with reason "limit" at the handler of the exception that is the last one allowed.
         An exception raised by a device's callback comes out of here; the guest then stands at that instruction.
         In a model of an emulator all events are recorded (`mmu.tcg.trace`), and EmulatorStop comes out of here when

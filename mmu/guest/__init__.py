@@ -3,9 +3,10 @@
 The engine executes; every translation is a walk of ours, every access that is not plain RAM goes through a port of the
 bus, and exceptions are delivered here. Where that differs from a CPU:
 
-- Accesses leave the engine in pieces of at most 4 bytes: 8 bytes are two, an unaligned load is the aligned blocks
-  around it, an unaligned store single bytes. On x86, a failed piece counts even when it was only read ahead. With
-  run(whole=True) they come uncut, but for those that leave their page, and cost more.
+- Devices see the accesses that a CPU makes: up to 8 bytes, what is not aligned in aligned parts. Those that leave their
+  page come in more parts, and where they begin on a page of memory with bytes around them. Windows that are served
+  access by access see pieces of at most 4 bytes: 8 bytes are two, an unaligned load is the aligned blocks around it,
+  an unaligned store single bytes. With run(whole=True) they are as devices are, and cost twice as much.
 - A read-modify-write walks twice, for the read and for the write.
 - Atomic instructions are atomic for all machines that show the same memory. They are then run one by one, which costs
   microseconds: up to 8 aligned bytes are replaced by a compare-and-exchange of the host's; for CMPXCHG16B, CASP, STXP
@@ -23,7 +24,7 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   registers and TLBI as a CPU's would: a guest that changes its tables and flushes nothing sees the old pages for long.
 - A run that is ended from outside, by a clock or an exit device, ends between two blocks of instructions, at a jump at
   the latest. Where a device raises, the guest stands at that instruction, with the registers of before it; what was
-  stored in pieces before stays stored.
+  stored by it before stays stored.
 - Nothing is the host's, so the same program has the same trace. Clocks are one clock, which moves on by 1000 at each
   look at it: the time stamp counter of x86, the counter and the cycle counter of arm64. There are no random numbers:
   RDRAND, RDSEED and RNDR are undefined, and CPUID and ID_AA64ISAR0_EL1 say so. arm64's timers stay at 0.

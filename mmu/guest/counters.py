@@ -39,7 +39,7 @@ class Counters:
     fills: int = 0  # TLB misses of the engine
     walks: int = 0  # page walks: for fills that the second-level TLB does not answer, and for exception delivery
     faults: int = 0  # of them refused
-    bus_reads: int = 0  # accesses of at most 4 bytes that went to the bus: everything but plain RAM
+    bus_reads: int = 0  # accesses, or pieces of them, that went to the bus: everything but plain RAM
     bus_writes: int = 0
     shadows: int = 0  # pages of code copied out of windows and devices
     mirrored: int = 0  # pages of windows that were RAM for the engine, gathered in the mirror

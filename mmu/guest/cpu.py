@@ -71,7 +71,6 @@ class Cpu(ABC):
         self.engine = Engine(*self.ENGINE, self.model())
         self.ports = {name: space.new_port() for name in PORTS}
         self._limit_hook: int | None = None
-        self._whole_hooks: list[int] = []
         self._hooks = ffi.new("struct mmu_guest_hooks *")
         lib.mmu_guest_hooks(self._hooks)
         self._shadow, self._scratch = HostMemory(lib.mmu_guest_shadow_size()), HostMemory(PAGE)
@@ -191,8 +190,13 @@ class Cpu(ABC):
 
     def _install(self) -> None:
         hooks, engine = self._hooks, self.engine
-        engine.map_callbacks(
-            lib.mmu_guest_bus_base(), lib.mmu_guest_bus_size(), hooks.bus_read, hooks.bus_write, self.guest)
+        size = lib.mmu_guest_bus_size()
+        engine.map_callbacks(lib.mmu_guest_bus_base(), size, hooks.bus_read, hooks.bus_write, self.guest)
+        whole = lib.mmu_guest_whole_base()
+        engine.map_callbacks(whole, size, hooks.whole_read, hooks.whole_write, self.guest)
+        engine.protect(whole, size, 0)
+        engine.hook("MEM_READ_PROT", hooks.access, self.guest, whole, whole + size - 1)
+        engine.hook("MEM_WRITE_PROT", hooks.access, self.guest, whole, whole + size - 1)
         engine.map_host(lib.mmu_guest_shadow_base(), self._shadow.size, self._shadow.address)
         engine.map_host(lib.mmu_guest_scratch_base(), PAGE, self._scratch.address)
         nowhere = lib.mmu_guest_nowhere_base()
@@ -299,8 +303,8 @@ class Cpu(ABC):
         """Make ready for a run of at most *limit* instructions (0: any number; counting costs about 10 ns for each)
         that ends when so many *exceptions* were delivered (0: any number).
 
-        *dispatch*, a key of mmu.guest.memory.SERVICES, says how windows are served; *whole*, whether accesses are not
-        cut. To be matched by end().
+        *dispatch*, a key of mmu.guest.memory.SERVICES, says how windows are served; *whole*, whether accesses to them
+        are not cut. To be matched by end().
 
         Takes over what the space shows now, and forgets code and translations: the host may have changed any of it.
         """
@@ -311,20 +315,10 @@ class Cpu(ABC):
         elif not limit and self._limit_hook is not None:
             lib.mmu_guest_unhook(self.guest, self._limit_hook)
             self._limit_hook = None
-        self._see_whole(whole)
+        lib.mmu_guest_set_whole(self.guest, whole)
         announce(self)
         lib.mmu_guest_begin(self.guest, limit, exceptions, self._memory.serve(dispatch))
         self.delivered.begin(exceptions)
-
-    def _see_whole(self, whole: bool) -> None:
-        if whole and not self._whole_hooks:
-            first = lib.mmu_guest_bus_base()
-            last = first + lib.mmu_guest_bus_size() - 1
-            for kind in ("MEM_READ", "MEM_WRITE"):
-                self._whole_hooks.append(self.engine.hook(kind, self._hooks.access, self.guest, first, last))
-        while not whole and self._whole_hooks:
-            lib.mmu_guest_unhook(self.guest, self._whole_hooks.pop())
-        lib.mmu_guest_set_whole(self.guest, whole)
 
     def end(self) -> None:
         """What the guest wrote is in the devices from now on."""

@@ -24,6 +24,7 @@ _PROTOTYPES = {
     "uc_hook_add": "int(*)(void *, size_t *, int, void *, void *, uint64_t, uint64_t, ...)",
     "uc_hook_del": "int(*)(void *, size_t)",
     "uc_mem_map_ptr": "int(*)(void *, uint64_t, size_t, uint32_t, void *)",
+    "uc_mem_protect": "int(*)(void *, uint64_t, size_t, uint32_t)",
     "uc_mmio_map": "int(*)(void *, uint64_t, size_t, void *, void *, void *, void *)",
     "uc_reg_read": "int(*)(void *, int, void *)",
     "uc_reg_read_batch": "int(*)(void *, int *, void **, int)",
@@ -139,6 +140,11 @@ class Engine:
         self._check(
             self.library.uc_mmio_map(self.uc, address, size, read, user, write, user),
             f"mapping {size:#x} at {address:#x}")
+
+    def protect(self, address: int, size: int, permissions: int) -> None:
+        """Give a region other UC_PROT_* than all. For one of callbacks that is who is asked before an access."""
+        self._check(
+            self.library.uc_mem_protect(self.uc, address, size, permissions), f"protecting {size:#x} at {address:#x}")
 
     def hook(
         self, kind: str, function: Any, user: Any, first: int = 1, last: int = 0, instruction: int | None = None

@@ -151,9 +151,21 @@ def test_arm64_aborts_when_one_register_needs_what_another_only_read_ahead():
     device = Mmio(PAGE, read=lambda offset, size: MemTxResult.ERROR if offset == 0x104 else 0)
     result = run("aarch64", "add x8, x8, #0xf9; ldp x9, x10, [x8]", device=device, x8=DEVICE)
     assert (result.stop.pc, result.stop.exception.fsc, result.stop.exception.far) == (
-        CODE + 4, EXTERNAL, DEVICE + 0x104)
+        CODE + 4, EXTERNAL, DEVICE + 0x101)
     result = run("aarch64", "add x8, x8, #0xf9; ldr x9, [x8]", device=device, x8=DEVICE)
     assert result.stop.reason == "halt"
+
+
+@pytest.mark.parametrize("at, reason", [(0xFF9, "halt"), (0xFFD, "fault")])
+def test_arm64_does_not_abort_for_what_it_reads_ahead_on_the_next_page(at, reason):
+    device = Mmio(2 * PAGE, read=lambda offset, size: MemTxResult.ERROR if offset == 0x1004 else 0)
+    with broken("aarch64", device) as m:
+        m.tables.map(DEVICE + PAGE, BASES[DEVICE] + PAGE, PAGE, page_size=PAGE, executable=False)
+        m.load(code("aarch64", "ldr x9, [x8]")).set(x8=DEVICE + at)
+        stop = m.run().stop
+        assert stop.reason == reason
+        if reason == "fault":
+            assert stop.exception.far == DEVICE + 0x1004
 
 
 @pytest.mark.parametrize("at", [NOWHERE, DEVICE])

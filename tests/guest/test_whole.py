@@ -1,4 +1,4 @@
-"""run(whole=True): what is not RAM is accessed uncut, as on a CPU; registers, memory and faults are the same."""
+"""Devices are accessed uncut, as by a CPU, and windows with run(whole=True): the same registers, memory and faults."""
 
 import pytest
 
@@ -45,15 +45,16 @@ def run(m, arch, source, at, **how):
 @pytest.mark.parametrize("offset", [0, 8, 3])
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 @pytest.mark.parametrize("arch", ARCHS)
-def test_a_device_sees_each_access_as_from_the_host(arch, size, offset):
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_device_sees_each_access_as_from_the_host(whole, arch, size, offset):
     """Aligned, it is one access; else the bus cuts it, and asks for no byte beside it."""
     seen, value = [], VALUE & (1 << 8 * size) - 1
     with with_device(arch, seen) as m:
         loaded, _ = m.space.load(0xF000_0000 + offset, size)
         m.space.store(0xF000_0000 + offset, size, value)
         expected, seen[:] = seen[:], []
-        assert run(m, arch, LOADS[arch][size], DEVICE + offset, whole=True) == loaded
-        run(m, arch, STORES[arch][size], DEVICE + offset, whole=True)
+        assert run(m, arch, LOADS[arch][size], DEVICE + offset, whole=whole) == loaded
+        run(m, arch, STORES[arch][size], DEVICE + offset, whole=whole)
         assert seen == expected
         if offset % size == 0:
             assert seen == [("read", offset, size), ("write", offset, size, value)]
@@ -62,20 +63,22 @@ def test_a_device_sees_each_access_as_from_the_host(arch, size, offset):
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_next_run_is_as_it_asks(arch):
     seen = []
-    with with_device(arch, seen) as m:
+    with machine(arch, dispatch="exact", tables="ram", code="ram", stack="ram") as m:
         for whole in (True, False, True):
-            run(m, arch, STORES[arch][8], DEVICE, whole=whole)
-        assert [entry[1:3] for entry in seen] == [(0, 8), (0, 4), (4, 4), (0, 8)]
+            _, given, address = NAMES[arch]
+            m.load(code(arch, STORES[arch][8])).set(**{address: DATA + 16, given: VALUE})
+            seen += [e.size for e in m.run(trace=100, whole=whole).trace if e.address >= WINDOW]
+        assert seen == [8, 4, 4, 8]
 
 
 def test_what_reads_and_writes_does_each_once():
     seen = []
     with with_device("x86_64", seen) as m:
-        run(m, "x86_64", "add [rsi], rbx", DEVICE, whole=True)
+        run(m, "x86_64", "add [rsi], rbx", DEVICE)
         doubled = 2 * VALUE & (1 << 64) - 1
         assert seen == [("read", 0, 8), ("write", 0, 8, doubled)]
         seen.clear()
-        m.load(code("x86_64", "movdqu xmm0, [rsi]; movdqu [rsi+16], xmm0")).set(rsi=DEVICE).run(whole=True)
+        m.load(code("x86_64", "movdqu xmm0, [rsi]; movdqu [rsi+16], xmm0")).set(rsi=DEVICE).run()
         assert [entry[:3] for entry in seen] == [("read", 0, 8), ("read", 8, 8), ("write", 16, 8), ("write", 24, 8)]
 
 
@@ -115,14 +118,49 @@ def refusing(arch):
 def test_a_load_that_the_bus_refuses_aborts_at_its_address():
     with refusing("aarch64") as m:
         m.load(code("aarch64", "ldr x0, [x2, #16]")).set(x0=5, x2=DEVICE)
-        result = m.run(whole=True)
+        result = m.run()
         assert isinstance(result.stop.exception, Abort) and result.stop.exception.far == DEVICE + 16
         assert result.registers["x0"] == 5
 
 
+@pytest.mark.parametrize("offset", [0, 4, 3])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_store_that_a_device_refuses_is_made_once(arch, offset):
+    seen = []
+
+    def write(offset, size, value):
+        seen.append((offset, size))
+        return MemTxResult.ERROR
+
+    with machine(arch) as m:
+        m.space.map(0xF000_0000, Mmio(PAGE, write=write))
+        m.tables.map(DEVICE, 0xF000_0000, PAGE, page_size=PAGE, executable=False)
+        m.space.store(0xF000_0000 + offset, 8, VALUE)
+        expected, seen[:] = seen[:], []
+        result = m.load(code(arch, STORES[arch][8])).set(**{NAMES[arch][2]: DEVICE + offset}).run()
+        assert (result.stop.reason, seen) == ("halt" if arch == "x86_64" else "fault", expected)
+
+
+@pytest.mark.parametrize("offset", range(PAGE - 7, PAGE))
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_load_across_two_pages_of_a_device_asks_for_no_byte_beside_it(arch, offset):
+    seen = []
+
+    def read(offset, size):
+        seen.extend(range(offset, offset + size))
+        return sum((offset + n & 0xFF) << 8 * n for n in range(size))
+
+    with machine(arch) as m:
+        m.space.map(0xF000_0000, Mmio(2 * PAGE, read))
+        m.tables.map(DEVICE, 0xF000_0000, 2 * PAGE, page_size=PAGE, executable=False)
+        loaded = run(m, arch, LOADS[arch][8], DEVICE + offset)
+        assert seen == list(range(offset, offset + 8))
+        assert loaded == sum((offset + n & 0xFF) << 8 * n for n in range(8))
+
+
 def test_a_store_that_the_bus_refuses_is_counted_once():
     with refusing("x86_64") as m:
-        result = m.load(code("x86_64", "mov [rsi+8], rbx; mov rax, [rsi]")).set(rsi=DEVICE, rax=1).run(whole=True)
+        result = m.load(code("x86_64", "mov [rsi+8], rbx; mov rax, [rsi]")).set(rsi=DEVICE, rax=1).run()
         assert (result.stop.reason, result.registers["rax"], result.counters.bus_errors) == ("halt", 0, 2)
         assert result.counters.first_bus_error.access == Access.WRITE
 
@@ -132,6 +170,6 @@ def test_an_access_that_leaves_its_page_goes_to_both(arch):
     seen = []
     with with_device(arch, seen) as m:
         m.tables.map(DEVICE + PAGE, WINDOW + 8 * MIB, PAGE, page_size=PAGE, executable=False)
-        run(m, arch, STORES[arch][8], DEVICE + PAGE - 4, whole=True)
+        run(m, arch, STORES[arch][8], DEVICE + PAGE - 4)
         assert m.space.read(WINDOW + 8 * MIB, 4) == (VALUE >> 32).to_bytes(4, "little")
         assert b"".join(value.to_bytes(size, "little") for _, _, size, value in seen) == VALUE.to_bytes(8, "little")[:4]

@@ -79,13 +79,6 @@ MUTATIONS = (
         FAULTS,
     ),
     Mutation(
-        "guest: what is only read ahead aborts",
-        "csrc/guest_run.c",
-        "\t\tif (bus && read_ahead(g) && spare(g))\n",
-        "\t\tif (bus && !g && spare(g))\n",
-        BUS,
-    ),
-    Mutation(
         "guest: what is written by HPA is no code",
         "csrc/bus.h",
         "memory_order_relaxed) && !port->exclusive)",
@@ -182,13 +175,6 @@ MUTATIONS = (
         "(near->hpa ^ hpa) & (~(NEAR_BLOCK - 1) | (size - 1))",
         "hpa & (size - 1)",
         REMEMBERED,
-    ),
-    Mutation(
-        "guest: a piece is spared for good",
-        "csrc/guest_bus.c",
-        "\t\tif (s->hpa == hpa && !s->used) {\n",
-        "\t\tif (s->hpa == hpa) {\n",
-        BUS,
     ),
     Mutation(
         "guest: a load that aborted leaves its mark",

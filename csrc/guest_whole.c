@@ -2,7 +2,8 @@
  * Accesses in one piece. The engine hands over what is not RAM in pieces: 4 bytes of 8, the aligned words around an
  * unaligned load, single bytes of an unaligned store. So the bus is there a second time, as a region that permits
  * nothing: of each access that is not permitted the engine tells before it cuts it, with the PC of its instruction, and
- * goes on when it is told to. The access goes to the bus there, and the pieces that follow are answered from it.
+ * goes on when it is told to. A load goes to the bus there, and the pieces that follow are answered from it. A store
+ * goes there with the last of its pieces: the engine tells of its value before it turns the bytes of MOVBE round.
  *
  * A load that leaves its page goes to the bus in two parts, the second one when its first piece comes; a store that does,
  * byte by byte. The engine does not tell of an access that only ends here: it comes in pieces.
@@ -45,20 +46,12 @@ static bool begin_load(struct mmu_guest *g, uint64_t hpa, uint32_t size)
 	return rc >= 0;
 }
 
-static bool begin_store(struct mmu_guest *g, uint64_t hpa, uint32_t size, uint64_t value)
+static void begin_store(struct mmu_guest *g, uint64_t hpa, uint32_t size)
 {
-	struct guest_whole *w = &g->whole;
-	int rc;
+	bool leaves = (hpa & (GUEST_PAGE - 1)) + size > GUEST_PAGE;
 
-	*w = (struct guest_whole){ 0 };
-	if ((hpa & (GUEST_PAGE - 1)) + size > GUEST_PAGE)
-		return true;
-	*w = (struct guest_whole){ .kind = ENGINE_WRITE, .size = size, .hpa = hpa, .first = hpa, .end = hpa + size };
-	g->counters.bus_writes++;
-	rc = mmu_port_store(g->c.data, hpa, size, value);
-	if (rc != MMU_MEMTX_OK)
-		guest_bus_failed(g, hpa, size, MMU_ACCESS_WRITE, rc);
-	return rc >= 0;
+	g->whole = (struct guest_whole){ .kind = leaves ? 0 : ENGINE_WRITE, .size = size, .hpa = hpa, .first = hpa,
+		.end = hpa + size };
 }
 
 /* Not while an instruction is replayed or given up; memory of one that is run alone is for guest_atomic.c. */
@@ -77,14 +70,15 @@ bool guest_on_access(void *uc, int type, uint64_t address, int size, int64_t val
 	uint64_t hpa = address - GUEST_WHOLE_BASE;
 
 	(void)uc;
+	(void)value;
 	if (!wants(g, hpa) || size <= 0 || size > 8 || size & (size - 1))
 		return true;
 	guest_flags_keep(g);
 	if (type == ENGINE_READ_DENIED)
 		return begin_load(g, hpa, (uint32_t)size);
-	if (w->kind == ENGINE_WRITE && hpa >= w->first && hpa < w->end)
-		return true;		/* a byte of one that is not aligned: the engine asks for each */
-	return begin_store(g, hpa, (uint32_t)size, (uint64_t)value);
+	if (w->kind != ENGINE_WRITE || hpa < w->first || hpa >= w->end)	/* or a byte of it: the engine asks for each */
+		begin_store(g, hpa, (uint32_t)size);
+	return true;
 }
 
 /* A piece of a load on the next page, of which `rest` bytes are wanted. */
@@ -129,13 +123,20 @@ void guest_whole_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value
 {
 	struct mmu_guest *g = user;
 	struct guest_whole *w = &g->whole;
+	int rc;
 
 	(void)uc;
-	if (w->kind != ENGINE_WRITE || hpa < w->first || hpa >= w->end) {
+	if (!wants(g, hpa) || w->kind != ENGINE_WRITE || hpa < w->first || hpa >= w->end) {
 		guest_bus_write_far(g, hpa, size, value);
 		return;
 	}
-	if (hpa + size == w->end)
-		w->kind = 0;
+	w->value |= value << (8 * (hpa - w->hpa));
+	if (hpa + size != w->end)
+		return;
+	w->kind = 0;
+	g->counters.bus_writes++;
+	rc = mmu_port_store(g->c.data, w->hpa, w->size, w->value);
 	guest_device_acted(g);
+	if (rc != MMU_MEMTX_OK)
+		guest_bus_failed(g, w->hpa, w->size, MMU_ACCESS_WRITE, rc);
 }

@@ -208,8 +208,7 @@ static uint32_t x86_kind_of_access(struct mmu_guest *g, uint64_t va)
 
 /*
  * Before a look-up or a port the engine goes back to what the flags of a hooked instruction were worked out from, and
- * leaves what they are. Most instructions say so again behind their accesses; these have said it before them, and
- * change none.
+ * leaves what they are. Most instructions say so again behind their accesses; these have said it before them.
  */
 static void x86_keep_flags(struct mmu_guest *g)
 {

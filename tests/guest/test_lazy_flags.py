@@ -6,10 +6,11 @@ missed the TLB, CLC, STC or CMC.
 """
 
 import random
+import struct
 
 import pytest
 
-from tests.guest.machines import MIB, PAGE, WINDOW, asm, machine
+from tests.guest.machines import DATA, MIB, PAGE, WINDOW, asm, machine
 
 FAR, NOWHERE = 0x2000_0000, 0x6000_0000
 PAGES = 64
@@ -82,3 +83,17 @@ def test_an_instruction_that_begins_a_block_of_its_own_is_counted_once(limit):
     with machine() as m:
         result = m.load(asm("x86_64", code)).run(limit=limit)
         assert result.counters.instructions == min(limit, 9)
+
+
+@pytest.mark.parametrize("source", ["pushfq", "verr dx", "verw dx", "lar ecx, dx", "lsl ecx, dx"])
+def test_the_flags_behind_a_counted_store_of_them_or_look_at_a_descriptor_that_misses_the_tlb(source):
+    """They were taken for the operand of the addition."""
+    code = asm("x86_64", f"lgdt [rdi]; add al, -1; {source}; hlt")
+    descriptors = struct.pack("<3Q", 0, 0xAF9B000000FFFF, 0xCF93000000FFFF)
+    with machine() as m:
+        m.tables.map(FAR, WINDOW + 6 * MIB, PAGES * PAGE, executable=False)
+        m.load(code).set(rax=0x49, rdx=16, rsp=FAR + PAGE)
+        m.write(DATA, struct.pack("<HQ", 23, FAR + 2 * PAGE))
+        m.write(FAR + 2 * PAGE, descriptors)
+        found = m.run(limit=1000)
+    assert (found.stop.reason, found.registers["rflags"] & STATUS & ~ZF) == ("halt", 0x15)

@@ -284,9 +284,12 @@ bool x86_keeps_flags(const struct x86_instruction *i)
 	case 0x6c: case 0x6d: case 0x6e: case 0x6f: case 0xe4: case 0xe5: case 0xe6: case 0xe7:
 	case 0xec: case 0xed: case 0xee: case 0xef: case OP_RETF: case OP_RETF_N:
 	case 0x9c: case MAP_0F | 0x02: case MAP_0F | 0x03:	/* PUSHF, LAR, LSL */
+	case MAP_0F | 0x31: case MAP_0F | 0xa2:			/* RDTSC, CPUID */
 		return true;
 	case OP_TABLES:
 		return i->reg == 4 || i->reg == 5;	/* VERR, VERW */
+	case OP_SYSTEM:
+		return !i->memory && i->reg == 7;	/* RDTSCP */
 	case 0xff:
 		return i->memory && (i->reg == 3 || i->reg == 5);
 	}

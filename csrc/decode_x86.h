@@ -53,8 +53,8 @@ uint32_t x86_loaded_twice(const struct x86_instruction *i);
 bool x86_bit_string(const struct x86_instruction *i);
 /* Whether it is CMPS or SCAS under REPE or REPNE. */
 bool x86_compares_strings(const struct x86_instruction *i);
-/* Whether it is IN, OUT, INS, OUTS, a repeated MOVS, STOS or LODS, a far branch, PUSHF, LAR, LSL, VERR or VERW: they
-   leave the flags, or all but ZF. */
+/* Whether it is IN, OUT, INS, OUTS, a repeated MOVS, STOS or LODS, a far branch, PUSHF, CPUID, RDTSC, RDTSCP, LAR, LSL,
+   VERR or VERW: they leave the flags, or all but ZF. */
 bool x86_keeps_flags(const struct x86_instruction *i);
 /* Whether it is RCL or RCR of memory. */
 bool x86_rotates_through_carry(const struct x86_instruction *i);

@@ -185,7 +185,8 @@ struct mmu_guest {
 	uint64_t counted_at;		/* the instruction that was counted last */
 	uint64_t time;			/* what the time stamp counter or the timer counter shows */
 	uint64_t limit, exception_limit;	/* values of counters that end the run; 0: none */
-	uint64_t hooked_at, flags;	/* the instruction that a code hook was called for; of x86, RFLAGS before it */
+	uint64_t hooked_at, hooked_end;	/* the instruction that a code hook was called for */
+	uint64_t flags;			/* x86: RFLAGS before it */
 	uint32_t watch;			/* arm64: what code was searched for */
 	uint64_t port_pc;
 	bool port_permitted;		/* the INS or OUTS at port_pc was found to be */
@@ -331,7 +332,7 @@ void guest_undo(struct mmu_guest *g);
 /* guest_flags.c */
 bool guest_flags_afresh(struct mmu_guest *g, uint64_t pc);
 bool guest_flags_known(struct mmu_guest *g, uint64_t pc);
-void guest_flags_note(struct mmu_guest *g, uint64_t pc);
+void guest_flags_note(struct mmu_guest *g, uint64_t pc, uint32_t length);
 void guest_flags_keep(struct mmu_guest *g);
 void guest_flags_put_back(struct mmu_guest *g, uint64_t pc, bool invalid);
 

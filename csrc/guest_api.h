@@ -65,7 +65,7 @@ struct mmu_guest_config {
 	mmu_port *blocks;		/* counts what moves between devices and the mirror */
 	mmu_mirror *mirror;		/* of the bus; NULL: none. The engine has it at mmu_guest_mirror_base(). */
 	uint8_t *shadow;		/* host memory of the code pages, mmu_guest_shadow_size() bytes */
-	void *context, *bus_context;	/* two of the engine's context blobs */
+	void *context, *bus_context, *tried_context;	/* three of the engine's context blobs */
 	struct mmu_guest_engine engine;
 	struct mmu_guest_ids ids;
 	struct mmu_guest_places places;

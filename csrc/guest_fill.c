@@ -332,14 +332,14 @@ void guest_probe(struct mmu_guest *g)
 
 	g->probe = (struct guest_probe){ .page = g->stop.va, .hpa = g->stop.hpa, .by_hpa = bus,
 		.type = g->stop.access & MMU_ACCESS_WRITE ? ENGINE_WRITE : ENGINE_READ };
-	e->context_save(e->uc, g->c.context);
+	e->context_save(e->uc, g->c.tried_context);
 	exclusive_call(&g->exclusive);	/* on_block() looks */
 	g->phase = GUEST_PROBING;
 	guest_flush_tlb(g);
 	e->emu_start(e->uc, g->stop.pc, 0, 0, 0);
 	g->phase = GUEST_RUNNING;
 	g->event = event;
-	e->context_restore(e->uc, g->c.context);
+	e->context_restore(e->uc, g->c.tried_context);
 	guest_flush_tlb(g);
 	if (bus && g->probe.page_met) {
 		/* The first byte of the access that lies in the piece. */

@@ -7,7 +7,7 @@
  *
  * Before a hook the engine writes that word unless it is the one of the hook before in the block; but in between a load
  * that misses the TLB, or CLC, may have written another one, and the hook is told wrong flags. The word of the first
- * instruction of a block is none that any other has.
+ * instruction of a block is none that any other has; and nothing is in between when the instruction before had a hook.
  */
 #include "decode_x86.h"
 #include "deliver.h"
@@ -27,14 +27,15 @@ bool guest_flags_known(struct mmu_guest *g, uint64_t pc)
 {
 	if (!g->c.ids.flags || pc == g->block.pc || (g->block.hooked && g->hooked_at == pc && g->block.hooks))
 		return true;
-	return !g->block.hooks++ || guest_flags_afresh(g, pc);
+	return !g->block.hooks++ || (g->block.hooked && g->hooked_end == pc) || guest_flags_afresh(g, pc);
 }
 
 /* For each code hook. */
-void guest_flags_note(struct mmu_guest *g, uint64_t pc)
+void guest_flags_note(struct mmu_guest *g, uint64_t pc, uint32_t length)
 {
 	g->block.hooked = true;
 	g->hooked_at = pc;
+	g->hooked_end = pc + length;
 	if (g->c.ids.flags)
 		g->flags = guest_register(g, g->c.ids.flags);
 }

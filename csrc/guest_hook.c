@@ -93,12 +93,11 @@ static void on_code(void *uc, uint64_t address, uint32_t size, void *user)
 	struct mmu_guest *g = user;
 
 	(void)uc;
-	(void)size;
 	if (g->phase == GUEST_ATOMIC && address != g->atomic_pc)
 		return;
 	if (g->phase == GUEST_PROBING || (guest_stopping(g) && g->event != GUEST_ATOMIC_NEXT))
 		return;
-	guest_flags_note(g, address);
+	guest_flags_note(g, address, size);
 	if (g->again && address == g->counted_at)
 		return;
 	if (g->limit && g->counters.instructions >= g->limit) {

@@ -31,6 +31,7 @@ int guest_on_rdtsc(void *uc, void *user)
 	uint64_t time = look(g);
 
 	(void)uc;
+	guest_flags_keep(g);
 	guest_set_register(g, g->c.ids.general[RAX], (uint32_t)time);
 	guest_set_register(g, g->c.ids.general[RDX], time >> 32);
 	return 1;
@@ -71,6 +72,7 @@ int guest_on_cpuid(void *uc, void *user)
 	const struct mmu_guest_cpuid *row = find_leaf(g, leaf, (uint32_t)guest_register(g, g->c.ids.general[RCX]));
 
 	(void)uc;
+	guest_flags_keep(g);
 	if (guest_code_serialize(g)) {
 		guest_undo(g);
 		return 1;

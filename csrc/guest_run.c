@@ -159,7 +159,7 @@ static int run_atomic(struct mmu_guest *g)
 	/* A hook stops the engine at the next instruction; but what is on another page may be translated without it. */
 	if ((g->atomic_next ^ pc) & GUEST_PAGE_MASK)
 		mmu_guest_flush(g);
-	e->context_save(e->uc, g->c.context);
+	e->context_save(e->uc, g->c.tried_context);
 	if (g->counted_at == pc)
 		uncount(g);
 	do {
@@ -173,7 +173,7 @@ static int run_atomic(struct mmu_guest *g)
 		if (!g->atomic.lost)
 			break;
 		alone = g->atomic.wide;
-		e->context_restore(e->uc, g->c.context);
+		e->context_restore(e->uc, g->c.tried_context);
 		g->stop = (struct mmu_guest_stop){ .pc = pc };
 		g->event = GUEST_CALLED;	/* whatever came behind it did not */
 		uncount(g);

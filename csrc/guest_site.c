@@ -33,7 +33,6 @@ static void on_site(void *uc, uint64_t address, uint32_t size, void *user)
 	struct mmu_guest *g = user;
 
 	(void)uc;
-	(void)size;
 	if (g->phase == GUEST_PROBING || guest_stopping(g))
 		return;
 	if (g->phase == GUEST_ATOMIC) {
@@ -43,7 +42,7 @@ static void on_site(void *uc, uint64_t address, uint32_t size, void *user)
 	}
 	if (!guest_flags_known(g, address))
 		return;
-	guest_flags_note(g, address);
+	guest_flags_note(g, address, size);
 	if (g->c.arch == MMU_GUEST_X86_64)
 		guest_x86_site(g, address);
 	else

@@ -173,7 +173,7 @@ class Cpu(ABC):
             self._kept += [port, self.io.bus]
             config.io = port.handle
         config.shadow = ffi.cast("uint8_t *", self._shadow.address)
-        config.context, config.bus_context = self.engine.new_context(), self.engine.new_context()
+        config.context, config.bus_context, config.tried_context = (self.engine.new_context() for _ in range(3))
         config.deliver = self.deliver == "native"
         config.engine.uc = self.engine.uc
         for name in ENGINE_FUNCTIONS:

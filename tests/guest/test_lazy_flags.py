@@ -7,10 +7,12 @@ missed the TLB, CLC, STC or CMC.
 
 import random
 import struct
+import struct
 
 import pytest
 
-from tests.guest.machines import DATA, MIB, PAGE, WINDOW, asm, machine
+from mmu.machine import Machine
+from tests.guest.machines import CODE, DATA, MIB, PAGE, WINDOW, asm, machine, places
 
 FAR, NOWHERE = 0x2000_0000, 0x6000_0000
 PAGES = 64
@@ -85,9 +87,13 @@ def test_an_instruction_that_begins_a_block_of_its_own_is_counted_once(limit):
         assert result.counters.instructions == min(limit, 9)
 
 
-@pytest.mark.parametrize("source", ["pushfq", "verr dx", "verw dx", "lar ecx, dx", "lsl ecx, dx"])
-def test_the_flags_behind_a_counted_store_of_them_or_look_at_a_descriptor_that_misses_the_tlb(source):
-    """They were taken for the operand of the addition."""
+KEEPERS = ("pushfq", "verr dx", "verw dx", "lar ecx, dx", "lsl ecx, dx", "rdtsc", "rdtscp", "cpuid")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("source", KEEPERS)
+def test_the_flags_behind_what_leaves_them_when_it_is_counted(source, whole):
+    """They were taken for the operand of the addition, where the TLB was missed, or a hook asked."""
     code = asm("x86_64", f"lgdt [rdi]; add al, -1; {source}; hlt")
     descriptors = struct.pack("<3Q", 0, 0xAF9B000000FFFF, 0xCF93000000FFFF)
     with machine() as m:
@@ -95,5 +101,25 @@ def test_the_flags_behind_a_counted_store_of_them_or_look_at_a_descriptor_that_m
         m.load(code).set(rax=0x49, rdx=16, rsp=FAR + PAGE)
         m.write(DATA, struct.pack("<HQ", 23, FAR + 2 * PAGE))
         m.write(FAR + 2 * PAGE, descriptors)
-        found = m.run(limit=1000)
+        found = m.run(limit=1000, whole=whole)
     assert (found.stop.reason, found.registers["rflags"] & STATUS & ~ZF) == ("halt", 0x15)
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+def test_the_flags_behind_a_wide_exchange_that_goes_on_in_the_next_page_where_memory_is_shared(limit):
+    """It is lost, and begins again: from what was kept then, and not when code was searched meanwhile."""
+    at = CODE + PAGE - 3
+    with machine() as m, Machine(m.space).setup(**places(tables="ram", code="ram", data="ram", stack="ram")):
+        m.load(b"\xf4")
+        m.write(at, asm("x86_64", "lock cmpxchg16b [rdi]; hlt"))
+        found = m.set(rax=1, rflags=0x2 | STATUS).run(start=at, limit=limit)
+    assert (found.stop.reason, hex(found.registers["rflags"] & STATUS)) == ("halt", hex(STATUS & ~ZF))
+
+
+def test_instructions_that_are_looked_at_one_behind_another_do_not_each_begin_a_block():
+    """Each was translated anew to the end of the code, and looked up."""
+    body = 500 * b"\x0f\x94\x07" + b"\xff\xc9"  # sete byte ptr [rdi]; dec ecx
+    with machine() as m:
+        m.load(body + b"\x0f\x85" + struct.pack("<i", -len(body) - 6) + b"\xf4").set(rcx=3)
+        found = m.run()
+        assert (found.stop.reason, found.counters.fills < 100) == ("halt", True)

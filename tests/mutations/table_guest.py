@@ -137,7 +137,7 @@ MUTATIONS = (
     Mutation(
         "guest: flags are kept of the hooks that count, and of no others",
         "csrc/guest_site.c",
-        "\tguest_flags_note(g, address);\n",
+        "\tguest_flags_note(g, address, size);\n",
         "",
         LIMIT,
     ),

@@ -35,7 +35,7 @@ MUTATIONS = (
              "\tif ((code || elsewhere) && (permissions & ENGINE_MAY_WRITE))\n\t\tg->code_stale = true;\n", "",
              shared("test_atomic_instructions_on_a_page_of_code")),
     Mutation("shared: the registers of an instruction that was lost stay changed", RUN,
-             "\t\te->context_restore(e->uc, g->c.context);\n\t\tg->stop =", "\t\tg->stop =",
+             "\t\te->context_restore(e->uc, g->c.tried_context);\n\t\tg->stop =", "\t\tg->stop =",
              LOST),
     Mutation("shared: what no compare-and-exchange covers is stored as it is", ATOMIC,
              "\tif (!a->size || a->alone)\n", "\tif (!a->size || a->alone || hpa != a->hpa + a->stored_size)\n", LOST),

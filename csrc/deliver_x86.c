@@ -49,6 +49,7 @@ static void read_frame_registers(struct delivery *d)
 	d->g->c.engine.reg_read_batch(d->g->c.engine.uc, ids, values, sizeof(ids) / sizeof(ids[0]));
 }
 
+/* True: *pc is the handler. When a device raises on the way, the guest stands at g->stop.pc; an INT is not done. */
 static bool deliver(struct mmu_guest *g, const struct mmu_guest_event *event, uint64_t *pc)
 {
 	struct delivery d = { .g = g, .event = *event, .pc = *pc };
@@ -66,12 +67,14 @@ static bool deliver(struct mmu_guest *g, const struct mmu_guest_event *event, ui
 			*pc = handler;
 			return true;
 		}
-		if (rc < 0) {
-			g->stop.kind = MMU_GUEST_CALLBACK;
-			return false;
-		}
 		if (d.event.software)
 			d.pc -= interrupt_length(&d);
+		if (rc < 0) {
+			g->stop.kind = MMU_GUEST_CALLBACK;
+			if (d.event.software)
+				g->stop.pc = d.pc;
+			return false;
+		}
 		if (d.event.vector == DF) {
 			g->stop.kind = MMU_GUEST_TRIPLE_FAULT;
 			g->stop.event = *event;
@@ -154,6 +157,7 @@ static bool system_call(struct mmu_guest *g, uint64_t *pc)
 	if (!(efer.value & X86_EFER_SCE) || !x86_is_wide(g, &(struct mmu_x86_regs){ .efer = efer.value })) {
 		if (!can_deliver(g))
 			return false;
+		g->stop.pc = at;
 		if (deliver(g, &undefined, &at)) {
 			*pc = at;
 			return true;
@@ -209,6 +213,7 @@ static bool stepped(struct mmu_guest *g, uint64_t *pc)
 	if (!(guest_register(g, g->c.ids.flags) & GUEST_RFLAGS_TF))
 		return true;
 	guest_set_register(g, g->c.ids.dr6, dr6 | GUEST_DR6_BS);
+	g->stop.pc = *pc;
 	if (can_deliver(g))
 		return deliver(g, &trap, pc);
 	g->stop = (struct mmu_guest_stop){ .kind = MMU_GUEST_INTERRUPT, .number = DB, .pc = *pc };

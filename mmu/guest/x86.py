@@ -309,6 +309,7 @@ class X86Cpu(Cpu):
     def _syscall(self, at: int, pc: int) -> Outcome:
         """SYSCALL, which the engine takes for no operation. It begins *at*, and *pc* is after it."""
         if not self.read("efer") & Efer.SCE.mask or not self.in_64_bit_code:
+            self.write("rip", at)
             return deliver(self, Interrupt(UD), at)
         flags = self.read("rflags")
         self.write("rcx", pc)
@@ -323,4 +324,5 @@ class X86Cpu(Cpu):
         if not self.read("rflags") & Rflags.TF.mask:
             return pc
         self.write("dr6", self.read("dr6") | Dr6.BS.mask)
+        self.write("rip", pc)
         return deliver(self, Interrupt(DB), pc)

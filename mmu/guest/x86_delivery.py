@@ -61,6 +61,10 @@ def deliver(cpu: X86Cpu, event: Any, pc: int, fault: Fault | None = None) -> Del
             return Delivered(pc, event, handler)
         except _Fails as failure:
             second = failure.event
+        except BaseException:  # a device's: an INT is not done
+            if isinstance(event, Interrupt) and event.software:
+                cpu.write("rip", pc - _interrupt_length(cpu, event.vector, pc))
+            raise
         if isinstance(event, Interrupt) and event.software:
             pc -= _interrupt_length(cpu, event.vector, pc)
         if event.vector == DF:

@@ -7,7 +7,6 @@ missed the TLB, CLC, STC or CMC.
 
 import random
 import struct
-import struct
 
 import pytest
 

@@ -10,6 +10,7 @@ import pytest
 from mmu import Mmio, Ram
 from mmu.machine import Machine
 from mmu.memory import AddressSpace
+from tests.guest.kernel import gate
 from tests.guest.machines import CODE, DATA, END, MIB, PAGE, asm
 
 DEVICE, AT = 0x5000_0000, 1 << 36
@@ -51,11 +52,11 @@ class Device(Mmio):
         self.bytes[offset : offset + size] = value.to_bytes(size, "little")
 
 
-def with_device(arch, code, fuse=None, **registers):
+def with_device(arch, code, fuse=None, deliver="native", **registers):
     space = AddressSpace()
     space.map(0, Ram(64 * MIB))
     space.map(AT, device := Device(fuse))
-    m = Machine(space, arch)
+    m = Machine(space, arch, deliver=deliver)
     m.load(code).set(**registers)
     m.tables.map(DEVICE, AT, PAGE, page_size=PAGE, executable=False)
     m.tables.map(DATA, 32 * MIB, PAGE, page_size=PAGE, executable=False)
@@ -196,6 +197,55 @@ def test_x86_stands_behind_a_return_that_has_been_made(instruction, monkeypatch)
     code = asm("x86_64", f"{lead}; {instruction}; nop; mov dl, [rbx]; mov rax, [rbx]; hlt")
     seen = places("x86_64", code, rsp=DEVICE + FRAME, r15=DATA, rbx=DEVICE)
     assert seen[-3:] == [(0, CODE + len(asm("x86_64", lead))), (0, rip), (0, rip + 2)]
+
+
+@pytest.mark.parametrize("deliver", ["native", "reference"])
+def test_x86_has_entered_the_kernel_when_the_trap_behind_it_raises(deliver):
+    """It stood at the SYSENTER, in the kernel."""
+    code = asm("x86_64", "lgdt [r15+0x300]; lidt [r15+0x340]; push 0x102; popfq; sysenter")
+    m, device = with_device("x86_64", code, deliver=deliver, r15=DATA)
+    with m:
+        for number, value in ((0x174, CS), (0x175, DATA + 0x800), (0x176, CODE)):
+            m.cpu.set_msr(number, value)
+        m.write(DATA + 0x340, struct.pack("<HQ", 0x3FF, DEVICE))
+        device.fuse = 0
+        with pytest.raises(Raised):
+            m.run()
+        assert (m.registers["rip"], m.registers["rsp"]) == (CODE, DATA + 0x800)
+
+
+GATE_AND_FRAME = 2 + 5  # pieces
+
+
+@pytest.mark.parametrize("deliver", ["native", "reference"])
+@pytest.mark.parametrize("vector, instruction", [
+    (0x30, "int 0x30"), (3, "int3"), (1, "int1"), (6, "syscall"), (6, "ud2"), (0, "div esi")])  # fmt: skip
+def test_x86_does_not_lose_an_interrupt_whose_gate_or_stack_raises(vector, instruction, deliver):
+    """INT n was passed over, and so was SYSCALL where it is undefined."""
+    lead, over = "lgdt [r15+0x300]; lidt [r15+0x340]", "" if vector in (0x30, 3, 1) else "add qword ptr [rsp], 2; "
+    at = CODE + len(asm("x86_64", lead))
+    code = asm("x86_64", f"{lead}; {instruction}; hlt")
+
+    def machine(fuse=None):
+        m, device = with_device(
+            "x86_64", code + asm("x86_64", f"inc r14; {over}iretq"), fuse, deliver, rsp=DEVICE + 0xF00, rsi=0, r15=DATA)
+        m.set(efer=m.registers["efer"] & ~1)  # no SYSCALL
+        m.write(DATA + 0x340, struct.pack("<HQ", 0x3FF, DEVICE))
+        device.bytes[16 * vector : 16 * vector + 16] = gate(CODE + len(code), CS)
+        return m, device
+
+    m, device = machine()
+    with m:
+        assert (m.run().stop.reason, m.registers["r14"]) == ("halt", 1)
+        expected = outcome(m, device)
+    for fuse in range(GATE_AND_FRAME):
+        m, device = machine(fuse)
+        with m:
+            with pytest.raises(Raised):
+                m.run()
+            assert m.registers["rip"] == at
+            assert m.run().stop.reason == "halt"
+            assert outcome(m, device) == expected, fuse
 
 
 @pytest.mark.parametrize("instruction", ["fxsave [rbx]", "fstp tbyte ptr [rbx]", "fld tbyte ptr [rbx]", "frstor [rbx]"])

@@ -3,7 +3,6 @@
 from tests.mutations import Mutation
 
 WHOLE, FILE = ("tests/guest/test_whole.py",), "csrc/guest_whole.c"
-RAISE = ("tests/guest/test_raising_devices.py",)
 
 MUTATIONS = (
     Mutation("whole: the words around an unaligned load are read as well", FILE,
@@ -29,11 +28,4 @@ MUTATIONS = (
     Mutation("whole: windows never are", "csrc/guest_memory.c", "whole = g->in_whole;", "whole = false;", WHOLE),
     Mutation("whole: devices are windows", "csrc/guest_memory.c", "\tbool whole = true;\n",
              "\tbool whole = g->in_whole;\n", WHOLE),
-    Mutation("raise: registers stay as they are", "csrc/guest_bus.c",
-             "\t\tguest_stop(g, MMU_GUEST_CALLBACK);\n\t\tguest_undo(g);\n",
-             "\t\tguest_refuse(g, MMU_GUEST_CALLBACK);\n", RAISE),
-    Mutation("raise: an atomic instruction stands at its block", FILE,
-             "g->phase != GUEST_ATOMIC || guest_is_device(g, hpa)", "g->phase != GUEST_ATOMIC", RAISE),
-    Mutation("raise: MXCSR is looked at in the device", "csrc/guest_x86.c", "guest_is_device(g, t.pa.v) || mmu",
-             "mmu", RAISE),
 )

@@ -313,9 +313,9 @@ class Machine:
         return b"".join(self.space.read(pa, run) for pa, run in self._pieces(va, size))
 
     def write(self, va: int, data: bytes) -> None:
-        done = 0
-        for pa, run in list(self._pieces(va, len(data))):
-            self.space.write(pa, data[done : done + run])
+        raw, done = memoryview(data).tobytes(), 0  # an array may have wider items
+        for pa, run in list(self._pieces(va, len(raw))):
+            self.space.write(pa, raw[done : done + run])
             done += run
 
     # -- running ------------------------------------------------------------------------------------
@@ -349,6 +349,7 @@ class Machine:
         """
         timeout, trace = asked.seconds(timeout), asked.number("trace", trace, end=1 << 32)
         limit, exceptions = asked.number("limit", limit, 1), asked.number("exceptions", exceptions, 1)
+        whole = asked.switch("whole", whole)
         with self._alone("run()"):
             return self._run(asked.number("start", self.cpu.pc if start is None else start), timeout, limit, trace,
                              exceptions, whole)

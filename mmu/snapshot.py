@@ -186,6 +186,8 @@ def take(machine: Machine, extra: Mapping[str, Any] | None = None) -> Snapshot:
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
     """Make the machine what it was. SnapshotError, and nothing changed, when it is of another shape."""
+    if not isinstance(snapshot, Snapshot):
+        raise TypeError(f"a machine is restored from a Snapshot, not from {snapshot!r:.80}")
     if machine.arch != snapshot.arch:
         raise SnapshotError(f"the snapshot is of an {snapshot.arch} machine, and this is an {machine.arch} one")
     here = memories(machine.space)

@@ -1,6 +1,7 @@
 """A machine that is used wrongly says so in one line: it neither crashes nor does something else."""
 
 import threading
+from array import array
 
 import pytest
 
@@ -8,9 +9,10 @@ from mmu.errors import AddressRangeError, ClosedError, GuestError
 from mmu.guest.devices import DebugExit
 from mmu.machine import Machine
 from mmu.memory import Mmio
-from tests.guest.machines import ARCHS, CODE, DATA, PAGE, code, machine, places
+from tests.guest.machines import ARCHS, CODE, DATA, MIB, PAGE, code, machine, places
 from tests.guest.programs import DEVICE
 
+APART = 0x5000_0000
 HALTS = {arch: code(arch, "nop") for arch in ARCHS}
 
 
@@ -27,6 +29,7 @@ def ready(request):
      ({"exceptions": -1}, ValueError, "exceptions must be 1"), ({"trace": -1}, ValueError, "trace must be 0"),
      ({"trace": 1 << 40}, ValueError, "trace must be 0"), ({"start": -1}, ValueError, "start must be 0"),
      ({"start": 1 << 64}, ValueError, "start must be 0"), ({"timeout": -1}, ValueError, "timeout must be at least 0"),
+     ({"whole": None}, TypeError, "whole must be True or False, not None"), ({"whole": -1}, TypeError, "whole must be"),
      ({"timeout": float("nan")}, ValueError, "timeout must be"), ({"timeout": "1"}, TypeError, "timeout must be")],
 )  # fmt: skip
 def test_run_refuses_what_is_no_bound(ready, asked, error, said):
@@ -49,6 +52,22 @@ def test_registers_have_64_bits(ready, value):
 def test_memory_outside_the_address_space(ready, va, size):
     with pytest.raises(AddressRangeError):
         ready.read(va, size)
+
+
+def test_all_bytes_of_an_array_of_wide_items_are_written_page_by_page(ready):
+    """What was left over at the end of a page went to the physical page behind it, and the rest nowhere."""
+    items = array("Q", range(1, 9))
+    ready.tables.map(APART, 40 * MIB, PAGE, page_size=PAGE)
+    ready.tables.map(APART + PAGE, 48 * MIB, PAGE, page_size=PAGE)
+    ready.write(APART + PAGE - 24, items)
+    assert ready.read(APART + PAGE - 24, 64) == items.tobytes()
+    assert ready.space.read(40 * MIB + PAGE, 64) == bytes(64)
+
+
+@pytest.mark.parametrize("wrong", [None, "a file", b"bytes"])
+def test_a_machine_is_restored_from_nothing_but_a_snapshot(ready, wrong):
+    with pytest.raises(TypeError, match=f"restored from a Snapshot, not from {wrong!r}"):
+        ready.restore(wrong)
 
 
 def test_setup_that_fails_leaves_the_machine_as_it_was(ready):

@@ -21,6 +21,13 @@ def number(name: str, value: int | None, first: int = 0, end: int = WORD) -> int
     return found
 
 
+def switch(name: str, value: bool) -> bool:
+    """*value*, True or False. Raises TypeError for anything else."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r:.80}")
+    return value
+
+
 def seconds(value: float | None) -> float | None:
     """*value* as threads can wait for it; None: for ever. Raises ValueError, or TypeError when it is no number."""
     if value is None:

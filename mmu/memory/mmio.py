@@ -7,6 +7,7 @@ from operator import index
 from typing import Any
 
 from mmu.core import ffi, io_context, lib
+from mmu.errors import AddressRangeError
 from mmu.memory.host import HostMemory
 from mmu.memory.region import Region
 from mmu.types import MemTxResult
@@ -17,6 +18,8 @@ Accepts = Callable[[int, int, bool], bool]
 Sizes = tuple[int, int]
 
 CACHE_LINE = 64
+POINTER = (1 << 8 * ffi.sizeof("void *")) - 1
+SIZES = tuple((low, high) for low in (1, 2, 4, 8) for high in (1, 2, 4, 8) if low <= high)
 
 
 class Guard:
@@ -50,9 +53,9 @@ class IoRegion(Region):
         big_endian: bool, guard: Guard | None, reentrant: bool,
     ) -> None:  # fmt: skip
         super().__init__(size, name)
-        for what, (low, high) in {"valid": valid, "implemented": implemented}.items():
-            if low not in (1, 2, 4, 8) or high not in (1, 2, 4, 8) or low > high:
-                raise ValueError(f"region {name}: {what} must be two of 1, 2, 4, 8 in order, not {(low, high)}")
+        for what, sizes in {"valid": valid, "implemented": implemented}.items():
+            if not isinstance(sizes, tuple | list) or tuple(sizes) not in SIZES:
+                raise ValueError(f"region {name}: {what} must be two of 1, 2, 4, 8 in order, not {sizes!r:.80}")
         if guard is not None and not isinstance(guard, Guard):
             raise TypeError(f"region {name}: guard must be a Guard, not {guard!r:.80}")
         if guard is not None and reentrant:
@@ -167,9 +170,12 @@ class NativeMmio(IoRegion):
         keep: object = None,
     ) -> None:
         types = {"read": "mmu_io_read_fn *", "write": "mmu_io_write_fn *", "accepts": "mmu_io_accepts_fn *"}
-        addresses = {"read": read, "write": write, "accepts": accepts}
-        calls = {what: ffi.cast(types[what], address) for what, address in addresses.items()}
-        calls["ctx"] = ffi.cast("void *", context)
+        addresses = {"read": read, "write": write, "accepts": accepts, "context": context}
+        for what, address in addresses.items():  # C would call or hand on what is left of a wider number
+            if not 0 <= index(address) <= POINTER:
+                raise AddressRangeError(f"region {name}: {what} must be an address, 0..{POINTER:#x}, not {address:#x}")
+        calls = {what: ffi.cast(kind, index(addresses[what])) for what, kind in types.items()}
+        calls["ctx"] = ffi.cast("void *", index(context))
         super().__init__(size, name, calls, valid, implemented, unaligned, big_endian, guard, reentrant)
         self.keep = keep
 

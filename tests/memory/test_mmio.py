@@ -343,10 +343,22 @@ def test_an_exchange_on_a_rom_device_compares_memory_and_writes_to_the_device():
     assert calls == [(8, 8, 5)]
 
 
-@pytest.mark.parametrize("wrong", [{"valid": (4, 2)}, {"implemented": (3, 4)}])
+@pytest.mark.parametrize("wrong", [
+    {"valid": (4, 2)}, {"implemented": (3, 4)}, {"valid": None}, {"valid": 4}, {"implemented": (1, 2, 4)}])  # fmt: skip
 def test_sizes_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"two of 1, 2, 4, 8 in order"):
+    with pytest.raises(ValueError, match=r"two of 1, 2, 4, 8 in order, not "):
         Mmio(64, **wrong)
+
+
+@pytest.mark.parametrize("what", ["read", "write", "accepts", "context"])
+def test_what_is_no_address_is_not_called(what):
+    """It was cut to 64 bits, and jumped to."""
+    for wrong, error, says in (
+        (-1, AddressRangeError, f"region uart: {what} must be an address, 0..0xf*, not -0x1"),
+        (1 << 64, AddressRangeError, "must be an address"), (0.5, TypeError, "'float' object"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=says):
+            NativeMmio(64, name="uart", **{what: wrong})
 
 
 @pytest.mark.parametrize("make, says", [

@@ -143,8 +143,12 @@ class Machine:
         Data and stack are mapped readable and writable, not executable; code when it is loaded. The guest runs
         with supervisor rights. Default addresses: see `mmu.guest.plan`.
         Raises AlignmentError or AddressRangeError when an area is not whole pages or overlaps another, BusError when
-        the tables cannot be written where they are to be.
+        the tables cannot be written where they are to be, GuestError during a run.
         """
+        with self._alone("setup()"):
+            return self._setup(tables=tables, code=code, data=data, stack=stack)
+
+    def _setup(self, *, tables: Place | Mapping[str, Place], code: Place, data: Place, stack: Place) -> Machine:
         chosen = plan(tables, code, data, stack, self.cpu.TABLES)
         new = self.cpu.new_tables(_frames(chosen))
         for mapped in chosen.data, chosen.stack:
@@ -161,15 +165,19 @@ class Machine:
         `mmu.guest.loader`. Code without addresses goes to *at* (default: the plan's code address), mapped writable
         and executable. Without setup() before, everything goes into the first RAM that is large enough; with tables
         of your own (registers set by `set`), the bytes are written through them, to *at*.
-        Registers: see `cxl.examples`.
+        Registers: see `cxl.examples`. GuestError during a run.
         """
+        with self._alone("load()"):
+            return self._load(program, at)
+
+    def _load(self, program: bytes | str | PathLike[str] | Program, at: int | None) -> Machine:
         found = program if isinstance(program, Program) else read_program(program, self.arch)
         if self.tables is None and self.cpu.has_tables:
             return self._load_through(found, at)
         if self.plan is None:
             chosen = default_plan(self.space)
             places = {n: getattr(chosen, n) for n in ("tables", "code", "data", "stack")}
-            self.setup(**{n: (a.base, a.size) for n, a in places.items()})
+            self._setup(**{n: (a.base, a.size) for n, a in places.items()})
         assert self.plan is not None
         for va, size in self._program:  # the program before
             self.tables.unmap(va, size)
@@ -221,7 +229,8 @@ class Machine:
 
         x86 only. EAX and EBX are as the specification has them; the memory map shows RAM, not windows. Long mode and
         its tables are the kernel's affair; until then no exception is delivered, it ends the run.
-        Raises GuestError for an image that is none, AddressRangeError or BusError when it does not fit into memory.
+        Raises GuestError for an image that is none and during a run, AddressRangeError or BusError when it does not fit
+        into memory.
         """
         from mmu.guest import multiboot
 
@@ -229,10 +238,11 @@ class Machine:
             raise ValueError(f"multiboot kernels are for x86_64, not {self.arch}")
         image = kernel if isinstance(kernel, bytes) else Path(kernel).read_bytes()
         found = multiboot.read_kernel(image)
-        multiboot.place(self.space, found, command_line.encode())
-        self.plan, self.tables = None, None
-        self._program.clear()
-        self.cpu.start_32(found.entry)
+        with self._alone("boot()"):
+            multiboot.place(self.space, found, command_line.encode())
+            self.plan, self.tables = None, None
+            self._program.clear()
+            self.cpu.start_32(found.entry)
         return self.set(rax=multiboot.BOOT_MAGIC, rbx=multiboot.INFO)
 
     def set(self, **registers: int) -> Machine:

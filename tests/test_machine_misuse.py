@@ -1,5 +1,6 @@
 """A machine that is used wrongly says so in one line: it neither crashes nor does something else."""
 
+import struct
 import threading
 from array import array
 
@@ -115,10 +116,18 @@ def test_the_exit_of_a_closed_machine_is_a_register_without_effect(ready):
 # -- busy -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("use", ["close", "run", "snapshot"])
+ALONE = {
+    "close": Machine.close, "run": Machine.run, "snapshot": Machine.snapshot, "load": lambda m: m.load(b"\xf4"),
+    "setup": lambda m: m.setup(**places(tables="ram")), "boot": lambda m: m.boot(KERNEL),
+}  # fmt: skip
+KERNEL = struct.pack("<III", 0x1BADB002, 0x10000, -(0x1BADB002 + 0x10000) & 0xFFFFFFFF) + struct.pack(
+    "<5I", 0x100000, 0x100000, 0, 0, 0x100020) + b"\xf4"  # a header that says where it goes, and HLT
+
+
+@pytest.mark.parametrize("use", ALONE)
 def test_a_device_cannot_have_the_machine_that_runs(use):
     with machine("x86_64", code="ram", tables="ram") as m:
-        m.space.map(0xF000_0000, Mmio(PAGE, write=lambda *_: getattr(m, use)()))
+        m.space.map(0xF000_0000, Mmio(PAGE, write=lambda *_: ALONE[use](m)))
         m.tables.map(DEVICE, 0xF000_0000, PAGE)
         m.load(bytes.fromhex("c70301000000 f4")).set(rbx=DEVICE)  # mov dword ptr [rbx], 1; hlt
         with pytest.raises(GuestError, match=rf"{use}\(\) must wait until the run of this machine is over"):

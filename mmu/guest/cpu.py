@@ -333,7 +333,7 @@ class Cpu(ABC):
         check(lib.mmu_guest_run(self.guest, pc, stop), "running the guest")
         self.write(self.PC, stop.pc)
         if stop.kind == lib.MMU_GUEST_CALLBACK:
-            check(lib.MMU_ECALLBACK)
+            check(lib.MMU_ECALLBACK, f"the guest at {stop.pc:#x}")
         if stop.kind == lib.MMU_GUEST_ENGINE:
             text = ffi.string(self.engine.library.uc_strerror(stop.number)).decode()
             raise GuestError(f"the instruction engine failed at {stop.pc:#x}: {text}")

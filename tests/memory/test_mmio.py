@@ -12,6 +12,7 @@ from mmu import AddressSpace, Alias, Guard, Mmio, NativeMmio, Ram, Rom, RomDevic
 from mmu.core import lib
 from mmu.errors import AddressRangeError, BusError, MmuError
 from mmu.types import MemTxResult
+from tests.guest.machines import CODE, PAGE, machine
 
 OK, ERROR, DECODE_ERROR, ACCESS_ERROR = (
     MemTxResult.OK, MemTxResult.ERROR, MemTxResult.DECODE_ERROR, MemTxResult.ACCESS_ERROR)
@@ -295,6 +296,16 @@ def test_a_function_in_c_that_fails_is_an_error_of_the_host_and_traced(returned)
             with pytest.raises(MmuError, match="at 0x0: a callback in C failed, and left no exception"):
                 access()
     assert [e.result for e in entries] == [ERROR] * 3
+
+
+def test_a_function_in_c_that_fails_under_a_guest_is_told_with_where_that_stands():
+    function = READ(lambda *_: -1)
+    m = machine("x86_64")
+    m.space.map(1 << 38, NativeMmio(PAGE, ctypes.cast(function, ctypes.c_void_p).value, keep=function))
+    with m.load(bytes.fromhex("90 488b0b f4")):  # nop; mov rcx, [rbx]; hlt
+        m.tables.map(0x6000_0000, 1 << 38, PAGE, page_size=PAGE)
+        with pytest.raises(MmuError, match=f"the guest at {CODE + 1:#x}: a callback in C failed"):
+            m.set(rbx=0x6000_0000).run()
 
 
 def test_without_functions_in_c_reads_are_0_and_writes_are_dropped():

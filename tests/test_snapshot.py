@@ -262,6 +262,34 @@ def test_runs_of_a_sparse_memory_cost_what_is_touched():
     assert sum(n for _, n in touched(memory)) <= 64 << 20  # host pages, which may be huge ones
 
 
+def can_scan():
+    with open("/proc/self/pagemap", "rb") as pagemap:
+        try:
+            return list(resident._scan(pagemap.fileno(), 1 << 20, 1 << 20 | PAGE)) == []
+        except OSError:
+            return False
+
+
+@pytest.mark.skipif(not can_scan(), reason="needs Linux 6.7")
+def test_runs_of_terabytes_read_no_page_map(monkeypatch):
+    """A snapshot took seconds for each terabyte that nobody had touched."""
+    monkeypatch.setattr(os, "pread", None)
+    memory = HostMemory(8 << 40)
+    for at in (5, 3 << 40, (8 << 40) - 1):
+        memory.write(at, b"x")
+    assert list(runs(memory)) == [(0, 4096), (3 << 40, 4096), ((8 << 40) - 4096, 4096)]
+
+
+def test_runs_are_the_same_where_the_page_map_must_be_read(monkeypatch):
+    memory = HostMemory(64 * MIB + 5)
+    for n in range(3000):  # more than are asked for at once
+        memory.write(2 * n * PAGE, b"x")
+    memory.write(64 * MIB + 4, b"x")
+    expected = list(runs(memory))
+    monkeypatch.setattr(resident, "SCAN", 0xC0606613)  # no call
+    assert list(runs(memory)) == expected == [(2 * n * PAGE, PAGE) for n in range(3000)] + [(64 * MIB, 5)]
+
+
 def test_without_a_page_map_a_memory_is_read_as_a_whole(monkeypatch):
     memory = HostMemory(8 * MIB)
     memory.write(3 * MIB, b"here")

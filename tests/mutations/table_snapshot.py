@@ -130,6 +130,13 @@ MUTATIONS = (
         "if False:",
         snapshot("holes"),
     ),
+    Mutation(  # one of the scan itself would not be caught where the kernel has none
+        "snapshot: a kernel that cannot scan is an error",
+        "mmu/memory/resident.py",
+        "if error.errno not in (errno.ENOTTY, errno.EINVAL):",
+        "if error:",
+        snapshot("must_be_read"),
+    ),
     Mutation(
         "snapshot: damaged contents are taken",
         "mmu/snapshot.py",

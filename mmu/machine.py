@@ -260,7 +260,11 @@ class Machine:
             return take(self)
 
     def restore(self, snapshot: MachineSnapshot) -> Machine:
-        """Become what *snapshot* found. SnapshotError, and nothing changed, when that machine had another shape."""
+        """Become what *snapshot* found.
+
+        Nothing changed when it raises: SnapshotError when that machine had another shape, BusError when a file behind
+        memory lost what is to be written.
+        """
         from mmu.snapshot import restore
 
         with self._alone("restore()"):

@@ -185,7 +185,10 @@ def take(machine: Machine, extra: Mapping[str, Any] | None = None) -> Snapshot:
 
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
-    """Make the machine what it was. SnapshotError, and nothing changed, when it is of another shape."""
+    """Make the machine what it was.
+
+    SnapshotError, and nothing changed, when it is of another shape; BusError, when a file lost what is to be written.
+    """
     if not isinstance(snapshot, Snapshot):
         raise TypeError(f"a machine is restored from a Snapshot, not from {snapshot!r:.80}")
     if machine.arch != snapshot.arch:
@@ -194,6 +197,10 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
     wanted, given = [(m.name, m.size) for m in snapshot.memories], [(name, m.size) for name, m in here]
     if wanted != given:
         raise SnapshotError(f"the snapshot has the memories {_names(wanted)}, and the machine {_names(given)}")
+    held = [list(runs(memory)) for _, memory in here]
+    for (_, memory), image in zip(here, snapshot.memories):
+        for at, data in image.runs if memory.files else ():
+            memory.read(at, len(data))  # raises where the file is not as long any more
     before = state.take(machine.cpu)
     try:
         _give_cpu(machine, snapshot.cpu)
@@ -201,8 +208,8 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
     except SnapshotError:
         state.give(machine.cpu, before)
         raise
-    for (_, memory), image in zip(here, snapshot.memories):
-        for at, n in runs(memory):
+    for (_, memory), image, old in zip(here, snapshot.memories, held):
+        for at, n in old:
             memory.write(at, bytes(n))
         for at, data in image.runs:
             memory.write(at, data)

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from mmu.arm64 import Abort
-from mmu.errors import FileWarning
+from mmu.errors import BusError, FileWarning
 from mmu.machine import Machine
 from mmu.memory import Mmio, Ram
 from mmu.types import MemTxResult
@@ -144,3 +144,16 @@ def test_each_loss_is_told_once_for_a_machine(tmp_path):
                 warnings.simplefilter("always")
                 m.run()
             assert [w.category for w in seen] == [FileWarning] * expected
+
+
+def test_a_machine_whose_file_was_cut_is_not_restored_in_part(tmp_path):
+    """Registers and what came before the loss were those of the snapshot, the rest was not."""
+    files, m = machine(tmp_path, "x86_64", "window")
+    with m.load(code("x86_64", "nop")):
+        before = m.snapshot()
+        m.set(rbx=5)
+        m.write(DATA, b"later")
+        files.cut(1, PAGE)
+        with pytest.raises(BusError, match=r"mem1\.bin is lost"):
+            m.restore(before)
+        assert (m.registers["rbx"], m.read(DATA, 5)) == (5, b"later")

@@ -130,6 +130,13 @@ MUTATIONS = (
         "if False:",
         snapshot("holes"),
     ),
+    Mutation(
+        "snapshot: a file that was cut is found out about in the midst",
+        "mmu/snapshot.py",
+        "memory.read(at, len(data))",
+        "pass",
+        ("tests/guest/test_lost_files.py", "-k", "in_part"),
+    ),
     Mutation(  # one of the scan itself would not be caught where the kernel has none
         "snapshot: a kernel that cannot scan is an error",
         "mmu/memory/resident.py",

@@ -46,7 +46,7 @@ static void refine(struct mmu_guest *g)
 	if (!(g->stop.access & MMU_ACCESS_READ) || !guest_peek(g, g->stop.pc, 4, &word) ||
 	    !is_store_exclusive(word))
 		return;
-	if (mmu_guest_translate(g, g->stop.va, access, &pa, &again) == MMU_FAULTED) {
+	if (guest_looked(g, mmu_guest_translate(g, g->stop.va, access, &pa, &again)) == MMU_FAULTED) {
 		g->stop.arm64 = again.arm64;
 		g->stop.access = access;
 	}
@@ -196,6 +196,10 @@ bool guest_arm64_handle(struct mmu_guest *g, uint64_t *pc)
 	switch ((enum mmu_guest_stop_kind)g->stop.kind) {
 	case MMU_GUEST_FAULT:
 		event_of_fault(g, &event);
+		if (g->raised) {
+			g->stop.kind = MMU_GUEST_CALLBACK;
+			return false;
+		}
 		break;
 	case MMU_GUEST_BUS_ERROR:
 		event_of_bus_error(g, &event);

@@ -59,7 +59,7 @@ static bool deliver(struct mmu_guest *g, const struct mmu_guest_event *event, ui
 	read_frame_registers(&d);
 	set_cr2(g, &d.event);
 	for (;;) {
-		rc = x86_enter(&d, &handler);
+		rc = g->raised ? MMU_ECALLBACK : x86_enter(&d, &handler);
 		if (rc == MMU_OK) {
 			if (d.event.vector == DB && !d.event.software)
 				guest_set_register(g, g->c.ids.dr7, guest_register(g, g->c.ids.dr7) & ~GUEST_DR7_GD);
@@ -101,7 +101,7 @@ static void ask_first_page(struct mmu_guest *g, const struct x86_instruction *i)
 	if ((g->stop.va & (GUEST_PAGE - 1)) || !x86_in_64_bit_code(g))
 		return;
 	at = guest_operand(g, g->stop.pc, i);
-	if (mmu_guest_translate(g, at, g->stop.access, &pa, &first) != MMU_FAULTED)
+	if (guest_looked(g, mmu_guest_translate(g, at, g->stop.access, &pa, &first)) != MMU_FAULTED)
 		return;
 	g->stop.va = at;
 	g->stop.x86 = first.x86;
@@ -127,7 +127,7 @@ static void refine(struct mmu_guest *g)
 		again.access ^= MMU_ACCESS_READ | MMU_ACCESS_WRITE;
 	if (again.access == g->stop.access)
 		return;
-	if (mmu_guest_translate(g, again.va, again.access, &pa, &again) == MMU_FAULTED) {
+	if (guest_looked(g, mmu_guest_translate(g, again.va, again.access, &pa, &again)) == MMU_FAULTED) {
 		g->stop.x86 = again.x86;
 		g->stop.access = again.access;
 		if (writes)

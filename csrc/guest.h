@@ -191,6 +191,7 @@ struct mmu_guest {
 	uint64_t port_pc;
 	bool port_permitted;		/* the INS or OUTS at port_pc was found to be */
 	bool undo;			/* bus_context is what the CPU must go back to */
+	bool raised;			/* a device did while something was looked at; see guest_looked() */
 	bool again;			/* the instruction that is stepped is begun for the second time: it was counted */
 	uint64_t surplus;		/* | 1: a page that the instruction under way loads from and does not need; 0: none */
 	struct guest_string string;
@@ -302,6 +303,16 @@ void guest_whole_write(void *uc, uint64_t hpa, unsigned int size, uint64_t value
 bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, void *user);
 bool guest_unmapped(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
 void guest_probe(struct mmu_guest *g);
+/*
+ * Around each walk and access that tells more of a stop than the engine does. A device that raises then is heard at
+ * the end, or the guest would get what was found without the look.
+ */
+static inline int guest_looked(struct mmu_guest *g, int rc)
+{
+	g->raised |= rc == MMU_ECALLBACK;
+	return rc;
+}
+
 bool guest_peek(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret);
 uint32_t guest_peek_code(struct mmu_guest *g, uint64_t va, uint32_t size, uint8_t *ret);
 

@@ -61,12 +61,12 @@ bool guest_peek(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *ret)
 			*ret |= (uint64_t)g->view.host[(va + i) & (GUEST_PAGE - 1)] << (8 * i);
 		return true;
 	}
-	if (g->arch->walk(g, g->c.probe, va, MMU_ACCESS_FETCH, false, &t, &unused) != MMU_OK)
+	if (guest_looked(g, g->arch->walk(g, g->c.probe, va, MMU_ACCESS_FETCH, false, &t, &unused)) != MMU_OK)
 		return false;
 	for (uint32_t i = 0; i < size; i++) {
 		uint64_t byte;
 
-		if (mmu_port_load(g->c.probe, t.pa.v + i, 1, &byte) != MMU_MEMTX_OK)
+		if (guest_looked(g, mmu_port_load(g->c.probe, t.pa.v + i, 1, &byte)) != MMU_MEMTX_OK)
 			return false;
 		*ret |= byte << (8 * i);
 	}
@@ -89,11 +89,11 @@ uint32_t guest_peek_code(struct mmu_guest *g, uint64_t va, uint32_t size, uint8_
 			done += part;
 			continue;
 		}
-		if (g->arch->walk(g, g->c.probe, at, MMU_ACCESS_FETCH, false, &t, &unused) != MMU_OK)
+		if (guest_looked(g, g->arch->walk(g, g->c.probe, at, MMU_ACCESS_FETCH, false, &t, &unused)) != MMU_OK)
 			break;
-		if (mmu_port_read(g->c.probe, t.pa.v, ret + done, part) != MMU_MEMTX_OK) {
+		if (guest_looked(g, mmu_port_read(g->c.probe, t.pa.v, ret + done, part)) != MMU_MEMTX_OK) {
 			part = 1;	/* some of them, maybe */
-			if (mmu_port_read(g->c.probe, t.pa.v, ret + done, part) != MMU_MEMTX_OK)
+			if (guest_looked(g, mmu_port_read(g->c.probe, t.pa.v, ret + done, part)) != MMU_MEMTX_OK)
 				break;
 		}
 		done += part;
@@ -230,7 +230,7 @@ static bool fill_probe(struct mmu_guest *g, uint64_t va, int type, struct engine
 		access |= g->arch->kind_of_access(g, va);
 	if (!g->probe.by_hpa && va == g->probe.page && type == g->probe.type)
 		return answer(ret, GUEST_NOWHERE_BASE, permission);
-	if (g->arch->walk(g, g->c.probe, va, access, false, &t, &unused) != MMU_OK)
+	if (guest_looked(g, g->arch->walk(g, g->c.probe, va, access, false, &t, &unused)) != MMU_OK)
 		return false;
 	page = pa_of(t.pa.v & GUEST_PAGE_MASK);
 	if (type == ENGINE_FETCH)

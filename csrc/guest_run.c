@@ -272,11 +272,14 @@ static void run_to_stop(struct mmu_guest *g, uint64_t pc)
 		}
 		if (g->code_stale || guest_map_changed(g) || guest_code_changed(g))
 			mmu_guest_flush(g);
+		g->raised = false;
 		error = run_once(g, pc, GUEST_RUNNING, 0);
 		if (handle(g, error)) {
 			pc = g->stop.pc;
 			continue;
 		}
+		if (g->raised && (g->stop.kind == MMU_GUEST_FAULT || g->stop.kind == MMU_GUEST_BUS_ERROR))
+			g->stop.kind = MMU_GUEST_CALLBACK;
 		if (!g->c.deliver || !g->arch->handle(g, &pc))
 			return;
 		g->block.size = 0;

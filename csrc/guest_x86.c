@@ -176,7 +176,7 @@ bool guest_peek_data(struct mmu_guest *g, uint64_t va, uint32_t size, uint64_t *
 		uint64_t at = va + i, room = GUEST_PAGE - (at & (GUEST_PAGE - 1));
 
 		part = room < size ? 1 : size - i;
-		if (x86_walk(g, g->c.probe, at, MMU_ACCESS_READ, false, &t, &unused) != MMU_OK ||
+		if (guest_looked(g, x86_walk(g, g->c.probe, at, MMU_ACCESS_READ, false, &t, &unused)) != MMU_OK ||
 		    guest_is_device(g, t.pa.v) || mmu_port_load(g->c.probe, t.pa.v, part, &bytes) != MMU_MEMTX_OK)
 			return false;
 		*ret |= bytes << (8 * i);

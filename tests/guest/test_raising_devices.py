@@ -11,7 +11,7 @@ from mmu import Mmio, Ram
 from mmu.machine import Machine
 from mmu.memory import AddressSpace
 from tests.guest.kernel import gate
-from tests.guest.machines import CODE, DATA, END, MIB, PAGE, asm
+from tests.guest.machines import CODE, DATA, END, MIB, PAGE, STACK, asm
 
 DEVICE, AT = 0x5000_0000, 1 << 36
 PC = {"x86_64": "rip", "aarch64": "pc"}
@@ -30,12 +30,12 @@ class Device(Mmio):
 
     CONTENTS = {0: b"\x7f\x03", 24: b"\x80\x1f\0\0"}  # a control word of the x87, MXCSR
 
-    def __init__(self, fuse=None):
-        self.bytes = bytearray((i * 37 + 11) & 0xFF for i in range(PAGE))
+    def __init__(self, fuse=None, size=PAGE):
+        self.bytes = bytearray((i * 37 + 11) & 0xFF for i in range(size))
         for at, contents in self.CONTENTS.items():
             self.bytes[at : at + len(contents)] = contents
         self.pieces, self.fuse = 0, fuse
-        super().__init__(PAGE, self.load, self.store)
+        super().__init__(size, self.load, self.store)
 
     def count(self):
         self.pieces += 1
@@ -273,3 +273,41 @@ def test_an_atomic_instruction_that_is_run_alone(arch, instruction):
                  {"x0": DEVICE, "x2": 7, "x3": 9, "x10": DATA})
     lead, see = (X86_LEAD, X86_SEE) if arch == "x86_64" else (ARM64_LEAD, ARM64_SEE)
     assert check(arch, lead, instruction, see, {}, with_another_machine, **registers) >= 1
+
+
+def with_tables_in_a_device(deliver, code, handler, fuse=None):
+    space = AddressSpace()
+    space.map(0, Ram(64 * MIB))
+    space.map(AT, device := Device(size=256 << 10))
+    device.bytes[:] = bytes(256 << 10)
+    m = Machine(space, deliver=deliver).setup(
+        tables=(AT, 256 << 10), code=(8 * MIB, MIB, CODE), data=(16 * MIB, MIB, DATA), stack=(32 * MIB, MIB, STACK))
+    m.load(code + handler).set(r15=DATA, rbx=0x3000_0000)
+    m.write(DATA + GDT, struct.pack("<HQ6x3Q", 23, DATA + GDT + 16, 0, 0xAF9B000000FFFF, 0xCF93000000FFFF))
+    m.write(DATA + 0x340, struct.pack("<HQ", 0x3FF, DATA + 0x1000))
+    m.write(DATA + 0x1000 + 16 * 14, gate(CODE + len(code), CS))
+    device.pieces, device.fuse = 0, fuse
+    return m, device
+
+
+@pytest.mark.parametrize("deliver", ["native", "reference"])
+@pytest.mark.parametrize("instruction", ["inc qword ptr [rbx+3]", "mov [rbx+3], rax", "push qword ptr [rbx+9]"])
+def test_x86_is_told_of_a_fault_exactly_or_not_at_all_when_the_tables_raise(instruction, deliver):
+    """The address was that of its page, and what reads and writes was told as a read: nobody heard the device."""
+    code = asm("x86_64", f"lgdt [r15+0x300]; lidt [r15+0x340]; {instruction}; hlt")
+    handler = asm("x86_64", "mov r12, [rsp]; mov r13, cr2; hlt")
+    m, device = with_tables_in_a_device(deliver, code, handler)
+    with m:
+        first = m.run()
+        expected, pieces = (first.stop, m.registers), device.pieces
+        assert [d.exception.vector for d in first.delivered] == [14]
+    heard = 0
+    for fuse in range(pieces):
+        m, device = with_tables_in_a_device(deliver, code, handler, fuse)
+        with m:
+            try:
+                found = m.run()
+            except Raised:
+                found, heard = m.run(), heard + 1
+            assert (found.stop, m.registers) == expected, fuse
+    assert heard > pieces // 2

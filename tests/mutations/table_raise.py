@@ -3,6 +3,7 @@
 from tests.mutations import Mutation
 
 FILE = "tests/guest/test_raising_devices.py"
+TOLD = (FILE, "-k", "not_at_all")
 LOST = (FILE, "-k", "lose_an_interrupt or trap_behind")
 
 MUTATIONS = (
@@ -24,4 +25,11 @@ MUTATIONS = (
     Mutation("raise: a SYSENTER that is stepped is not done", "csrc/deliver_x86.c", "\tg->stop.pc = *pc;\n", "", LOST),
     Mutation("raise: a SYSENTER that is stepped is not done, in the reference", "mmu/guest/x86.py",
              '        self.write("rip", pc)\n        return', "        return", LOST),
+    Mutation("raise: a look that raises finds nothing", "csrc/guest.h", "\tg->raised |= rc == MMU_ECALLBACK;\n",
+             "\t(void)g;\n", TOLD),
+    Mutation("raise: a fault is delivered as far as it is known", "csrc/guest_run.c",
+             "if (g->raised && (g->stop.kind == MMU_GUEST_FAULT || g->stop.kind == MMU_GUEST_BUS_ERROR))", "if (0)",
+             TOLD),
+    Mutation("raise: a fault is delivered as what it seems to be", "csrc/deliver_x86.c",
+             "g->raised ? MMU_ECALLBACK : x86_enter", "x86_enter", TOLD),
 )

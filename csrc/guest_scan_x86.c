@@ -142,6 +142,8 @@ void guest_x86_scan(struct mmu_guest *g, uint64_t page, const uint8_t *code)
 		if (more != NO_SITE)
 			add_x86(g, page, code, at, (uint32_t)more);
 	}
+	/* What begins the page behind may be translated before that is searched: whether it has a hook is asked first. */
+	guest_site_add(g, page + GUEST_PAGE, page + GUEST_PAGE, NULL);
 	if (x86_is_prefix(code[GUEST_PAGE - 1]))
 		add_x86(g, page, code, GUEST_PAGE, 0);
 }

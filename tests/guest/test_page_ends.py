@@ -10,7 +10,7 @@ from mmu.types import Access, FaultKind
 from tests.guest.kernel import Kernel
 from tests.guest.machines import CODE, DATA, MIB, PAGE, WINDOW, asm, machine
 
-DE, PF = 0, 14
+DE, UD, PF = 0, 6, 14
 DELIVER = pytest.mark.parametrize("deliver", ["native", "reference"])
 END = CODE + (64 << 10)  # the first byte behind the code area: not mapped
 INC = "inc r15; "
@@ -138,3 +138,13 @@ def test_a_kernel_that_maps_code_as_it_is_reached(deliver):
         assert (r.stop.reason, r.registers["r15"]) == ("halt", whole)
         assert kernel.words(DATA + 0x4000, 8) == tuple(n * PAGE // 3 for n in range(8))
         assert [d.pc for d in r.delivered[:8]] == [base + n * PAGE // 3 * 3 for n in range(8)]
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+@pytest.mark.parametrize("refused", ["c5f05807", "0fc7f0", "f0 0f01 3f"])
+def test_what_begins_a_page_behind_others_of_its_block_is_looked_at(m, refused, limit):
+    """VADDPS, which the engine has for ADDPS; RDRAND, which it asks the host; LOCK INVLPG."""
+    at = CODE + PAGE
+    m.write(at - 6, bytes.fromhex(f"90 04ff ffc1 90 {refused} f4"))  # add al, -1; inc ecx
+    found = m.run(start=at - 6, limit=limit)
+    assert (found.stop.exception, found.stop.pc) == (Interrupt(UD), at)

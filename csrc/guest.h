@@ -344,6 +344,7 @@ void guest_undo(struct mmu_guest *g);
 bool guest_flags_afresh(struct mmu_guest *g, uint64_t pc);
 bool guest_flags_known(struct mmu_guest *g, uint64_t pc);
 void guest_flags_note(struct mmu_guest *g, uint64_t pc, uint32_t length);
+void guest_flags_on_code(void *uc, uint64_t address, uint32_t size, void *user);
 void guest_flags_keep(struct mmu_guest *g);
 void guest_flags_put_back(struct mmu_guest *g, uint64_t pc, bool invalid);
 

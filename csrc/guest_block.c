@@ -20,7 +20,10 @@ static bool worth_a_look(const uint8_t *code, uint32_t size)
 	return false;
 }
 
-/* The block was translated, and must be anew when a hook belongs into it. */
+/*
+ * The block was translated, and must be anew when a hook belongs into it. A site of guest_sites_scan() that is there may
+ * not be in it: its last page is searched in the midst of its translation.
+ */
 static bool lacks_hook(struct mmu_guest *g, uint64_t pc, uint32_t size)
 {
 	uint8_t code[GUEST_BLOCK_MOST];
@@ -34,7 +37,7 @@ static bool lacks_hook(struct mmu_guest *g, uint64_t pc, uint32_t size)
 		return false;
 	for (uint32_t at = 0; at < size && x86_decode(code + at, size - at, &i); at += i.length)
 		if (x86_rotates_through_carry(&i))
-			lacks |= guest_site_add(g, pc + at, pc + at, NULL);
+			lacks |= guest_site_add(g, pc + at, pc + at, (void *)(uintptr_t)guest_flags_on_code);
 	return lacks;
 }
 

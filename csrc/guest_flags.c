@@ -40,6 +40,16 @@ void guest_flags_note(struct mmu_guest *g, uint64_t pc, uint32_t length)
 		g->flags = guest_register(g, g->c.ids.flags);
 }
 
+/* UC_HOOK_CODE on what needs no more than that: see guest_block.c. */
+void guest_flags_on_code(void *uc, uint64_t address, uint32_t size, void *user)
+{
+	struct mmu_guest *g = user;
+
+	(void)uc;
+	if (g->phase != GUEST_PROBING && !guest_stopping(g) && guest_flags_known(g, address))
+		guest_flags_note(g, address, size);
+}
+
 /* For each look-up and each port: the instruction under way goes on. */
 void guest_flags_keep(struct mmu_guest *g)
 {

@@ -78,3 +78,14 @@ def test_a_rotation_that_a_program_writes_itself():
         m.write(at, b"\xc3")
         found = m.set(rbx=FIXED, rsi=at, rax=int.from_bytes(code.ljust(8, b"\x90"), "little")).run()
         assert (found.stop.reason, found.stop.pc, found.registers["rflags"] & 0x8D5) == ("fault", at + 1, 0)
+
+
+def test_a_rotation_before_what_goes_on_in_a_page_that_is_searched_meanwhile():
+    """What may be an opcode there, with prefixes here, is a site that covers the rotation and came behind it."""
+    at = CODE + PAGE - 10
+    with machine() as m:
+        m.tables.map(FIXED, WINDOW + 8 * MIB, PAGE, writable=False, executable=False)
+        m.load(b"\xf4")
+        m.write(at, bytes.fromhex("66d113 b902000000 410f ae3b f4"))  # rcl word [rbx], 1; mov ecx, 2; clflush [r11]
+        found = m.set(rbx=FIXED, rflags=0xAD6).run(start=at)
+    assert (found.stop.reason, found.stop.pc, found.registers["rflags"] & 0x8D5) == ("fault", at, 0x8D4)

@@ -29,6 +29,7 @@ struct code_page {
 	uint64_t engine;	/* where the engine runs it */
 	const uint8_t *host;	/* of plain memory */
 	paddr_t pa;		/* of a shadow */
+	size_t hook;		/* for stores to it, 0: none; see guest_code_see_stores() */
 };
 
 enum guest_phase {
@@ -269,6 +270,7 @@ struct code_page *guest_code_find(struct mmu_guest *g, const struct page_key *ke
 struct code_page *guest_code_enter(struct mmu_guest *g, const struct page_key *key);
 int guest_code_shadow(struct mmu_guest *g, struct code_page *code, paddr_t page);
 void guest_code_keep(struct mmu_guest *g, struct code_page *code, const uint8_t *host);
+bool guest_code_see_stores(struct mmu_guest *g, struct code_page *code);
 bool guest_code_changed(struct mmu_guest *g);
 void guest_code_drop(struct mmu_guest *g);
 void guest_code_look_later(struct mmu_guest *g);

@@ -19,6 +19,7 @@
 
 /* unicorn.h: UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2) */
 enum { CONTROL_REMOVE_CACHE = 9 | 2 << 26 | 1 << 30 };
+enum { HOOK_MEM_WRITE_PROT = 1 << 8 };	/* unicorn.h: UC_HOOK_MEM_WRITE_PROT */
 
 static uint32_t code_hash(struct page_key key)
 {
@@ -78,9 +79,26 @@ const uint8_t *guest_code_host(const struct mmu_guest *g, const struct code_page
 /* The slots that are in use, and not all of them: there are many, and most were never touched. */
 void guest_code_forget(struct mmu_guest *g)
 {
-	while (g->code_count)
-		g->code[g->code_order[--g->code_count]].used = 0;
+	while (g->code_count) {
+		struct code_page *code = &g->code[g->code_order[--g->code_count]];
+
+		if (code->hook)
+			mmu_guest_unhook(g, code->hook);
+		code->used = 0;
+	}
 	guest_alias_forget(g);
+}
+
+/*
+ * Has the engine look at all stores to a page of code. It looks at the first one only, and at all of a page that has a
+ * hook on memory. This hook is never called: all memory of the engine may be written. False: there is none.
+ */
+bool guest_code_see_stores(struct mmu_guest *g, struct code_page *code)
+{
+	if (code->hook)
+		return true;
+	return !g->c.engine.hook_add(g->c.engine.uc, &code->hook, HOOK_MEM_WRITE_PROT,
+				     (void *)(uintptr_t)guest_unmapped, g, code->engine, code->engine + GUEST_PAGE - 1);
 }
 
 static uint8_t *copy_of(const struct mmu_guest *g, const struct code_page *code)

@@ -182,9 +182,10 @@ static bool fill_fetch(struct mmu_guest *g, uint64_t va, const struct guest_tran
  * a fill for data replaces. It sees none to the copy of a page. While instructions are counted such a store
  * would count twice and lose the flags, because the engine begins the instruction again.
  */
-static bool engine_sees_stores(const struct mmu_guest *g, const struct code_page *code, uint64_t va, uint32_t index)
+static bool engine_sees_stores(struct mmu_guest *g, struct code_page *code, uint64_t va, uint32_t index)
 {
-	return !g->limit && !code->shadowed && !code->many && code->va == va && code->index == index;
+	return !g->limit && !code->shadowed && !code->many && code->va == va && code->index == index &&
+	       guest_code_see_stores(g, code);
 }
 
 static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_translation *t, int type,
@@ -202,7 +203,8 @@ static bool fill_data(struct mmu_guest *g, uint64_t va, const struct guest_trans
 		permissions |= ENGINE_MAY_WRITE;
 	if (code && (permissions & ENGINE_MAY_WRITE))
 		code->scanned = 0;
-	if (elsewhere || (code && !engine_sees_stores(g, code, va, t->index))) {
+	if (elsewhere ||
+	    (code && (permissions & ENGINE_MAY_WRITE) && !engine_sees_stores(g, code, va, t->index))) {
 		if (type == ENGINE_WRITE && g->phase == GUEST_RUNNING)
 			return refuse(g, GUEST_CODE_WRITE, type);
 		if (type == ENGINE_WRITE)

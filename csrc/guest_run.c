@@ -112,6 +112,12 @@ static void locate(struct mmu_guest *g)
 		guest_bus_error(g, g->stop.hpa, g->stop.size, g->stop.access, (int)g->stop.result);
 }
 
+/* A register that x86 alone has: the engine complains of one that it does not. */
+static uint64_t general(struct mmu_guest *g, unsigned number)
+{
+	return g->c.arch == MMU_GUEST_X86_64 ? guest_register(g, g->c.ids.general[number]) : 0;
+}
+
 /*
  * The instruction at PC was begun, did nothing, and has ended: it stores to the block that it is in. The engine of x86
  * then begins it once more, as a block of its own, and counts it twice. Returns where it ends; 0: it was not like that.
@@ -121,7 +127,7 @@ static uint64_t begun_again(struct mmu_guest *g, const uint64_t before[3], int e
 	struct x86_instruction i;
 
 	if (g->c.arch != MMU_GUEST_X86_64 || error != ENGINE_OK || g->event || g->stop.pc != before[0] ||
-	    guest_register(g, g->c.ids.general[RCX]) != before[1] || guest_register(g, g->c.ids.general[RSP]) != before[2])
+	    general(g, RCX) != before[1] || general(g, RSP) != before[2])
 		return 0;
 	return x86_decode_at(g, g->stop.pc, &i) ? g->stop.pc + i.length : 0;
 }
@@ -129,8 +135,7 @@ static uint64_t begun_again(struct mmu_guest *g, const uint64_t before[3], int e
 /* Runs the instruction at PC alone, then drops all code. Returns the engine's error. */
 static int step(struct mmu_guest *g)
 {
-	const uint64_t before[] = { g->stop.pc, guest_register(g, g->c.ids.general[RCX]),
-				    guest_register(g, g->c.ids.general[RSP]) };
+	const uint64_t before[] = { g->stop.pc, general(g, RCX), general(g, RSP) };
 	uint64_t end;
 	int error;
 

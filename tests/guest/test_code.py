@@ -121,6 +121,33 @@ def test_code_that_the_host_changed_between_runs(arch, where):
         assert m.run(start=CODE).registers[{"x86_64": "rax", "aarch64": "x0"}[arch]] == 2
 
 
+@pytest.mark.parametrize("limit", [None, 1000])
+@pytest.mark.parametrize("first", ["mov [rbx+0x800], al", "mov [rbx], al; mov [rbx], al", "xchg [rbx+0x800], al"])
+@pytest.mark.parametrize("where", WHERE)
+def test_x86_runs_stale_code_behind_a_second_store_to_its_page(where, first, limit):
+    """The engine looks at the first store to a page of code; then it lets the page be written."""
+    with machine(code=where) as m:
+        m.load(code("x86_64", f"nop; nop; {first}; mov byte ptr [rip+1f+1], 7; mov edx, 9; 1: mov ecx, 5; nop"))
+        r = m.set(rbx=CODE, rax=0x90).run(limit=limit).registers
+        assert (r["rcx"], r["rdx"]) == (7, 9)
+
+
+MAINTENANCE = "dc cvau, x9; dsb ish; ic ivau, x9; dsb ish; isb"
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+@pytest.mark.parametrize("where", WHERE)
+def test_arm64_runs_stale_code_of_a_page_that_holds_data_as_well(where, limit, capfd):
+    with machine("aarch64", code=where) as m:
+        loop = "2: add w1, w1, #0x20; str w1, [x9]; str xzr, [x2, #0x800]; str w1, [x9]"
+        behind = "add x5, x5, x3; str xzr, [x2, #0x800]; sub x6, x6, #1; cbnz x6, 2b"
+        m.load(code("aarch64", f"adr x9, 1f; mov x6, #3; {loop}; {MAINTENANCE}; 1: mov w3, #0x11; {behind}"))
+        first = int.from_bytes(asm("aarch64", "mov w3, #0x11"), "little")
+        r = m.set(x1=first, x2=CODE, x5=0).run(limit=limit).registers
+        assert (r["x3"], r["x5"]) == (0x14, 0x12 + 0x13 + 0x14)
+    assert capfd.readouterr().err == ""  # the engine has an opinion of registers that it does not know
+
+
 def test_data_on_a_page_of_code_stays_right(dispatch):
     """Each store to a copy of the page runs alone; the rest of the program does not notice."""
     with machine() as m:

@@ -15,13 +15,20 @@ SECOND = ("tests/guest/test_code_of_others.py", "-k", "second_place")
 SERIALIZES = machines("behind_what_serializes")
 AGAIN = ("tests/guest/test_limit.py", "-k", "begin_again")
 
+STALE = ("tests/guest/test_code.py", "-k", "runs_stale_code")
+
 MUTATIONS = (
+    Mutation("code: the engine looks at the first store to a page alone", "csrc/guest_fill.c",
+             " &&\n\t       guest_code_see_stores(g, code);", ";", STALE),
+    Mutation("code: the engine is asked for a register of another CPU", "csrc/guest_run.c",
+             "return g->c.arch == MMU_GUEST_X86_64 ? guest_register(g, g->c.ids.general[number]) : 0;",
+             "return guest_register(g, g->c.ids.general[number]);", STALE),
     Mutation("code: nothing serializes", CODE,
              "\tg->look = true;\n\tg->serialized = ", "\tg->serialized = ", SERIALIZES),
     Mutation("code: CPUID does not serialize", "csrc/guest_host.c",
              "\tif (guest_code_serialize(g)) {", "\tif (!uc && guest_code_serialize(g)) {", SERIALIZES),
     Mutation("code: CPUID serializes behind its block", "csrc/guest_host.c",
-             "\t\tguest_undo(g);\n\t\treturn 1;\n\t}\n\tif (!row)", "\t\treturn 0;\n\t}\n\tif (!row)",
+             "\t\tguest_undo(g);\n\t\treturn 1;\n\t}\n\tguest_flags", "\t\treturn 0;\n\t}\n\tguest_flags",
              machines("in_the_block")),
     Mutation("code: MOV to a debug register does not serialize", KINDS, " case OP_MOV_DR:", "", SERIALIZES),
     Mutation("code: LIDT does not serialize", KINDS, "reg == 2 || reg == 3 ||", "reg == 2 ||", SERIALIZES),
@@ -40,7 +47,7 @@ MUTATIONS = (
              "uint64_t at = n * PLACE_BLOCK < GUEST_PAGE ? n * PLACE_BLOCK : GUEST_PAGE - 1;",
              "uint64_t at = n / ALIAS_BLOCKS;", SECOND),
     Mutation("code: what is stored elsewhere is code, but the right to store stays", "csrc/guest_fill.c",
-             "\tif (elsewhere || (code &&", "\tif ((elsewhere && type == ENGINE_WRITE) || (code &&", SECOND),
+             "\tif (elsewhere ||\n", "\tif ((elsewhere && type == ENGINE_WRITE) ||\n", SECOND),
     Mutation("code: a page of RAM has no second place", "csrc/guest_alias.c",
              "\telse if (r->kind == MMU_RANGE_RAM)\n", "\telse if (r->kind == MMU_RANGE_ROM)\n", SECOND),
     Mutation("code: who writes calls no machine", "csrc/bus.h",

@@ -16,7 +16,8 @@
 enum exclusive_attention {
 	EXCLUSIVE_CALLED = 1,		/* this one is to come out, or to look at what else it was asked for */
 	EXCLUSIVE_COUNTS = 2,		/* it counts its blocks, by itself: see exclusive_want() */
-	EXCLUSIVE_SEARCHES = 4		/* it searches them, in the same way */
+	EXCLUSIVE_SEARCHES = 4,		/* it searches them, in the same way */
+	EXCLUSIVE_RESUMES = 8		/* x86: RFLAGS.RF is to go */
 };
 
 struct exclusive {

@@ -169,6 +169,7 @@ void mmu_guest_begin(mmu_guest *g, uint64_t instructions, uint64_t exceptions, u
 	g->string.under_way = false;
 	g->serialized = false;
 	g->counters.error_access = 0;
+	exclusive_want(&g->exclusive, EXCLUSIVE_RESUMES, g->arch->notes_blocks);
 	guest_code_watch(g);
 	guest_tlb_flush(g);	/* the host may have changed tables and registers */
 	mmu_guest_flush(g);

@@ -75,6 +75,7 @@ struct guest_block {
 	uint32_t size;
 	uint16_t hooks;		/* x86: how many of its instructions had one, the first not counted: see guest_flags.c */
 	bool hooked;		/* one of them had; mmu_guest.hooked_at is the last */
+	bool fetched;		/* code was, behind a hook of this block */
 };
 enum { GUEST_BLOCK_MOST = 2 * 4096 };	/* bytes; the engine ends one before */
 
@@ -348,6 +349,8 @@ bool guest_flags_known(struct mmu_guest *g, uint64_t pc);
 void guest_flags_note(struct mmu_guest *g, uint64_t pc, uint32_t length);
 void guest_flags_on_code(void *uc, uint64_t address, uint32_t size, void *user);
 void guest_flags_keep(struct mmu_guest *g);
+void guest_flags_resume(struct mmu_guest *g);
+void guest_flags_again(struct mmu_guest *g, uint64_t pc, uint32_t size);
 void guest_flags_put_back(struct mmu_guest *g, uint64_t pc, bool invalid);
 
 /* guest.c */

@@ -302,10 +302,12 @@ bool guest_fill(void *uc, uint64_t va, int type, struct engine_tlb_entry *ret, v
 		return fill_probe(g, va, type, ret);
 	if (guest_stopping(g))
 		return false;
-	if (type == ENGINE_FETCH)
+	if (type == ENGINE_FETCH) {
+		g->block.fetched |= g->block.hooked;
 		g->block.hooked = false;	/* other instructions come, and their hooks before them */
-	else
+	} else {
 		guest_flags_keep(g);
+	}
 	return fill(g, va, type, ret);
 }
 

@@ -50,7 +50,20 @@ void guest_flags_on_code(void *uc, uint64_t address, uint32_t size, void *user)
 		guest_flags_note(g, address, size);
 }
 
-/* For each look-up and each port: the instruction under way goes on. */
+/*
+ * A block begins with the instruction whose hook was called last in the block before. If it is all of it, the
+ * instruction stores to the block that it was in, and is begun once more, alone; the engine has lost the flags. Rounds
+ * of a repeated comparison are blocks too, and have flags of their own.
+ */
+void guest_flags_again(struct mmu_guest *g, uint64_t pc, uint32_t size)
+{
+	struct x86_instruction i;
+
+	if (g->c.ids.flags && x86_decode_at(g, pc, &i) && i.length == size && !x86_compares_strings(&i))
+		guest_set_register(g, g->c.ids.flags, g->flags);
+}
+
+/* For each look-up, each port and each look at what the host has: the instruction under way goes on. */
 void guest_flags_keep(struct mmu_guest *g)
 {
 	if (g->block.hooked && g->arch->keep_flags)
@@ -64,6 +77,17 @@ static bool are_lost(const struct mmu_guest *g, uint64_t pc, bool invalid)
 		return false;
 	return pc == g->hooked_at ||
 	       (g->event == GUEST_STOPPED && g->stop.kind == MMU_GUEST_SYSCALL && pc - g->hooked_at < X86_LONGEST);
+}
+
+/* The block begins that an IRET went to, and was translated for its RF. The engine keeps that for longer than one
+   instruction, and PUSHF shows it. */
+void guest_flags_resume(struct mmu_guest *g)
+{
+	uint64_t flags = guest_register(g, g->c.ids.flags);
+
+	exclusive_want(&g->exclusive, EXCLUSIVE_RESUMES, false);
+	if (flags & GUEST_RFLAGS_RF)
+		guest_set_register(g, g->c.ids.flags, flags & ~GUEST_RFLAGS_RF);
 }
 
 /* The engine has ended at pc; `invalid`: at an instruction that is none. */

@@ -48,6 +48,8 @@ static bool goes_on(struct mmu_guest *g)
 {
 	if (exclusive_wants(&g->exclusive, EXCLUSIVE_SEARCHES))
 		guest_block_check(g, g->block.pc, g->block.size);
+	if (exclusive_wants(&g->exclusive, EXCLUSIVE_RESUMES) && g->phase != GUEST_PROBING)
+		guest_flags_resume(g);
 	if (exclusive_is_called(&g->exclusive))
 		return false;
 	if (!exclusive_wants(&g->exclusive, EXCLUSIVE_COUNTS) || (g->look_in && --g->look_in))
@@ -82,6 +84,8 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user)
 	struct mmu_guest *g = user;
 
 	(void)uc;
+	if (__builtin_expect(g->block.fetched && address == g->hooked_at, 0))
+		guest_flags_again(g, address, size);
 	g->block = (struct guest_block){ .pc = address, .size = size };
 	if (__builtin_expect(atomic_load_explicit(&g->exclusive.attention, memory_order_relaxed) != 0, 0))
 		attend(g);

@@ -24,7 +24,7 @@ static int run_once(struct mmu_guest *g, uint64_t pc, enum guest_phase phase, ui
 
 	g->phase = phase;
 	g->event = GUEST_NO_EVENT;
-	g->block.hooked = false;
+	g->block.hooked = g->block.fetched = false;
 	g->whole = (struct guest_whole){ 0 };
 	g->stop = (struct mmu_guest_stop){ 0 };
 	g->until = pc || until ? until : UNREACHABLE;

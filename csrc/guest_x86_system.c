@@ -96,6 +96,8 @@ static enum x86_verdict far_return(const struct question *q)
 	uint32_t size = q->i->opcode == OP_IRET ? FRAME : 2 * WORD;
 	uint64_t stack = general(q, RSP), target, last;
 
+	if (q->i->opcode == OP_IRET)
+		exclusive_want(&q->g->exclusive, EXCLUSIVE_RESUMES, true);
 	if (!q->i->wide || !q->wide || !peek(q, stack, &target) || x86_is_canonical(target))
 		return X86_RUNS;
 	return permits(!peek(q, stack + size - WORD, &last));

@@ -57,8 +57,8 @@ x86:
   a TSS of 16 bits in long mode. A TR that was never loaded has no I/O permission bit map, and OUTS without a prefix
   loads before that denies it. PAE pointers with reserved bits are refused when they are loaded, but each walk reads
   them anew.
-- Breakpoints on data and ports never trap. One on an instruction is passed over where it comes again soon after a
-  handler that resumes with RF: RF stays until the block ends.
+- Breakpoints on data and ports never trap. After a handler that resumes with RF, those on the instructions up to the
+  next jump are passed over as well.
 
 arm64:
 

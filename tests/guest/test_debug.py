@@ -3,7 +3,7 @@
 import pytest
 
 from mmu.guest.stop import Interrupt
-from tests.guest.kernel import ENTER, USER, Kernel
+from tests.guest.kernel import DATA, ENTER, TO_USER, USER, Kernel
 from tests.guest.machines import CODE, asm, code, machine
 from tests.guest.test_control_registers import REFUSED, boot
 from tests.guest.test_returns import NATIVE, kernel
@@ -120,3 +120,29 @@ def test_a_breakpoint_on_an_instruction_is_a_fault_that_rf_passes_over():
         r = k.run(f"mov eax, {USER + 1}; mov dr0, rax; mov eax, 0x402; mov dr7, rax", user="nop; nop; nop; hlt", r15=0)
         assert [(d.exception.vector, d.pc) for d in r.delivered] == [(DB, USER + 1), (GP, USER + 3)]
         assert (r.registers["r15"], r.registers["r12"] & 15) == (1, B0)
+
+
+def test_a_breakpoint_in_a_loop_traps_each_time():
+    setup = f"mov eax, {CODE + 0x100}; mov dr0, rax; mov eax, 0x402; mov dr7, rax; jmp rbx"
+    with Kernel() as k:
+        k.handle(DB, "inc r15; bts dword ptr [rsp+16], 16; iretq")
+        k.machine.write(CODE + 0x100, asm("x86_64", "1: nop; dec r14; jnz 1b; hlt"))
+        assert k.run(setup, r14=3, r15=0, rbx=CODE + 0x100).registers["r15"] == 3
+
+
+@pytest.mark.parametrize("user", [False, True])
+@pytest.mark.parametrize("limit", [None, 1000])
+@pytest.mark.parametrize("source", ["pushfq; pop rdx", "nop; jmp 1f; 1: pushfq; pop rdx", "ud2; pushfq; pop rdx"])
+def test_rf_is_seen_long_after_the_handler_that_resumed_with_it(source, limit, user):
+    """The engine keeps it until something ends a block otherwise than by a jump, and PUSHF does not hide it."""
+    with Kernel() as kernel:
+        kernel.handle(6, "mov r12, [rsp+16]; add qword ptr [rsp], 2; iretq")
+        kernel.handle(13, "hlt")
+        m, program = kernel.machine, asm("x86_64", f"ud2; {source}; hlt")
+        m.write(CODE, asm("x86_64", f"{ENTER}; jmp rbx"))
+        m.write(CODE + 0x100, program)
+        m.write(USER, program)
+        if user:
+            m.write(CODE, asm("x86_64", ENTER + TO_USER))
+        r = m.set(rip=CODE, rdi=DATA, rbx=CODE + 0x100).run(limit=limit).registers
+        assert (r["r12"] >> 16 & 1, r["rdx"] >> 16 & 1) == (1, 0)

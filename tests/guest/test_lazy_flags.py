@@ -122,3 +122,19 @@ def test_instructions_that_are_looked_at_one_behind_another_do_not_each_begin_a_
         m.load(body + b"\x0f\x85" + struct.pack("<i", -len(body) - 6) + b"\xf4").set(rcx=3)
         found = m.run()
         assert (found.stop.reason, found.counters.fills < 100) == ("halt", True)
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+@pytest.mark.parametrize("where", ["ram", "window"])
+@pytest.mark.parametrize("before", ["add al, 0x7f", "stc", "mov al, [rbx]; add al, 0x80"])
+@pytest.mark.parametrize("instruction", ["seto byte ptr [r11]", "rcl byte ptr [r11], 1", "rcr byte ptr [r11], 1"])
+def test_an_instruction_that_stores_to_its_own_block_loses_the_flags(instruction, before, where, limit):
+    """The engine begins it once more, as a block of its own."""
+    seen = []
+    for at in CODE, DATA + 0x100:
+        with machine(code=where) as m:
+            m.load(asm("x86_64", f"{'nop; ' * 16}{before}; {instruction}; mov dl, [r11]; adc r8, 0; nop; hlt"))
+            m.write(DATA + 0x100, m.read(CODE, 16))
+            r = m.set(rax=0x41, rbx=DATA, r11=at).run(limit=limit).registers
+            seen.append([hex(r[name]) for name in ("rax", "rdx", "r8", "rflags")])
+    assert seen[0] == seen[1]

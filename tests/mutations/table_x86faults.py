@@ -13,6 +13,7 @@ TABLES, SYSTEM = "csrc/guest_x86_system.c", ("tests/guest/test_system_instructio
 FLAGS, LAZY = "csrc/guest_flags.c", ("tests/guest/test_lazy_flags.py",)
 BLOCK, ROTATIONS = "csrc/guest_block.c", ("tests/guest/test_rotations.py",)
 LENGTHS, SECOND = ("tests/guest/test_decode.py",), ("tests/guest/test_second_tlb.py", "-k", "invlpg")
+RESUMED = ("tests/guest/test_debug.py", "-k", "rf_is_seen")
 
 MUTATIONS = (
     Mutation("x86faults: CLFLUSH is no operation", GROUP, "i->short_operand || i->repeated ||", "i->memory ||", LINES),
@@ -109,7 +110,8 @@ MUTATIONS = (
              FLOATING),
     Mutation("x86faults: what was translated stays in the way", RUN, "approaches < 2)", "approaches < 1)", ENDS),
     Mutation("x86: a look-up loses the flags of a repeated string instruction", "csrc/guest_fill.c",
-             "\telse\n\t\tguest_flags_keep(g);\n", "", ("tests/guest/test_limit.py", "-k", "leaves_the_flags_of")),
+             "\t} else {\n\t\tguest_flags_keep(g);\n", "\t} else {\n",
+             ("tests/guest/test_limit.py", "-k", "leaves_the_flags_of")),
     Mutation("x86: a look-up loses the flags that are stored", DECODE,
              "\tcase 0x9c: case MAP_0F | 0x02: case MAP_0F | 0x03:", "\tcase MAP_0F | 0x02: case MAP_0F | 0x03:",
              (*LAZY, "-k", "leaves_them")),
@@ -139,4 +141,9 @@ MUTATIONS = (
     Mutation("x86: a port loses the flags of a repeated string instruction", "csrc/guest_hook.c",
              "\t\treturn;\n\tguest_flags_keep(g);\n", "\t\treturn;\n",
              ("tests/guest/test_io_rights.py", "-k", "leave_the_flags")),
+    Mutation("flags: RF stays behind an IRET", "csrc/guest_x86_system.c",
+             "\tif (q->i->opcode == OP_IRET)\n\t\texclusive_want(&q->g->exclusive, EXCLUSIVE_RESUMES, true);\n", "",
+             RESUMED),
+    Mutation("flags: what stores to its own block loses them", "csrc/guest_fill.c",
+             "\t\tg->block.fetched |= g->block.hooked;\n", "", ("tests/guest/test_lazy_flags.py", "-k", "own_block")),
 )

@@ -37,6 +37,8 @@ x86:
 - A store of 16 bytes that leaves a page for one that faults has written its first 8 bytes when these are in the first
   page, which the manual permits (SDM vol. 3A, 'Guaranteed Atomic Operations'); a load has loaded them. Smaller ones
   have done nothing.
+- What reads and writes an operand that is not aligned, and that begins before the block of instructions that it is in
+  and ends in it, does so twice with the bytes before, where code is RAM for the engine and nothing is counted.
 - Far JMP and CALL to an address that is not canonical raise #GP there and not where they are. A near CALL to one has
   pushed: what was below RSP is lost.
 - No #AC; operands of SSE in memory need not be aligned: MOVAPS, ADDPS and the like raise no #GP. LOCK counts for

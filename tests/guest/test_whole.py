@@ -60,6 +60,25 @@ def test_a_device_sees_each_access_as_from_the_host(whole, arch, size, offset):
             assert seen == [("read", offset, size), ("write", offset, size, value)]
 
 
+@pytest.mark.parametrize("offset", [0, 3])
+@pytest.mark.parametrize("register, size", [("bx", 2), ("ebx", 4), ("rbx", 8)])
+def test_movbe_stores_its_bytes_turned_round(register, size, offset):
+    """What the engine tells of a store is the value of before that."""
+    seen = []
+    with with_device("x86_64", seen) as m:
+        m.write(DATA, bytes(16))
+        source = f"movbe [rsi+{offset}], {register}; movbe [rdi+{offset}], {register}; movbe rax, [rdi+{offset}]"
+        m.load(code("x86_64", source)).set(rbx=VALUE, rsi=DEVICE, rdi=DATA)
+        loaded = m.run().registers["rax"]
+        bytes_ = (VALUE & (1 << 8 * size) - 1).to_bytes(size, "big")
+        assert m.read(DATA + offset, 16 - offset) == bytes_ + bytes(16 - offset - size)
+        assert loaded == int.from_bytes(bytes_ + bytes(8 - size), "big")
+        seen_bytes = b"".join(value.to_bytes(n, "little") for _, _, n, value in seen)
+        assert seen_bytes == bytes_
+        if not offset:
+            assert [(kind, at, n) for kind, at, n, _ in seen] == [("write", 0, size)]
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_next_run_is_as_it_asks(arch):
     seen = []

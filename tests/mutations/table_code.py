@@ -28,7 +28,7 @@ MUTATIONS = (
     Mutation("code: CPUID does not serialize", "csrc/guest_host.c",
              "\tif (guest_code_serialize(g)) {", "\tif (!uc && guest_code_serialize(g)) {", SERIALIZES),
     Mutation("code: CPUID serializes behind its block", "csrc/guest_host.c",
-             "\t\tguest_undo(g);\n\t\treturn 1;\n\t}\n\tguest_flags", "\t\treturn 0;\n\t}\n\tguest_flags",
+             "\t\tguest_undo(g);\n\t\treturn 1;\n\t}\n\tif (!row)", "\t\treturn 0;\n\t}\n\tif (!row)",
              machines("in_the_block")),
     Mutation("code: MOV to a debug register does not serialize", KINDS, " case OP_MOV_DR:", "", SERIALIZES),
     Mutation("code: LIDT does not serialize", KINDS, "reg == 2 || reg == 3 ||", "reg == 2 ||", SERIALIZES),

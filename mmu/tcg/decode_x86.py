@@ -92,7 +92,8 @@ class X86Decoder:
         inhibit = name == "sti" or loaded == "ss"
         wide = name in SIXTEEN and any(op.type == self._c.x86.X86_OP_MEM and op.size == 16 for op in i.operands)
         join = 16 if wide else 0
-        return Instruction(i.size, flow, not plain, name in IO, locked and memory, special, inhibit, join)
+        return Instruction(i.size, flow, not plain, name in IO, locked and memory, special, inhibit, join,
+                           name == "movbe")
 
     def _system(self, registers: list[str]) -> bool:
         return any(r in ("cs", "ds", "es", "ss", "fs", "gs") or r[:2] in ("cr", "dr") for r in registers)

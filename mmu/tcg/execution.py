@@ -168,6 +168,8 @@ class Execution:
 
     def write(self, va: int, size: int, value: int) -> None:
         """For the stepper: a store. Parts of one are put together first."""
+        if self._instruction.turns:
+            value = int.from_bytes(value.to_bytes(size, "little"), "big")
         if size < self._join:
             self._parts += value.to_bytes(size, "little")
             if len(self._parts) < self._join:

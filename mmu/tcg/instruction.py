@@ -24,6 +24,7 @@ class Instruction:
     `io`: it is marked as I/O. `atomic`: a read-modify-write that other CPUs must not see halves of. `special`: the name
     of what an architecture does about it ("" nothing). `inhibit`: no interrupt before the next instruction has run.
     `join`: bytes of each of its accesses, which the engine makes by halves or quarters; 0: as the engine makes them.
+    `turns`: the engine tells of what it stores before it turns the bytes round.
     """
 
     length: int
@@ -34,6 +35,7 @@ class Instruction:
     special: str = ""
     inhibit: bool = False
     join: int = 0
+    turns: bool = False
 
 
 class Decoder(Protocol):

@@ -207,6 +207,13 @@ MUTATIONS = (
         BLOCKS,
     ),
     Mutation(
+        "tcg: MOVBE stores its bytes as they are",
+        "mmu/tcg/decode_x86.py",
+        'name == "movbe")',
+        "False)",
+        ("tests/tcg/test_twin.py", "-k", "movbe"),
+    ),
+    Mutation(
         "tcg: the old memory map is not kept for the rest of a block",
         "mmu/tcg/access.py",
         "        if memory.view is not memory.space.view and not memory.defers:\n",

@@ -30,7 +30,7 @@ END = {"x86_64": "hlt", "aarch64": "wfi"}
 STORES_TO_ITS_CODE = "inc byte ptr [rbx+1]"
 LEFT_OUT = re.compile("wrmsr|mov cr3")  # the test itself could not read the data after EFER.NXE or a root was changed
 SYSTEM = re.compile(
-    "clflush|mxcsr|fxsave|fxrstor|xsave|xrstor|xsetbv|lgdt|lidt|ltr|mov dr|rdpmc|wrfsbase|wrgsbase|byte 0xf0")
+    "clflush|mxcsr|fxsave|fxrstor|xsave|xrstor|xsetbv|lgdt|lidt|ltr|mov dr|rdpmc|wrfsbase|wrgsbase|byte 0xf0|cr8|dc c")
 RAM = dict.fromkeys(("tables", "code", "data", "stack"), "ram")
 
 
@@ -144,3 +144,10 @@ def test_a_program_at_address_0(emulator):
         m.write(0x5000_0400, asm("aarch64", "mrs x7, elr_el1; wfi"))
         result = m.set(x1=0x5000_0000).run(limit=50)
         assert (result.stop.reason, result.registers["x5"], result.registers["x7"]) == ("halt", 7, 8)
+
+
+@pytest.mark.parametrize("where", [RAM, {}], ids=["ram", "window"])
+@pytest.mark.parametrize("code", ["66 0f38f11e", "0f38f11e", "48 0f38f11e", "48 0f38f15e03", "48 0f38f006 48 0f38f107"])
+def test_movbe_stores_its_bytes_turned_round(code, where):
+    """What the engine tells of a store is the value of before that."""
+    assert run("x86_64", code + "f4", Switches(), where)[1] == run("x86_64", code + "f4", None, where)[1]

@@ -93,11 +93,31 @@ static void check_entry(const struct engine_tlb_entry *entry, int type)
 	expect(!(p & ENGINE_MAY_WRITE && p & ENGINE_MAY_FETCH), "W together with X");
 	if (type == ENGINE_FETCH)
 		expect(p == ENGINE_MAY_FETCH, "a fetch got more or less than X");
-	expect(entry->pa >= GUEST_BUS_BASE && entry->pa <= GUEST_NOWHERE_BASE, "an address of nowhere");
+	expect((entry->pa >= GUEST_BUS_BASE && entry->pa <= GUEST_NOWHERE_BASE) ||
+	       (entry->pa >= GUEST_WHOLE_BASE && entry->pa < GUEST_WHOLE_BASE + GUEST_BUS_SIZE), "an address of nowhere");
 	if (entry->pa >= GUEST_RAM_BASE && entry->pa < GUEST_SHADOW_BASE)
 		expect(entry->pa < GUEST_RAM_BASE + PAGES * 4096, "an address behind the RAM");
 	if (entry->pa >= GUEST_SHADOW_BASE && entry->pa < GUEST_SCRATCH_BASE)
 		expect(entry->pa < GUEST_SHADOW_BASE + mmu_guest_shadow_size(), "an address behind the copies");
+}
+
+/* What the engine tells of an access, and any pieces. */
+static void whole(void *uc, uint64_t address, int type)
+{
+	enum { WRITE_DENIED = 22 };
+	int told = type == ENGINE_READ ? ENGINE_READ_DENIED : WRITE_DENIED;
+	uint64_t hpa = address - GUEST_WHOLE_BASE;
+
+	if (next() % 8 && !guest_on_access(uc, told, address, next() % 8 ? 1 << next() % 4 : (int)next(), (int64_t)next(), guest))
+		return;
+	for (uint32_t n = next() % 6; n; n--) {
+		uint64_t at = (next() % 4 ? hpa & ~UINT64_C(7) : hpa) + next() % 24;
+
+		if (next() % 4 ? type == ENGINE_READ : next() % 2)
+			guest_whole_read(uc, at, 1u << next() % 3, guest);
+		else
+			guest_whole_write(uc, at, 1u << next() % 3, next(), guest);
+	}
 }
 
 /* A block that is translated, or begins. */
@@ -140,7 +160,9 @@ static int emu_start(void *uc, uint64_t begin, uint64_t until, uint64_t timeout,
 			guest_unmapped(uc, type, entry.pa + va % 4096, (int)next(), 0, guest);
 			return 6;
 		}
-		if (entry.pa < GUEST_RAM_BASE && type == ENGINE_READ)
+		if (entry.pa >= GUEST_WHOLE_BASE)
+			whole(uc, entry.pa + va % 4096, type);
+		else if (entry.pa < GUEST_RAM_BASE && type == ENGINE_READ)
 			guest_bus_read(uc, entry.pa - GUEST_BUS_BASE + va % 4096, 1u << next() % 3, guest);
 		else if (entry.pa < GUEST_RAM_BASE)
 			guest_bus_write(uc, entry.pa - GUEST_BUS_BASE + va % 4096, 1u << next() % 3, next(), guest);
@@ -165,11 +187,13 @@ static int reg_write(void *uc, int id, const void *value)
 static int hook_add(void *uc, size_t *hook, int type, void *callback, void *user, uint64_t begin, uint64_t end,
 		    ...)
 {
+	enum { HOOK_CODE = 4 };
+
 	(void)uc;
-	(void)type;
 	expect(callback && user == guest, "a hook of nobody");
 	expect(begin <= end, "a hook on everything");
-	site = (void (*)(void *, uint64_t, uint32_t, void *))(uintptr_t)callback;
+	if (type == HOOK_CODE)
+		site = (void (*)(void *, uint64_t, uint32_t, void *))(uintptr_t)callback;
 	*hook = next();
 	return next() % 16 == 0;
 }

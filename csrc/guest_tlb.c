@@ -21,6 +21,23 @@ static int walk_alone(struct mmu_guest *g, uint64_t va, uint32_t access, struct 
 	return rc;
 }
 
+/*
+ * While walks are traced, what this TLB loses is no victim, and the engine loses all. Else it depended on what the
+ * engine still has, whose TLB shrinks with the host's clock, when a page is walked again.
+ */
+static void lose(struct mmu_guest *g)
+{
+	struct tlb_table *t = tlb_table(g->tlb.tlb);
+	bool any = false;
+
+	for (uint32_t i = 0; i < MMU_TLB_VICTIMS; i++) {
+		any |= t->victims[i].stamp != 0;
+		t->victims[i].stamp = 0;
+	}
+	if (any)
+		guest_flush_tlb(g);
+}
+
 /* As guest_walk(), for an access of the instruction under way; but it walks only on a miss. */
 int guest_translate(struct mmu_guest *g, uint64_t va, uint32_t access, struct guest_translation *ret,
 		    struct mmu_guest_stop *stop)
@@ -43,6 +60,8 @@ int guest_translate(struct mmu_guest *g, uint64_t va, uint32_t access, struct gu
 	port_leave(g->c.walk, read);
 	if (page.walked)
 		guest_count_walk(g, rc);
+	if (g->c.walk->trace)
+		lose(g);
 	g->tlb.large |= tlb_table(g->tlb.tlb)->has_large;
 	if (rc == MMU_OK)
 		*ret = (struct guest_translation){ .pa = pa_of(page.pa), .allowed = page.allowed,

@@ -28,9 +28,9 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - Nothing is the host's, so the same program has the same trace. Clocks are one clock, which moves on by 1000 at each
   look at it: the time stamp counter of x86, the counter and the cycle counter of arm64. There are no random numbers:
   RDRAND, RDSEED and RNDR are undefined, and CPUID and ID_AA64ISAR0_EL1 say so. arm64's timers stay at 0.
-  Two things only say how often the tables are walked: more than nine pages whose addresses are alike but for multiples
-  of 16 MiB push each other out of the second TLB when the engine asks, and its own TLB shrinks with the host's clock;
-  and in a mirror, which a trace must be asked for, a machine that ran the program before walks less.
+  Two things only say how often the tables are walked: without a trace, pages whose addresses are alike but for
+  multiples of 16 MiB push each other out of the second TLB when the engine asks, whose own TLB shrinks with the host's
+  clock; and in a mirror, which a trace must be asked for, a machine that ran the program before walks less.
 
 x86:
 

@@ -209,7 +209,8 @@ ALIKE = 16 * MIB  # pages so far apart have one place in a TLB of 4096 entries
 CLOCKED = (
     "mov r9d, 8; 4: mov rcx, 3000; mov rbx, rdi; 1: mov rax, [rbx]; add rbx, 4096; dec rcx; jnz 1b; "
     f"{FLUSH}; dec r9d; jnz 4b; mov [r15], eax; {FLUSH}; mov rax, [rdi]; mov [r15], eax; {FLUSH}; mov rax, [rdi]; "
-    f"{FLUSH}; mov r9d, 20; 5: mov rcx, 10; mov rbx, rsi; 6: mov rax, [rbx]; add rbx, {ALIKE}; dec rcx; jnz 6b; dec r9d; jnz 5b")
+    f"{FLUSH}; mov r9d, 20; 5: mov rcx, 10; mov rbx, rsi; 6: mov rax, [rbx]; add rbx, {ALIKE}; dec rcx; jnz 6b; "
+    "dec r9d; jnz 5b")
 DEVICE, PAGES, APART = 0x6000_0000, 0x2000_0000, 0x8000_0000
 
 

@@ -162,7 +162,7 @@ void mmu_guest_begin(mmu_guest *g, uint64_t instructions, uint64_t exceptions, u
 {
 	guest_windows_give(g);
 	g->windows.services = services;
-	g->sites.too_early = instructions && !g->limit;
+	g->sites.drop = (instructions && !g->limit) || g->traced;
 	g->limit = instructions ? g->counters.instructions + instructions : 0;
 	g->exception_limit = exceptions ? g->counters.exceptions + exceptions : 0;
 	g->delivered_count = 0;
@@ -186,6 +186,11 @@ void mmu_guest_end(mmu_guest *g)
 void mmu_guest_set_shared(mmu_guest *g, bool shared)
 {
 	atomic_store_explicit(&g->shared, shared, memory_order_relaxed);
+}
+
+void mmu_guest_set_traced(mmu_guest *g, bool traced)
+{
+	g->traced = traced;
 }
 
 void mmu_guest_set_whole(mmu_guest *g, bool whole)

@@ -121,7 +121,7 @@ struct guest_sites {
 	struct guest_site at[SITES + 1];
 	uint32_t count;
 	bool full;			/* the last one is on everything */
-	bool too_early;			/* they come before the hook that counts instructions, which is to be the first */
+	bool drop;			/* all: the hook that counts is to be the first, or a trace that of a new guest */
 };
 
 /* The atomic instruction under way: what it loaded last, and how much of that it has stored anew. */
@@ -182,6 +182,7 @@ struct mmu_guest {
 	bool sharing;			/* what of that was known when code was searched for atomic instructions */
 	struct guest_atomic atomic;
 	struct guest_whole whole;
+	bool traced;			/* this run is to have the trace of any other that begins alike */
 	bool in_whole;			/* this run asks for that in windows as well */
 	uint64_t atomic_pc, atomic_next;	/* the instruction under way, and the one behind it */
 	uint64_t counted_at;		/* the instruction that was counted last */

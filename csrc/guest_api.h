@@ -195,7 +195,10 @@ int mmu_guest_set_banks(mmu_guest *guest, const struct mmu_guest_bank *banks, ui
 void mmu_guest_set_shared(mmu_guest *guest, bool shared);
 /* The same for one that may run already: it shares memory from now on. Any thread but one that is in a run. */
 void mmu_guest_share(mmu_guest *guest);
-/* With the hook `access` over the bus, and without: whether accesses come as a whole. Before mmu_guest_begin(). */
+/* Whether the next run is to have the trace of any other that begins alike, on this guest or a new one; it walks more.
+   Before mmu_guest_begin(). */
+void mmu_guest_set_traced(mmu_guest *guest, bool traced);
+/* Whether accesses to windows come as a whole, as those to devices do. Before mmu_guest_begin(). */
 void mmu_guest_set_whole(mmu_guest *guest, bool whole);
 
 /* Takes a hook away, before mmu_guest_flush() or mmu_guest_begin(): of translations, the engine then knows wrong ones. */

@@ -97,10 +97,10 @@ void guest_sites_forget(struct mmu_guest *g)
 {
 	struct guest_sites *s = &g->sites;
 
-	if (s->count <= SITES / 2 && !s->too_early)
+	if (s->count <= SITES / 2 && !s->drop)
 		return;
 	for (uint32_t i = 0; i < s->count; i++)
 		mmu_guest_unhook(g, s->at[i].hook);
 	s->count = 0;
-	s->full = s->too_early = false;
+	s->full = s->drop = false;
 }

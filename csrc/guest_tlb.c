@@ -22,7 +22,7 @@ static int walk_alone(struct mmu_guest *g, uint64_t va, uint32_t access, struct 
 }
 
 /*
- * While walks are traced, what this TLB loses is no victim, and the engine loses all. Else it depended on what the
+ * While a run is traced, what this TLB loses is no victim, and the engine loses all. Else it depended on what the
  * engine still has, whose TLB shrinks with the host's clock, when a page is walked again.
  */
 static void lose(struct mmu_guest *g)
@@ -60,7 +60,7 @@ int guest_translate(struct mmu_guest *g, uint64_t va, uint32_t access, struct gu
 	port_leave(g->c.walk, read);
 	if (page.walked)
 		guest_count_walk(g, rc);
-	if (g->c.walk->trace)
+	if (g->traced)
 		lose(g);
 	g->tlb.large |= tlb_table(g->tlb.tlb)->has_large;
 	if (rc == MMU_OK)

@@ -377,7 +377,8 @@ class Machine:
         if self._model is not None:
             found = self._model.run(cpu, start, timeout, limit, exceptions)
             return RunResult(found[0], cpu.registers(), *found[1:])
-        cpu.begin(limit, "exact" if trace and self.dispatch == "auto" else self.dispatch, exceptions, whole)
+        dispatch = "exact" if trace and self.dispatch == "auto" else self.dispatch
+        cpu.begin(limit, dispatch, exceptions, whole, bool(trace))
         before = Snapshot(cpu)
         try:
             with traced(cpu, trace) as entries, watchdog(cpu, timeout):

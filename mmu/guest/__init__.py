@@ -28,9 +28,8 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
 - Nothing is the host's, so the same program has the same trace. Clocks are one clock, which moves on by 1000 at each
   look at it: the time stamp counter of x86, the counter and the cycle counter of arm64. There are no random numbers:
   RDRAND, RDSEED and RNDR are undefined, and CPUID and ID_AA64ISAR0_EL1 say so. arm64's timers stay at 0.
-  Two things only say how often the tables are walked: without a trace, pages whose addresses are alike but for
-  multiples of 16 MiB push each other out of the second TLB when the engine asks, whose own TLB shrinks with the host's
-  clock; and in a mirror, which a trace must be asked for, a machine that ran the program before walks less.
+  Only without a trace does the clock say how often tables are walked: pages whose addresses are alike but for multiples
+  of 16 MiB push each other out of the second TLB when the engine asks, whose own TLB shrinks with time.
 
 x86:
 
@@ -49,10 +48,10 @@ x86:
   under MXCSR.FZ as well. In code of 32 bits, and from a device, LDMXCSR takes reserved bits, and FZ as it was.
 - Some rare instructions are the engine's own: LOCK NEG leaves the flags of its operand; of two NaNs the one with the
   larger fraction is the result; PHADD and PHSUB of a register with itself have a wrong upper half; CMPXCHG of 32-bit
-  registers that differ clears the upper half of its operand; CMPPS with an immediate above 7, TEST by its second
-  encoding (F7 /1) and MOV by C7 with REX.R are invalid; LAHF and SAHF with a REX prefix work on SPL; RET n with an n
-  above 0x7fff takes it for a negative one; with the prefix 66 and without REX.W, a near branch is one of 16 bits, as
-  AMD's are.
+  registers that differ clears the upper half of its operand, and one of 32 bits in memory the upper half of RAX where
+  it stores; CMPPS with an immediate above 7, TEST by its second encoding (F7 /1) and MOV by C7 with REX.R are
+  invalid; LAHF and SAHF with a REX prefix work on SPL; RET n with an n above 0x7fff takes it for a negative one; with
+  the prefix 66 and without REX.W, a near branch is one of 16 bits, as AMD's are.
 - No AVX (an invalid instruction; build with -mno-avx), no protection keys, no 5-level paging, no APIC, no performance
   counters: CPUID tells of none, nor of other things that are not here. There are the MSRs of mmu.guest.format.MSRS.
 - IRET and far RET take code that is marked L and D, and no stack segment for code of 32 bits in rings 0 to 2. LTR takes

@@ -299,12 +299,13 @@ class Cpu(ABC):
 
     # -- running ------------------------------------------------------------------------------------
 
-    def begin(self, limit: int, dispatch: str, exceptions: int = 0, whole: bool = False) -> None:
+    def begin(self, limit: int, dispatch: str, exceptions: int = 0, whole: bool = False, traced: bool = False) -> None:
         """Make ready for a run of at most *limit* instructions (0: any number; counting costs about 10 ns for each)
         that ends when so many *exceptions* were delivered (0: any number).
 
         *dispatch*, a key of mmu.guest.memory.SERVICES, says how windows are served; *whole*, whether accesses to them
-        are not cut. To be matched by end().
+        are not cut; *traced*, whether it is to have the trace of any other run that begins alike. To be matched by
+        end().
 
         Takes over what the space shows now, and forgets code and translations: the host may have changed any of it.
         """
@@ -315,6 +316,7 @@ class Cpu(ABC):
         elif not limit and self._limit_hook is not None:
             lib.mmu_guest_unhook(self.guest, self._limit_hook)
             self._limit_hook = None
+        lib.mmu_guest_set_traced(self.guest, traced)
         lib.mmu_guest_set_whole(self.guest, whole)
         announce(self)
         lib.mmu_guest_begin(self.guest, limit, exceptions, self._memory.serve(dispatch))

@@ -230,3 +230,19 @@ def test_the_trace_does_not_depend_on_the_clock():
     fast, slow = clocked(0), clocked(SLOW)
     assert fast.stop.reason == slow.stop.reason == "halt"
     assert fast.trace == slow.trace
+
+
+@pytest.mark.parametrize("service", ["exact", "mirror"])
+def test_a_machine_that_ran_the_program_before_has_the_same_trace(service):
+    """A mirror that takes a page makes the second TLB forget, and hooks that are new make the engine's forget."""
+    touch = "mov rax, [rdi]; mov rax, [rdi+0x1000]; mov rax, [rdi+0x2000]"
+    one, two = "jmp 1f; 1: rcl dword ptr [rdi+0x3000], 1", "jmp 2f; 2: rcr byte ptr [rdi+0x4000], 1"
+    source = f"{touch}; {one}; {touch}; {two}; {touch}"
+    with machine(dispatch=service) as m:
+        m.load(code("x86_64", source))
+        begin = m.snapshot()
+        traces = []
+        for _ in range(3):
+            m.restore(begin)
+            traces.append(m.run(trace=1 << 16).trace)
+    assert traces[0] == traces[1] == traces[2]

@@ -39,7 +39,7 @@ MUTATIONS = (
              "code || guest_alias_is_code(g, page, code)", "code", ("tests/guest/test_code.py", "-k", "zeroed")),
     Mutation("clocks are read behind what is refused", HOST, "guest_stopping(g) ? g->time : ", "",
              ("tests/guest/test_determinism.py", "-k", "has_not_been_read")),
-    Mutation("hooks on instructions come before the one that counts", "csrc/guest_site.c", " && !s->too_early", "",
+    Mutation("hooks on instructions come before the one that counts", "csrc/guest_site.c", " && !s->drop", "",
              ("tests/guest/test_limit.py", "-k", "refused")),
     Mutation("taking a hook away is a fetch of the guest", "csrc/guest.c", "\tg->phase = GUEST_DROPPING;\n", "",
              ("tests/guest/test_limit.py", "-k", "taking_a_hook or refused")),

@@ -61,5 +61,7 @@ MUTATIONS = (
     Mutation("code: an instruction that begins again counts again", "csrc/guest_hook.c",
              "\tif (g->again && address", "\tif (!g && address", AGAIN),
     Mutation("code: what the second TLB loses is found in the engine's", "csrc/guest_tlb.c",
-             "\tif (g->c.walk->trace)\n\t\tlose(g);\n", "", ("tests/guest/test_determinism.py", "-k", "clock")),
+             "\tif (g->traced)\n\t\tlose(g);\n", "", ("tests/guest/test_determinism.py", "-k", "clock")),
+    Mutation("code: a trace is that of a guest that has hooks", "csrc/guest.c", " || g->traced;", ";",
+             ("tests/guest/test_determinism.py", "-k", "ran_the_program_before")),
 )

@@ -24,7 +24,7 @@ bus, and exceptions are delivered here. Where that differs from a CPU:
   registers and TLBI as a CPU's would: a guest that changes its tables and flushes nothing sees the old pages for long.
 - A run that is ended from outside, by a clock or an exit device, ends between two blocks of instructions, at a jump at
   the latest. Where a device raises, the guest stands at that instruction, with the registers of before it; what was
-  stored by it before stays stored.
+  stored by it before stays stored. A trap of a single step is lost when a device raises on its way to the handler.
 - Nothing is the host's, so the same program has the same trace. Clocks are one clock, which moves on by 1000 at each
   look at it: the time stamp counter of x86, the counter and the cycle counter of arm64. There are no random numbers:
   RDRAND, RDSEED and RNDR are undefined, and CPUID and ID_AA64ISAR0_EL1 say so. arm64's timers stay at 0.

@@ -55,10 +55,16 @@ def test_the_frame_of_a_fault_at_the_same_privilege(kernel):
     assert (rip, flags & (RF | 1)) == (result.delivered[0].pc, RF | 1)
 
 
+# With the frame of 32 bits, on a stack below 4 GiB.
+IRETD = ("pop rax; pop r8; pop r9; pop r10; pop rax; pop r11; lea rsp, [rdi+0x800]; mov [rsp], r8d; mov [rsp+4], r9d; "
+         "mov [rsp+8], r10d; mov [rsp+12], esp; mov [rsp+16], r11d; iretd")  # fmt: skip
+
+
+@pytest.mark.parametrize("back", [DROP, IRETD], ids=["iretq", "iretd"])
 @pytest.mark.parametrize("after", ["int 0x30", "int3"])
-def test_an_interrupt_behind_what_was_resumed_has_no_resume_flag(kernel, after):
+def test_an_interrupt_behind_what_was_resumed_has_no_resume_flag(kernel, after, back):
     """RF is for the one instruction that an IRET goes back to."""
-    kernel.handle(PF, "mov rbx, rdi; " + DROP)
+    kernel.handle(PF, "mov rbx, rdi; " + back)
     for vector in 3, 0x30:
         kernel.handle(vector, "mov rbp, rsp; hlt", dpl=3)
     r = kernel.run(f"mov rbx, 0x30000000; mov al, [rbx]; {after}").registers

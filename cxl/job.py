@@ -14,7 +14,8 @@ from mmu.memory import AddressSpace, Ram
 from mmu.types import Access, Fault, Place, Translation
 
 if TYPE_CHECKING:
-    from mmu.machine import Machine, RunResult
+    from mmu.guest.result import RunResult
+    from mmu.machine import Machine
     from mmu.tcg import EmulatorStop, Switches
 
 MIB = 1 << 20
@@ -45,8 +46,8 @@ def space_of(topology: Topology) -> AddressSpace:
 
 def go(machine: Machine, timeout: float, limit: int | None) -> tuple[RunResult, EmulatorStop | None]:
     """A run that an emulator may not survive: then its end as a stop like others, and what it was."""
+    from mmu.guest.result import RunResult
     from mmu.guest.stop import Stop
-    from mmu.machine import RunResult
     from mmu.tcg import EmulatorStop
 
     try:

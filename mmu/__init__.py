@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmu import arm64, stripes, x86
     from mmu.errors import MmuError
-    from mmu.machine import Machine, RunResult
+    from mmu.guest.result import RunResult
+    from mmu.machine import Machine
     from mmu.memory import (
         AddressSpace,
         Alias,
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 _HOME = {
     "mmu.types": ("Access", "Fault", "FaultKind", "MemTxResult", "Place", "Step", "Translation"),
     "mmu.errors": ("MmuError",),
-    "mmu.machine": ("Machine", "RunResult"),
+    "mmu.guest.result": ("RunResult",),
+    "mmu.machine": ("Machine",),
     "mmu.softmmu": ("SoftMmu",),
     "mmu.memory": (
         "AddressSpace", "Alias", "Container", "Frames", "Guard", "HostMemory", "Locator", "Mmio", "NativeMmio", "Ram",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from mmu.core import lib
 from mmu.errors import AddressRangeError, BusError, GuestError
 from mmu.guest import asked
-from mmu.guest.counters import Counters, Snapshot
+from mmu.guest.counters import Snapshot
 from mmu.guest.delivered import DELIVER
 from mmu.guest.loader import Program, read_program
 from mmu.guest.plan import PAGE, Area, Place, Plan, default_plan, plan
+from mmu.guest.result import RunResult
 from mmu.guest.stop import Delivered, Stop
 from mmu.guest.trees import builder
 from mmu.guest.watch import traced, watchdog
@@ -31,22 +31,6 @@ if TYPE_CHECKING:
 
 CPUS = {"x86_64": ("mmu.guest.x86", "X86Cpu"), "aarch64": ("mmu.guest.arm64", "Arm64Cpu")}
 DISPATCH = ("auto", "exact", "direct", "mirror")
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run did.
-
-    `registers` by their names in small letters. `trace`: the bus accesses of data and of page walks, in order, when
-    asked for; in a model of an emulator, its events. `counters` cover this run. `delivered`: the exceptions that the
-    guest's own handlers got, in order; the first 4096 of them, `counters.exceptions` says how many there were.
-    """
-
-    stop: Stop
-    registers: dict[str, int]
-    trace: list[Any] = field(default_factory=list)
-    counters: Any = field(default_factory=Counters)
-    delivered: tuple[Delivered, ...] = ()
 
 
 class Machine:

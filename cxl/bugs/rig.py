@@ -20,7 +20,7 @@ from mmu.tcg import EmulatorStop
 from mmu.x86.format import Pde, Pte
 
 if TYPE_CHECKING:
-    from mmu.machine import RunResult
+    from mmu.guest.result import RunResult
     from mmu.tcg import Switches
 
 PAGE = 4096

@@ -17,7 +17,7 @@ from cxl.groom import groom as groomed
 from cxl.job import SIDES, Job, Placement
 
 if TYPE_CHECKING:
-    from mmu.machine import RunResult
+    from mmu.guest.result import RunResult
 
 
 class Span(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases

@@ -13,7 +13,8 @@ from mmu.show import size_text
 if TYPE_CHECKING:
     from cxl.groom.compare import Side
     from cxl.groom.job import Grooming
-    from mmu.machine import Machine, RunResult
+    from mmu.guest.result import RunResult
+    from mmu.machine import Machine
 
 TITLES = {"tables": "page tables", "code": "executable memory", "dma": "DMA buffers"}
 VERBS = {"tables": "translates", "code": "runs at", "dma": ""}

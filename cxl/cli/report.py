@@ -13,7 +13,7 @@ from mmu.types import Fault, Place, Translation
 
 if TYPE_CHECKING:
     from mmu.guest.counters import Counters
-    from mmu.machine import RunResult
+    from mmu.guest.result import RunResult
 
 RESULT = {"x86_64": "rax", "aarch64": "x0"}  # where a program leaves its result
 PER_LINE = 4

@@ -12,7 +12,8 @@ from mmu.guest.trees import trees
 if TYPE_CHECKING:
     from cxl.groom.cost import Usage
     from cxl.groom.find import Found
-    from mmu.machine import Machine, RunResult
+    from mmu.guest.result import RunResult
+    from mmu.machine import Machine
 
 PAGE = 4096
 SHOWN = 8  # differences that are listed

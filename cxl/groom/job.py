@@ -14,7 +14,8 @@ from mmu.radix.relocate import Move, moved
 
 if TYPE_CHECKING:
     from cxl.topology import Topology
-    from mmu.machine import Machine, RunResult
+    from mmu.guest.result import RunResult
+    from mmu.machine import Machine
 
 
 @dataclass(frozen=True)

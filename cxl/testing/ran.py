@@ -12,7 +12,8 @@ from mmu.tcg.trace import CAPACITY, Bus, Tag
 from mmu.types import Place
 
 if TYPE_CHECKING:
-    from mmu.machine import Machine, RunResult
+    from mmu.guest.result import RunResult
+    from mmu.machine import Machine
     from mmu.memory import TraceEntry
 
 OUTCOMES = ("halt", "fault", "abort", "hang", "crash")  # the usual ones; others are reasons of `mmu.guest.stop`

@@ -64,7 +64,7 @@ static inline bool exclusive_wants(const struct exclusive *e, enum exclusive_att
 	return atomic_load_explicit(&e->attention, memory_order_relaxed) & what;
 }
 
-/* For the participant itself: whether it counts or searches blocks from now on. */
+/* For the participant itself: whether it wants that before its blocks from now on. */
 static inline void exclusive_want(struct exclusive *e, enum exclusive_attention what, bool on)
 {
 	if (on != exclusive_wants(e, what))

@@ -196,7 +196,6 @@ void mmu_guest_set_traced(mmu_guest *g, bool traced)
 void mmu_guest_set_whole(mmu_guest *g, bool whole)
 {
 	g->in_whole = whole;
-	memset(g->near, 0, sizeof(g->near));	/* or what is remembered would be accessed in pieces */
 }
 
 void mmu_guest_share(mmu_guest *g)

@@ -21,8 +21,8 @@ static bool worth_a_look(const uint8_t *code, uint32_t size)
 }
 
 /*
- * The block was translated, and must be anew when a hook belongs into it. A site of guest_sites_scan() that is there may
- * not be in it: its last page is searched in the midst of its translation.
+ * The block was translated, and must be anew when a hook belongs into it. A site of guest_sites_scan() that is there
+ * may not be in it: its last page is searched in the midst of its translation.
  */
 static bool lacks_hook(struct mmu_guest *g, uint64_t pc, uint32_t size)
 {

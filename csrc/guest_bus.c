@@ -67,8 +67,8 @@ static struct guest_near *near_slot(struct mmu_guest *g, uint64_t hpa)
 	return &g->near[hpa / NEAR_BLOCK % NEAR_SLOTS];
 }
 
-/* The access is one for guest_bus_read_far() or guest_bus_write_far() from the start: while an instruction is run alone or the
-   engine is being stopped, and when accesses are traced. The engine runs nothing within another access. */
+/* The access is one for guest_bus_read_far() or guest_bus_write_far() from the start: while an instruction is run alone
+   or the engine is being stopped, and when accesses are traced. The engine runs nothing within another access. */
 static inline bool is_far(const struct mmu_guest *g)
 {
 	uint64_t busy;		/* one load for both */
@@ -108,7 +108,7 @@ static void near_fill(struct mmu_guest *g, uint64_t hpa)
 			striped_find(r->route, in_route, false, &run, &host, &target);
 	}
 	if (host && run == NEAR_BLOCK && aligned(host, 8) && target->number < g->c.data->targets &&
-	    g->c.bus->membarrier && !g->in_whole)
+	    g->c.bus->membarrier)
 		*near = (struct guest_near){ block, read.map->serial << AWAY_BITS, host,
 					     &g->c.data->counts[target->number] };
 	port_leave(g->c.data, read);

@@ -12,7 +12,8 @@
 #include "decode_x86.h"
 #include "deliver.h"
 
-/* Whether the instruction at pc, whose hook this is, is the first of its block. False: it will be, the engine is stopped. */
+/* Whether the instruction at pc, whose hook this is, is the first of its block. False: it will be, when the engine has
+   stopped. */
 bool guest_flags_afresh(struct mmu_guest *g, uint64_t pc)
 {
 	if (pc == g->block.pc)
@@ -22,7 +23,8 @@ bool guest_flags_afresh(struct mmu_guest *g, uint64_t pc)
 	return false;
 }
 
-/* Whether the engine tells the flags before the instruction at pc, whose hook this is. False: it will, it is stopped. */
+/* Whether the engine tells the flags before the instruction at pc, whose hook this is. False: it will, when it has
+   stopped. */
 bool guest_flags_known(struct mmu_guest *g, uint64_t pc)
 {
 	if (!g->c.ids.flags || pc == g->block.pc || (g->block.hooked && g->hooked_at == pc && g->block.hooks))

@@ -5,8 +5,8 @@
  * goes on when it is told to. A load goes to the bus there, and the pieces that follow are answered from it. A store
  * goes there with the last of its pieces: the engine tells of its value before it turns the bytes of MOVBE round.
  *
- * A load that leaves its page goes to the bus in two parts, the second one when its first piece comes; a store that does,
- * byte by byte. The engine does not tell of an access that only ends here: it comes in pieces.
+ * A load that leaves its page goes to the bus in two parts, the second one when its first piece comes; a store that
+ * does, byte by byte. The engine does not tell of an access that only ends here: it comes in pieces.
  */
 #include "guest.h"
 
